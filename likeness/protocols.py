@@ -1,0 +1,27 @@
+"""The small interfaces through which callbacks and doors reach models."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Anything that turns inputs into vectors."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Representations [N, M] of the inputs x [N, ...], given as the datamodule stores them."""
+        ...
+
+
+@runtime_checkable
+class SoftmaxModel(Embedder, Protocol):
+    """p(y | x) = softmax_y f(x) . g(y): log-probabilities are ``log_softmax(f @ g.T)``.
+
+    A head with a bias appends a constant coordinate 1 to f and the bias to g. A model that holds P
+    siblings answers with a leading dimension: f is [P, N, M] and g is [P, K, M].
+    """
+
+    def unembeddings(self) -> Tensor:
+        """The label vectors g [K, M]."""
+        ...
