@@ -1,0 +1,96 @@
+"""Checkpoints that are whole or not there: the newest one of a run, written atomically."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_modules.checkpoint_file import read_checkpoint
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt`` in the run directory, the file that ``--ckpt_path last`` continues from."""
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = None,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+    ) -> None:
+        """At most one of the three says how often; without any, once an epoch (after its validation)."""
+        if every_n_train_steps is None and train_time_interval is None:
+            every_n_epochs = every_n_epochs or 1
+        super().__init__(
+            filename="last",
+            every_n_epochs=every_n_epochs,
+            every_n_train_steps=every_n_train_steps,
+            train_time_interval=train_time_interval,
+            save_on_train_epoch_end=every_n_epochs is not None,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir, "checkpoints"))
+        super().setup(trainer, pl_module, stage)
+
+    @property
+    def state_key(self) -> str:
+        """Never the key of a ModelCheckpoint that the user adds, nor dependent on how often this one saves."""
+        return type(self).__qualname__
+
+    def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:
+        """A run that is continued finds its own checkpoint there."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the target, flush, rename; read only what cannot execute code.
+
+    Lightning's default builds the file in memory, moves it from TMPDIR (a slow, interruptible copy where that is
+    another file system) and hides a PermissionError.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(_plain(checkpoint), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(f"checkpoint {target} could not be written: {error}") from error
+        _flush_directory(target.parent)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def _plain(value: Any) -> Any:
+    """The same state with paths as strings, so that it loads with ``weights_only=True``."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value) is dict:
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(entry) for entry in value)
+    return value
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

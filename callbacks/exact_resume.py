@@ -1,0 +1,94 @@
+"""What Lightning leaves out of a checkpoint and a continued run needs: the log's open row, and the new settings."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from callbacks.loggers import RunCSVLogger
+
+OPEN_ROW = "open_log_row"
+
+
+class ExactResume(Callback):
+    """Makes ``metrics.csv`` continue without loss or repetition, and lets changed optimiser settings win.
+
+    A checkpoint written at the end of a batch comes before Lightning has logged that batch; its metrics are taken
+    along here. A restored optimiser brings its old learning rate along; where the configuration now asks for
+    another value, that value is used and said so.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            for logger in _csv_loggers(trainer):
+                logger.begin(TrainerFn(stage).value)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.ckpt_path is None:  # with one, on_load_checkpoint has continued the file already
+            for logger in _csv_loggers(trainer):
+                logger.begin("fit")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        row: dict[str, Any] = {}
+        for logger in _csv_loggers(trainer):
+            row |= logger.state()
+        checkpoint[OPEN_ROW] = row | _unlogged_metrics(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != "fit":
+            return
+        for logger in _csv_loggers(trainer):
+            logger.resume(checkpoint.get(OPEN_ROW, {}), checkpoint["global_step"])
+        _apply_changed_optimizer_settings(pl_module, checkpoint)
+
+
+def _csv_loggers(trainer: pl.Trainer) -> list[RunCSVLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger)]
+
+
+def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:
+    """The finished batch's metrics, when the checkpoint is written before Lightning logs them."""
+    epoch_loop = trainer.fit_loop.epoch_loop
+    progress = epoch_loop.batch_progress.current
+    connector = trainer._logger_connector
+    if not trainer.training or progress.processed == progress.completed or not connector.should_update_logs:
+        return {}
+    assert trainer._results is not None
+    metrics = trainer._results.metrics(on_step=True)["log"]
+    values = {key: float(value) for key, value in metrics.items()}
+    return (
+        values | {"epoch": trainer.current_epoch, "step": epoch_loop._batches_that_stepped} if values else {}
+    )
+
+
+def _apply_changed_optimizer_settings(pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    saved = _settings(checkpoint.get("hyper_parameters", {}).get("optimizer"))
+    asked = _settings(pl_module.hparams.get("optimizer"))
+    for key in sorted(saved.keys() & asked.keys()):
+        if saved[key] == asked[key]:
+            continue
+        rank_zero_info(f"optimizer.{key}: {saved[key]} in the checkpoint, {asked[key]} asked for and used")
+        for optimizer in checkpoint.get("optimizer_states", []):
+            for group in optimizer["param_groups"]:
+                _set(group, key, saved[key], asked[key])
+        for scheduler in checkpoint.get("lr_schedulers", []) if key == "lr" else []:
+            scheduler["base_lrs"] = [asked[key] for _ in scheduler.get("base_lrs", [])]
+
+
+def _set(group: dict[str, Any], key: str, saved: Any, asked: Any) -> None:
+    if key != "lr" or group["lr"] == saved:
+        group[key] = asked
+    else:
+        group["lr"] *= asked / saved  # a schedule has moved it: keep the schedule's factor
+    if key == "lr" and "initial_lr" in group:
+        group["initial_lr"] = asked
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    return dict(optimizer.get("init_args", {})) if isinstance(optimizer, dict) else {}

@@ -1,0 +1,79 @@
+"""One record per run: metrics.csv over several segments, the W&B id, images that are not black."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callbacks.loggers import RunCSVLogger, RunWandbLogger
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log(logger: RunCSVLogger, steps: range) -> None:
+    for step in steps:
+        logger.log_metrics({"train/loss": 1.0 / (step + 1)}, step)
+        if step % 3 == 2:
+            logger.log_metrics({"val/nll": 2.0 / (step + 1)}, step)
+
+
+def test_metrics_of_one_step_share_a_row(tmp_path: Path) -> None:
+    logger = RunCSVLogger(str(tmp_path))
+    log(logger, range(4))
+    logger.finalize("success")
+    found = rows(tmp_path / "metrics.csv")
+    assert [row["step"] for row in found] == ["0", "1", "2", "3"]
+    assert found[2] == {"step": "2", "train/loss": repr(1 / 3), "val/nll": repr(2 / 3)}
+    assert found[3]["val/nll"] == ""
+
+
+@given(checkpoint=st.integers(1, 11), crash=st.integers(0, 11))
+def test_a_crash_behind_the_checkpoint_leaves_no_trace(
+    checkpoint: int, crash: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("run")
+    whole, cut = RunCSVLogger(str(directory), "whole.csv"), RunCSVLogger(str(directory), "cut.csv")
+    log(whole, range(12))
+    whole.finalize("success")
+
+    log(cut, range(checkpoint))
+    state = cut.state()
+    log(cut, range(checkpoint, min(checkpoint + crash, 12)))  # and then the process is killed
+
+    resumed = RunCSVLogger(str(directory), "cut.csv")
+    resumed.resume(state, global_step=checkpoint)
+    log(resumed, range(checkpoint, 12))
+    resumed.finalize("success")
+    assert rows(cut.path) == rows(whole.path)
+
+
+def test_stages_other_than_fit_leave_the_training_record_alone(tmp_path: Path) -> None:
+    logger = RunCSVLogger(str(tmp_path))
+    log(logger, range(3))
+    logger.finalize("success")
+    before = (tmp_path / "metrics.csv").read_bytes()
+    tester = RunCSVLogger(str(tmp_path))
+    tester.begin("test")
+    tester.log_metrics({"test/nll": 0.5}, 0)
+    tester.finalize("success")
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert rows(tmp_path / "test_metrics.csv") == [{"step": "0", "test/nll": "0.5"}]
+
+
+def test_wandb_id_is_kept_in_the_run_directory(tmp_path: Path) -> None:
+    first, second = RunWandbLogger(str(tmp_path), offline=True), RunWandbLogger(str(tmp_path), offline=True)
+    first._continue_run()
+    second._continue_run()
+    assert first.version == second.version == (tmp_path / "wandb_id").read_text()
+
+
+def test_float_images_are_refused(tmp_path: Path) -> None:
+    logger = RunWandbLogger(str(tmp_path), offline=True)
+    with pytest.raises(TypeError, match=r"image 'samples' must be uint8, got torch.float32"):
+        logger.log_image("samples", [torch.rand(3, 4, 4)])
