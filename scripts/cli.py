@@ -1,0 +1,150 @@
+"""LightningCLI with its measured faults mended; every training door is this class."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import Namespace, set_parsing_settings
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from callbacks.checkpoints import LastCheckpoint
+from callbacks.exact_resume import ExactResume
+from callbacks.preemption import Preemption
+from callbacks.stop_on_nonfinite import StopOnNonFinite
+from lightning_modules.checkpoint_file import read_checkpoint
+from scripts import run_directory
+from scripts.errors import USAGE_STATUS, rank, report
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
+DEFAULT_SEED = 0
+
+
+class Parser(LightningArgumentParser):
+    """No abbreviated options, and one line instead of a page of usage when something is wrong."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        report(message)
+        raise SystemExit(USAGE_STATUS) from ex
+
+
+class SaveRunConfig(Callback):
+    """Writes ``config.yaml`` into the run directory, for ``fit`` only, and gives the nested values to W&B.
+
+    Lightning's own callback writes beside the logger, where the second command of a run finds the file and dies.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        self.parser = parser
+        self.config = config
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # After the checkpoint was read: a start that fails leaves the last good config.yaml alone.
+        if not trainer.is_global_zero:
+            return
+        config = self.config.clone()
+        config.ckpt_path, config.overwrite = (
+            None,
+            False,
+        )  # how this segment began is not how the run is repeated
+        target = Path(trainer.default_root_dir, "config.yaml")
+        temporary = target.with_suffix(".yaml.tmp")
+        temporary.write_text(self.parser.dump(config))
+        os.replace(temporary, target)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config.as_dict())
+
+
+class LikenessCLI(LightningCLI):
+    """``{fit,validate,test,predict} --config ...``: YAML composed left to right over configs/trainer/default.yaml."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        # Without this, ${run_dir} in a file would have to be written ${fit.run_dir}.
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        super().__init__(
+            args=compose(args),
+            parser_class=Parser,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
+            save_config_callback=SaveRunConfig,
+            seed_everything_default=DEFAULT_SEED,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [ExactResume(), Preemption(), StopOnNonFinite()]},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/default", help="Where everything a run writes goes."
+        )
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that run_dir holds.")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        for owner in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{owner}.init_args.seed")
+        for name in DATA_LINKS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+        # sys.argv stays as it is: DDP starts the other ranks from it.
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Name the checkpoint and claim the run directory.
+
+        Lightning lets the checkpoint's hyper-parameters override the command line here; they never do.
+        """
+        subcommand = self.config.subcommand
+        config = self.config[subcommand]
+        run_dir = Path(config.run_dir)
+        run_directory.announce(run_dir)
+        if config.ckpt_path is None and subcommand != "fit" and not config.trainer.fast_dev_run:
+            config.ckpt_path = "last"  # untrained weights are never what somebody wants tested
+        if config.ckpt_path is not None:
+            config.ckpt_path = str(_checked_checkpoint(run_dir, config))
+        config.weights_only = True
+        if rank() == 0 and not config.trainer.fast_dev_run:
+            if subcommand == "fit" and config.ckpt_path is None:
+                run_directory.claim(run_dir, overwrite=config.overwrite)
+            run_directory.ensure_writable(run_dir)
+
+    def after_instantiate_classes(self) -> None:
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.trainer.world_size != launched and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ValueError(
+                f"torchrun started {launched} processes, the trainer uses {self.trainer.world_size}: "
+                "pass --trainer.strategy ddp, --trainer.devices auto and --trainer.num_nodes"
+            )
+        torch.set_float32_matmul_precision("high")
+
+
+def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
+    path = run_directory.checkpoint_path(run_dir, config.ckpt_path)
+    saved = read_checkpoint(path, mmap=True).get("hyper_parameters", {}).get("_class_path")
+    if saved is not None and saved != config.model.class_path:
+        raise ValueError(
+            f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}"
+        )
+    return path
+
+
+def compose(args: Sequence[str]) -> list[str]:
+    """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
+    args = [_locate(argument) for argument in args]
+    if args and args[0] in LightningCLI.subcommands():
+        args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
+    return args
+
+
+def _locate(argument: str) -> str:
+    name = argument.removeprefix("--config=")
+    if name.startswith("configs/") and not Path(name).exists() and (CONFIGS.parent / name).exists():
+        return argument.replace(name, str(CONFIGS.parent / name))
+    return argument

@@ -1,0 +1,72 @@
+"""How every door ends: one line that names what went wrong, and a status a shell can test."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+USAGE_STATUS = 2
+INTERRUPT_STATUS = 130
+
+
+class Stopped(Exception):
+    """A run was asked to stop and did so in good order; ``status`` is the exit status it asks for."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def rank() -> int:
+    """This process's number among those that train together, before and after torch knows about them."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
+
+
+def report(error: BaseException | str) -> None:
+    """Print one line on standard error; ranks other than 0 say which one they are."""
+    where = f" (rank {rank()})" if rank() else ""
+    print(f"likeness: error{where}: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException | str) -> str:
+    """The message of an error with its line breaks folded; the type's name where the message says too little."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError | AttributeError | TypeError | AssertionError) or not text:
+        return f"{type(error).__name__}: {text}".rstrip(": ")
+    return text
+
+
+def door(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:
+    """Run ``main`` on the command line and exit; ``--debug`` shows tracebacks instead of one line.
+
+    Exit status: 0 for success, 2 for a wrong command line or configuration, 130 for Ctrl-C, the status that a
+    ``Stopped`` carries, and 1 for every other failure.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+        logging.getLogger("likeness").setLevel(logging.DEBUG)
+    sys.exit(_status(main, arguments, debug))
+
+
+def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], debug: bool) -> int:
+    try:
+        main(arguments)
+    except Stopped as stop:
+        if rank() == 0:
+            print(f"likeness: {one_line(stop)}", file=sys.stderr, flush=True)
+        return stop.status
+    except KeyboardInterrupt:
+        print("likeness: interrupted", file=sys.stderr, flush=True)
+        return INTERRUPT_STATUS
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            report(error)
+        return 1
+    return 0

@@ -1,0 +1,36 @@
+"""The ``likeness`` command: ``likeness train fit ...`` is ``python -m scripts.train fit ...``, and so for each door."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from scripts.errors import USAGE_STATUS, door, report
+
+DOORS = {
+    "train": "train, validate, test or predict with a model",
+    "compare": "how alike finished runs, checkpoints or siblings are",
+    "bench": "how fast it is, as ratios measured in one run",
+}
+
+
+def usage() -> str:
+    """What stands behind each door, a line each."""
+    lines = [f"  {name:9s}{purpose}" for name, purpose in DOORS.items()]
+    return "usage: likeness DOOR [arguments]\n\n" + "\n".join(lines) + "\n\n'likeness DOOR --help' says more."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Dispatch to a door; the exit status is the door's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if arguments else USAGE_STATUS)
+    name, *rest = arguments
+    if name not in DOORS:
+        report(f"there is no door {name!r}: choose one of {', '.join(DOORS)}")
+        sys.exit(USAGE_STATUS)
+    door(importlib.import_module(f"scripts.{name}").main, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Train, validate, test or predict: ``python -m scripts.train {fit,validate,test,predict} --config ...``."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+from callbacks.preemption import Preempted
+from scripts.cli import LikenessCLI
+from scripts.errors import Stopped, door
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one subcommand of the training door; see README.md for the composition of configurations."""
+    _quieten()
+    try:
+        LikenessCLI(argv)
+    except Preempted as stop:
+        raise Stopped(str(stop), 128 + stop.signum) from stop
+
+
+def _quieten() -> None:
+    # Advertisements and advice that a user of this project cannot act on.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda r: "litlogger" not in r.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+
+
+if __name__ == "__main__":
+    door(main)
