@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace, set_parsing_settings
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoints import LastCheckpoint
 from callbacks.exact_resume import ExactResume
 from callbacks.preemption import Preemption
+from callbacks.progress import RunProgressBar
 from callbacks.stop_on_nonfinite import StopOnNonFinite
 from lightning_modules.checkpoint_file import read_checkpoint
 from scripts import run_directory
@@ -114,6 +115,12 @@ class LikenessCLI(LightningCLI):
             if subcommand == "fit" and config.ckpt_path is None:
                 run_directory.claim(run_dir, overwrite=config.overwrite)
             run_directory.ensure_writable(run_dir)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
+        if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
+            callbacks = [*callbacks, RunProgressBar()]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
         launched = int(os.environ.get("WORLD_SIZE", "1"))
