@@ -38,6 +38,19 @@ class LastCheckpoint(ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir, "checkpoints"))
         super().setup(trainer, pl_module, stage)
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if _stops_within_epoch(trainer) and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning counts an epoch that max_steps or max_time cut short as done; a checkpoint of that moment
+        # would continue with the next epoch. The one from the end of the last batch continues where it stopped.
+        if not _stops_within_epoch(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
     @property
     def state_key(self) -> str:
         """Never the key of a ModelCheckpoint that the user adds, nor dependent on how often this one saves."""
@@ -45,6 +58,13 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _ModelCheckpoint__warn_if_dir_not_empty(self, dirpath: Any) -> None:
         """A run that is continued finds its own checkpoint there."""
+
+
+def _stops_within_epoch(trainer: pl.Trainer) -> bool:
+    stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+    # ``ready`` counts the batches that were begun; at the end of a batch, and of an epoch, all of them are done.
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return stops and done < trainer.num_training_batches and not trainer.fit_loop._should_accumulate()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -57,7 +57,7 @@ def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:
     epoch_loop = trainer.fit_loop.epoch_loop
     progress = epoch_loop.batch_progress.current
     connector = trainer._logger_connector
-    if not trainer.training or progress.processed == progress.completed or not connector.should_update_logs:
+    if not trainer.training or progress.ready == progress.completed or not connector.should_update_logs:
         return {}
     assert trainer._results is not None
     metrics = trainer._results.metrics(on_step=True)["log"]

@@ -111,8 +111,9 @@ class RunWandbLogger(WandbLogger):
         log_model: bool = False,
     ) -> None:
         """``save_dir`` is the run directory; ``offline`` needs neither a network nor an account."""
+        self._directory = Path(save_dir)
         super().__init__(
-            name=name or Path(save_dir).name,
+            name=name or self._directory.name,
             save_dir=save_dir,
             project=project,
             log_model=log_model,
@@ -133,9 +134,8 @@ class RunWandbLogger(WandbLogger):
 
     def _continue_run(self) -> None:
         # The id must be known before any checkpoint is read, so it cannot live in one.
-        directory = Path(self._save_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        id_file = directory / "wandb_id"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        id_file = self._directory / "wandb_id"
         if not id_file.exists():
             id_file.write_text(secrets.token_hex(4))
         self._wandb_init["id"] = self._id = id_file.read_text().strip()

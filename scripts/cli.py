@@ -69,11 +69,12 @@ class LikenessCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         # Without this, ${run_dir} in a file would have to be written ${fit.run_dir}.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         super().__init__(
             args=compose(args),
             parser_class=Parser,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
-            save_config_callback=SaveRunConfig,
+            save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
             seed_everything_default=DEFAULT_SEED,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -93,7 +94,7 @@ class LikenessCLI(LightningCLI):
         for name in DATA_LINKS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Sequence[str]) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # sys.argv stays as it is: DDP starts the other ranks from it.
         self.config = parser.parse_args(args)
 

@@ -1,0 +1,62 @@
+"""Doors run as a user runs them: in a fresh process, from the repository root."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
+TIMEOUT = 240
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a door ended: its exit status and everything it printed."""
+
+    status: int
+    output: str
+
+
+def environment() -> dict[str, str]:
+    """One thread a process, and Python's own warnings left to the user's settings."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+
+
+def door(name: str, *arguments: str, launcher: Sequence[str] = ()) -> Ended:
+    """Run ``python -m scripts.<name> ...`` to its end; ``launcher`` may be torchrun and its options."""
+    command = [sys.executable, *(launcher or ()), "-m", f"scripts.{name}", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT
+    )
+    return Ended(done.returncode, done.stdout)
+
+
+def interrupted(name: str, *arguments: str, when: Callable[[], bool], signum: int = signal.SIGINT) -> Ended:
+    """Run a door and send ``signum`` to its whole process group, as a terminal's Ctrl-C does, once ``when`` holds."""
+    command = [sys.executable, "-m", f"scripts.{name}", *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + TIMEOUT
+    while not when() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if process.poll() is None:
+        os.killpg(process.pid, signum)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    return Ended(process.returncode, output)
+
+
+def lines(path: Path) -> int:
+    """How many lines a file has; 0 while it is not there."""
+    return path.read_text().count("\n") if path.exists() else 0

@@ -1,0 +1,130 @@
+"""A run that is stopped and continued is the uninterrupted run: every loss, sample, weight and logged row.
+
+One run is broken off in every way there is and continued in a fresh process each time; another goes through
+undisturbed; then the two are compared to the last bit.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.doors import QUIET, Ended, door, interrupted, lines
+from tests.integration.recorder import steps
+
+RECORDER = "tests.integration.recorder.Recorder"
+BASE = (*QUIET, "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0")
+STEPS_PER_EPOCH, EPOCHS = 10, 3
+MODELS = {
+    "classifier": ("--config", "tests/integration/classifier.yaml"),
+    "siblings": ("--config", "tests/integration/siblings.yaml"),
+}
+
+
+class Run:
+    """A training in ``directory``, continued segment by segment."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.options = options
+
+    def arguments(self, *more: str, crash_at_step: int = -1, max_epochs: int = EPOCHS) -> tuple[str, ...]:
+        started = (self.directory / "checkpoints" / "last.ckpt").exists()
+        return (
+            *("fit", *self.options, *BASE, "--run_dir", str(self.directory), "--trainer.max_epochs", str(max_epochs)),
+            *("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(self.directory)),
+            *("--trainer.callbacks.crash_at_step", str(crash_at_step)),
+            *(("--ckpt_path", "last") if started and "--ckpt_path" not in more else ()),
+            *more,
+        )
+
+    def go(self, *more: str, **limits: int) -> Ended:
+        return door("train", *self.arguments(*more, **limits))
+
+    def interrupt(self, after_steps: int) -> Ended:
+        record = self.directory / "steps-0.jsonl"
+        return interrupted("train", *self.arguments(), when=lambda: lines(record) >= after_steps)
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(self.directory / "checkpoints" / "last.ckpt", weights_only=True)
+        return content
+
+
+def assert_same(left: Any, right: Any, where: str) -> None:
+    """Equal to the last bit, through dictionaries and lists; the message names the first place that differs."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{where}[{index}]")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where
+
+
+def logged(directory: Path) -> list[dict[str, str]]:
+    """metrics.csv without what measures time."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if not k.endswith("/seconds")} for row in csv.DictReader(file)]
+
+
+def assert_same_run(broken: Run, whole: Run, ranks: int = 1) -> None:
+    for rank in range(ranks):
+        assert steps(broken.directory, rank) == steps(whole.directory, rank)
+    assert sorted(steps(whole.directory)) == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state"):
+        if part in whole.checkpoint:
+            assert_same(broken.checkpoint[part], whole.checkpoint[part], part)
+    assert logged(broken.directory) == logged(whole.directory)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> None:
+    whole, broken = Run(tmp_path / "whole", *MODELS[model]), Run(tmp_path / "broken", *MODELS[model])
+    assert whole.go().status == 0
+
+    assert broken.go("--trainer.max_steps", "4").status == 0  # a limit, in the middle of epoch 0
+    stopped = broken.interrupt(after_steps=7)
+    assert stopped.status == 130, stopped.output
+    assert "continue with --ckpt_path last" in stopped.output
+    crashed = broken.go("--checkpoint.every_n_train_steps", "5", crash_at_step=17)  # two steps behind a checkpoint
+    assert crashed.status == 9, crashed.output
+    assert broken.go(max_epochs=2).status == 0  # at the end of epoch 1
+    finished = broken.go()
+    assert finished.status == 0, finished.output
+    assert_same_run(broken, whole)
+
+
+def test_a_checkpoint_from_the_middle_of_validation_time_continues_exactly(tmp_path: Path) -> None:
+    options = (*MODELS["classifier"], "--config", "configs/callbacks/best_nll.yaml", "--trainer.val_check_interval", "5")
+    whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)
+    assert whole.go().status == 0
+    assert broken.go(crash_at_step=7).status == 9  # best.ckpt was written by the validation after step 5
+    best = broken.directory / "checkpoints" / "best.ckpt"
+    finished = broken.go("--ckpt_path", str(best))
+    assert finished.status == 0, finished.output
+    assert_same_run(broken, whole)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_ranks_continue_exactly(model: str, tmp_path: Path) -> None:
+    options = (*MODELS[model], "--trainer.strategy", "ddp", "--trainer.devices", "2")
+    whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)
+    assert whole.go().status == 0
+    stopped = broken.interrupt(after_steps=13)
+    assert stopped.status == 130, stopped.output
+    finished = broken.go()
+    assert finished.status == 0, finished.output
+    assert_same_run(broken, whole, ranks=2)
+    first, second = (steps(whole.directory, rank)[1]["ids"] for rank in range(2))
+    assert len(first) == len(second)
+    if model == "classifier":  # siblings have an order each, so that samples return across members
+        assert set(first).isdisjoint(second)

@@ -1,0 +1,184 @@
+"""The training door: what LightningCLI does by default and must not do here."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules import Digits
+from lightning_modules import SoftmaxClassifier
+from scripts.cli import CONFIGS, compose
+from scripts.errors import door
+from scripts.train import main
+
+DIGITS = ("--config", "configs/data/digits.yaml", "--data.batch_size", "64")
+MODEL = ("--model", "lightning_modules.SoftmaxClassifier", "--model.embedding.width", "8")
+SHORT = (
+    *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"),
+    *("--trainer.limit_val_batches", "1", "--trainer.num_sanity_val_steps", "0", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+)
+
+
+class Door:
+    """The door in this process, in an empty run directory."""
+
+    def __init__(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.run_dir = run_dir
+        self.capsys = capsys
+
+    def __call__(self, subcommand: str, *options: str) -> tuple[int, str]:
+        """Exit status, and what stands on standard error."""
+        with pytest.raises(SystemExit) as end:
+            door(main, [subcommand, *MODEL, *DIGITS, *SHORT, "--run_dir", str(self.run_dir), *options])
+        assert isinstance(end.value.code, int)
+        return end.value.code, self.capsys.readouterr().err
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(self.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        return content
+
+    @property
+    def config(self) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((self.run_dir / "config.yaml").read_text())
+        return content
+
+
+@pytest.fixture
+def train(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Door:
+    monkeypatch.chdir(root)
+    return Door(tmp_path / "run", capsys)
+
+
+def test_a_run_directory_holds_everything(train: Door) -> None:
+    status, errors = train("fit")
+    assert status == 0, errors
+    assert errors.splitlines()[0] == f"likeness: run directory {train.run_dir}"
+    assert {path.name for path in train.run_dir.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"}
+
+
+def test_the_saved_configuration_repeats_the_run(train: Door, tmp_path: Path, root: Path) -> None:
+    assert train("fit", "--seed_everything", "5", "--overwrite", "true")[0] == 0
+    first = train.checkpoint["state_dict"]
+    again = ["fit", "--config", str(train.run_dir / "config.yaml"), "--run_dir", str(tmp_path / "again")]
+    with pytest.raises(SystemExit) as end:
+        door(main, again)
+    assert end.value.code == 0
+    second = torch.load(tmp_path / "again" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_configuration_beats_the_checkpoint(train: Door) -> None:
+    assert train("fit", "--model.optimizer.class_path", "Adam", "--model.optimizer.init_args.lr", "0.003")[0] == 0
+    more = ("--ckpt_path", "last", "--trainer.max_epochs", "2", "--model.optimizer.class_path", "Adam")
+    assert train("fit", *more, "--model.optimizer.init_args.lr", "0.5")[0] == 0
+    assert train.config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
+    assert train.checkpoint["hyper_parameters"]["optimizer"]["init_args"]["lr"] == 0.5
+    assert train.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+
+
+def test_evaluation_leaves_the_run_as_it_was_and_takes_its_last_weights(train: Door) -> None:
+    assert train("fit")[0] == 0
+    before = {path.name: path.read_bytes() for path in train.run_dir.iterdir() if path.is_file()}
+    status, errors = train("test")
+    assert status == 0, errors
+    assert all((train.run_dir / name).read_bytes() == content for name, content in before.items())
+
+    model = SoftmaxClassifier.load_from_checkpoint(train.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    data = Digits()
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    with torch.no_grad(), (train.run_dir / "test_metrics.csv").open(newline="") as file:
+        assert len(batch.y) == 360
+        assert float(next(csv.DictReader(file))["test/nll"]) == pytest.approx(model.eval().loss(batch).item(), rel=1e-6)
+
+
+def test_the_seed_is_a_number_and_reaches_model_and_data(train: Door) -> None:
+    assert train("fit")[0] == 0
+    assert train.config["seed_everything"] == 0
+    assert train.checkpoint["hyper_parameters"]["seed"] == 0
+    assert train("fit", "--overwrite", "true", "--seed_everything", "7")[0] == 0
+    assert train.checkpoint["hyper_parameters"]["seed"] == 7
+    assert train.checkpoint["Digits"]["order"]["seeds"] == [7]
+
+
+def test_values_are_interpolated_across_files_and_lists_append(train: Door, tmp_path: Path) -> None:
+    extra = tmp_path / "extra.yaml"
+    extra.write_text(
+        "trainer:\n  callbacks+:\n    - class_path: pytorch_lightning.callbacks.ModelCheckpoint\n"
+        "      init_args: {dirpath: '${run_dir}/checkpoints', filename: 'every-${trainer.max_epochs}'}\n"
+    )
+    status, errors = train("fit", "--config", "configs/callbacks/learning_rate.yaml", "--config", str(extra))
+    assert status == 0, errors
+    assert (train.run_dir / "checkpoints" / "every-1.ckpt").exists()
+    kinds = [callback["class_path"].rsplit(".", 1)[1] for callback in train.config["trainer"]["callbacks"]]
+    assert kinds == ["LearningRateMonitor", "ModelCheckpoint"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "named"),
+    [
+        (("--trainer.max_epoch", "2"), 2, "--trainer.max_epoch 2"),  # an abbreviation
+        (("--trainer.max_epochs", "many"), 2, "many"),
+        (("--model.widht", "2"), 2, "widht"),
+        (("--model", "lightning_modules.Softmax"), 2, "Softmax"),
+        (("--config", "nowhere.yaml"), 2, "nowhere.yaml"),
+        (("--ckpt_path", "nowhere.ckpt"), 1, "nowhere.ckpt"),
+        (("--ckpt_path", "last"), 1, "last.ckpt"),
+        (("--model.dim", "0"), 1, "dim"),
+        (("--data.batch_size", "5000"), 1, "5000"),
+        (("--run_dir", "setup.cfg/run"), 1, "run_dir setup.cfg/run"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(train: Door, options: tuple[str, ...], status: int, named: str) -> None:
+    code, errors = train("fit", *options)
+    assert code == status, errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("likeness: error: ")
+    assert named in last
+    assert "Traceback" not in errors
+
+
+def test_a_started_run_is_refused_and_untouched(train: Door) -> None:
+    assert train("fit")[0] == 0
+    before = (train.run_dir / "metrics.csv").read_bytes()
+    code, errors = train("fit")
+    assert code == 1
+    assert "already holds a run" in errors
+    assert (train.run_dir / "metrics.csv").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_class_is_refused(train: Door) -> None:
+    assert train("fit")[0] == 0
+    code, errors = train("fit", "--ckpt_path", "last", "--model", "lightning_modules.SiblingClassifiers")
+    assert code == 1
+    assert "holds a lightning_modules.SoftmaxClassifier" in errors
+
+
+def test_labels_that_do_not_fit_the_model_are_named(train: Door) -> None:
+    assert train("fit")[0] == 0
+    options = ("--data", "datamodules.Radial", "--data.num_classes", "6", "--ckpt_path", "last")
+    code, errors = train("fit", *options)
+    assert code == 1
+    assert "size mismatch" in errors
+
+
+def test_torchrun_without_ddp_is_refused(train: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, errors = train("fit", "--trainer.devices", "1")
+    assert code == 1
+    assert "torchrun started 2 processes, the trainer uses 1" in errors
+
+
+def test_configuration_files_of_the_project_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = compose(["fit", "--config", "configs/data/digits.yaml", "--config=configs/model/none.yaml"])
+    assert found[:3] == ["fit", "--config", str(CONFIGS / "trainer" / "default.yaml")]
+    assert found[3:] == ["--config", str(CONFIGS / "data" / "digits.yaml"), "--config=configs/model/none.yaml"]

@@ -1,0 +1,89 @@
+"""Every YAML is built and run for one batch, as part of the composition it is meant for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import datamodules
+from datamodules.split import TensorSplit
+from scripts.cli import CONFIGS
+from scripts.errors import door
+from scripts.train import main
+
+QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
+FAST = (*QUIET, "--trainer.fast_dev_run", "true")
+MODEL, SIBLINGS = "configs/model/softmax_mlp.yaml", "configs/model/siblings_mlp.yaml"
+DATA = "configs/data/digits.yaml"
+FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
+
+
+def files(group: str) -> list[str]:
+    return sorted(f"configs/{group}/{path.name}" for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _few_images_instead_of_files(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """What is in the files is tested with the datamodules; here only that the compositions work."""
+
+    def load(self: datamodules.TensorDataModule, split: str) -> TensorSplit:
+        x = torch.randint(0, 256, (self.batch_size, *self.input_shape), dtype=torch.uint8)
+        return TensorSplit(x, torch.arange(self.batch_size) % self.num_classes)
+
+    monkeypatch.chdir(root)
+    for kind in FROM_FILES:
+        monkeypatch.setattr(kind, "load", load)
+        monkeypatch.setattr(kind, "prepare_data", lambda self: None)
+
+
+def run(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        door(main, ["fit", *arguments])
+    assert end.value.code == 0
+
+
+def compose(*configs: str) -> tuple[str, ...]:
+    return tuple(word for config in configs for word in ("--config", config))
+
+
+@pytest.mark.parametrize("experiment", files("experiment"))
+def test_an_experiment_is_complete_by_itself(experiment: str) -> None:
+    run(*compose(experiment), *FAST, "--data.batch_size", "8")
+
+
+@pytest.mark.parametrize("data", [name for name in files("data") if "swirl" not in name])
+def test_labelled_data(data: str) -> None:
+    run(*compose(MODEL, data), *FAST, "--data.batch_size", "8")
+
+
+def test_data_without_labels() -> None:
+    init_args = yaml.safe_load((CONFIGS / "data" / "swirl.yaml").read_text())["data"]["init_args"]
+    data = datamodules.Swirl(**init_args)
+    data.setup("test")
+    assert next(iter(data.test_dataloader())).x.shape[1:] == data.input_shape
+
+
+@pytest.mark.parametrize("model", files("model"))
+def test_models(model: str) -> None:
+    data = "configs/data/cifar10.yaml" if "resnet" in model else DATA
+    run(*compose(model, data), *FAST, "--data.batch_size", "8")
+
+
+@pytest.mark.parametrize("group", ["trainer", "debug"])
+def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
+    for config in files(group):
+        short = ("--trainer.max_steps", "2", "--trainer.num_sanity_val_steps", "0", "--trainer.devices", "1")
+        run_dir = ("--run_dir", str(tmp_path / Path(config).stem), "--trainer.enable_model_summary", "false")
+        run(*compose(MODEL, DATA, config), *QUIET, *short, *run_dir, "--trainer.log_every_n_steps", "1")
+
+
+@pytest.mark.parametrize("callback", files("callbacks"))
+def test_callbacks(callback: str) -> None:
+    run(*compose(SIBLINGS, DATA, callback), *FAST, "--run_dir", "runs/never")
+    assert not Path("runs/never").exists()
+
+
+@pytest.mark.parametrize("logger", files("logger"))
+def test_loggers(logger: str) -> None:
+    run(*compose(MODEL, DATA, logger), *FAST)
