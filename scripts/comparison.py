@@ -1,0 +1,102 @@
+"""Models compared on one split of a datamodule, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from callbacks.similarity_figures import EmbeddingSample, similarity_figures
+from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
+from likeness.batch import Batch
+from likeness.measures.catalogue import Measure
+from likeness.measures.distribution import is_correct, log_probabilities, nll
+from likeness.protocols import SoftmaxModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of P models on ``samples`` samples of one split."""
+
+    names: Sequence[str]
+    split: str
+    samples: int
+    accuracy: Tensor  # [P]
+    nll: Tensor  # [P] in nats
+    values: Mapping[str, Tensor]  # [P, P] by the measure's name
+    metric: PairwiseSimilarity
+    sample: EmbeddingSample
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """A heat map for each measure, and the scatter plot of two-dimensional models, with their file names."""
+        return similarity_figures(self.values, self.metric, self.sample)
+
+
+@torch.no_grad()
+def compare(
+    models: Sequence[tuple[str, SoftmaxModel]],
+    data: pl.LightningDataModule,
+    split: str,
+    measures: Mapping[str, Measure],
+    device: torch.device,
+) -> Comparison:
+    """Evaluate and compare all models on a split, ``val`` or ``test``.
+
+    Raises ValueError naming the model whose input shape or number of labels does not fit, or the measure for
+    which there are too few samples.
+    """
+    names = [name for name, _ in models]
+    ready = [_ready(model, device) for _, model in models]
+    unembeddings = [model.unembeddings() for model in ready]
+    shapes = [(g.shape[0], g.shape[1]) for g in unembeddings]
+    require_comparable(shapes, names)
+    _require_labels(names, shapes, data)
+    loader = _loader(data, split)
+    samples = len(loader.dataset)  # type: ignore[arg-type]
+    require_enough(measures, shapes, names, samples)
+
+    metric = PairwiseSimilarity(measures, [dim for _, dim in shapes], names).to(device)
+    sample, correct, loss = EmbeddingSample(), torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.float64)
+    for batch in loader:
+        x, y, ids = (tensor.to(device) for tensor in batch)
+        embeddings = [_embed(name, model, x) for name, model in zip(names, ready, strict=True)]
+        metric.update(embeddings, unembeddings, ids)
+        log_p = log_probabilities(embeddings, unembeddings)
+        correct += is_correct(log_p, y).sum(1).cpu()
+        loss += nll(log_p, y).sum(1).cpu()
+        sample.add(y, embeddings)
+    values = {name: matrix.cpu() for name, matrix in metric.compute().items()}
+    return Comparison(names, split, samples, correct / samples, loss / samples, values, metric, sample)
+
+
+def _ready(model: SoftmaxModel, device: torch.device) -> SoftmaxModel:
+    return model.to(device).eval() if isinstance(model, torch.nn.Module) else model
+
+
+def _loader(data: pl.LightningDataModule, split: str) -> DataLoader[Batch]:
+    data.prepare_data()
+    data.setup("validate" if split == "val" else "test")
+    loader: DataLoader[Batch] = data.val_dataloader() if split == "val" else data.test_dataloader()
+    return loader
+
+
+def _require_labels(names: Sequence[str], shapes: Sequence[tuple[int, int]], data: pl.LightningDataModule) -> None:
+    labels = getattr(data, "num_classes", shapes[0][0])
+    for name, (own, _) in zip(names, shapes, strict=True):
+        if own != labels:
+            raise ValueError(f"model {name!r} has {own} labels, but {type(data).__name__} has {labels}")
+
+
+def _embed(name: str, model: SoftmaxModel, x: Tensor) -> Tensor:
+    try:
+        return model.embed(x)
+    except ValueError as error:
+        raise ValueError(f"model {name!r} does not take inputs {list(x.shape)}: {error}") from error

@@ -1,0 +1,269 @@
+"""The callback in real trainings of a tiny model."""
+
+import csv
+import math
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.loggers import Logger
+
+from callbacks.loggers import RunCSVLogger
+from callbacks.representation_similarity import RepresentationSimilarity
+from lightning_modules.softmax_classifier import SoftmaxClassifier
+from likeness.measures.distribution import kl, log_probabilities, pairwise
+from likeness.measures.representation import m_cca
+from likeness.networks import MLP
+from tests.callbacks.toy_siblings import ToyData, ToySiblings, save_checkpoint
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    defaults = {"max_epochs": 2, "logger": False, "num_sanity_val_steps": 1, "log_every_n_steps": 1}
+    return pl.Trainer(
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        accelerator="cpu",
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(defaults | options),
+    )
+
+
+def fit(folder: Path, *callbacks: pl.Callback, model: Any = None, data: Any = None, **options: Any) -> pl.Trainer:
+    run = trainer(folder, *callbacks, **options)
+    torch.manual_seed(0)
+    run.fit(model or ToySiblings(), datamodule=data or ToyData())
+    return run
+
+
+def logged(run: pl.Trainer) -> dict[str, float]:
+    return {key: float(value) for key, value in run.callback_metrics.items()}
+
+
+def test_logs_the_measures_of_the_final_weights(tmp_path: Path) -> None:
+    callback, model, data = RepresentationSimilarity(), ToySiblings(), ToyData()
+    run = fit(tmp_path, callback, model=model, data=data)
+    with torch.no_grad():
+        embeddings, unembeddings = list(model.eval().embed(data.val.x)), list(model.unembeddings())
+        divergences = pairwise(kl, log_probabilities(embeddings, unembeddings)).mean(-1)
+    directed = [float(divergences[i, j]) for i in range(3) for j in range(3) if i != j]
+    correlations = [float(m_cca(embeddings[i], embeddings[j])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    values = logged(run)
+    assert values["similarity/kl/mean"] == pytest.approx(np.mean(directed), rel=1e-6)
+    assert values["similarity/kl/min"] == pytest.approx(min(directed), rel=1e-6)
+    assert values["similarity/kl/max"] == pytest.approx(max(directed), rel=1e-6)
+    assert values["similarity/m_cca_f/mean"] == pytest.approx(np.mean(correlations), rel=1e-6)
+    assert values["similarity/m_cca_f/min"] == pytest.approx(min(correlations), rel=1e-6)
+    assert 0 < values["similarity/m_cca_g/max"] <= 1
+    assert values["similarity/seconds"] > 0
+    torch.testing.assert_close(callback.values["kl"], divergences, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_writes_metrics_and_figures_into_the_run_directory(tmp_path: Path, bias: bool) -> None:
+    callback = RepresentationSimilarity(figures_every_n_validations=2)
+    fit(tmp_path, callback, model=ToySiblings(bias=bias), max_epochs=3, logger=RunCSVLogger(str(tmp_path)))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert all(0 < float(row["similarity/kl/mean"]) < math.inf for row in rows)
+    names = ["embeddings", "similarity_kl", "similarity_m_cca_f", "similarity_m_cca_g"]
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert written == {f"{name}{step}.png" for name in names for step in ("", "-step=000008")}
+
+
+def test_training_does_not_notice(tmp_path: Path) -> None:
+    watched, alone = ToySiblings(), ToySiblings()
+    fit(tmp_path, RepresentationSimilarity(), model=watched)
+    fit(tmp_path, model=alone)
+    for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert watched.training == alone.training
+
+
+def test_the_cadence_counts_validations_and_survives_a_restart(tmp_path: Path) -> None:
+    first = RepresentationSimilarity(every_n_validations=3)
+    fit(tmp_path, first, max_epochs=2)
+    assert not first.values
+    second = RepresentationSimilarity(every_n_validations=3)
+    second.load_state_dict(first.state_dict())
+    fit(tmp_path, second, max_epochs=1)
+    assert second.values
+
+
+def test_validation_alone_measures_too(tmp_path: Path) -> None:
+    run = trainer(tmp_path, RepresentationSimilarity(every_n_validations=5))
+    run.validate(ToySiblings(), datamodule=ToyData(), verbose=False)
+    assert "similarity/kl/mean" in run.callback_metrics
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_averaged_weights_are_what_is_measured(tmp_path: Path, first: bool) -> None:
+    callback, averages = RepresentationSimilarity(), EMAWeightAveraging(decay=0.9, use_buffers=False)
+    order = [callback, averages] if first else [averages, callback]
+    data = ToyData()
+    fit(tmp_path, *order, data=data)
+    averaged = averages._average_model.module.eval()
+    with torch.no_grad():
+        log_p = log_probabilities(averaged.embed(data.val.x), averaged.unembeddings())
+    torch.testing.assert_close(callback.values["kl"], pairwise(kl, log_p).mean(-1), rtol=1e-9, atol=0)
+
+
+def references(monkeypatch: pytest.MonkeyPatch, **models: torch.nn.Module) -> None:
+    """Have these models stand for checkpoints; loading them draws random numbers, as building a network does."""
+
+    def load_softmax_models(path: str) -> list[tuple[str, Any]]:
+        torch.randn(10)
+        return [(path, models[Path(path).name].eval().requires_grad_(False))]
+
+    fake = ModuleType("lightning_modules.checkpoints")
+    fake.load_softmax_models = load_softmax_models  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lightning_modules.checkpoints", fake)
+
+
+def test_one_model_against_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {"near": ToySiblings(0, seed=1), "far": ToySiblings(0, dim=3, seed=2)}
+    references(monkeypatch, **others)
+    callback = RepresentationSimilarity(references=["runs/near", "runs/far"])
+    model, data = ToySiblings(0), ToyData()
+    run = fit(tmp_path, callback, model=model, data=data)
+    with torch.no_grad():
+        everyone = [model.eval(), *others.values()]
+        log_p = log_probabilities([m.embed(data.val.x) for m in everyone], [m.unembeddings() for m in everyone])
+    matrix = pairwise(kl, log_p).mean(-1)
+    between = [matrix[0, 1], matrix[0, 2], matrix[1, 0], matrix[2, 0]]  # not the references with each other
+    assert logged(run)["similarity/kl/mean"] == pytest.approx(float(np.mean(between)), rel=1e-6)
+    assert logged(run)["similarity/kl/max"] == pytest.approx(float(np.max(between)), rel=1e-6)
+
+
+def test_loading_references_leaves_the_training_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    references(monkeypatch, near=ToySiblings(0, seed=1))
+    watched, alone = ToySiblings(0), ToySiblings(0)
+    fit(tmp_path, RepresentationSimilarity(references=["near"]), model=watched)
+    fit(tmp_path, model=alone)
+    assert torch.equal(watched.f, alone.f)
+
+
+def test_a_saved_classifier_as_reference(tmp_path: Path) -> None:
+    def classifier(seed: int) -> SoftmaxClassifier:
+        return SoftmaxClassifier((5,), 4, embedding=partial(MLP, width=8), seed=seed)
+
+    path = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    save_checkpoint(classifier(1), path)
+    callback = RepresentationSimilarity(references=[str(tmp_path / "other")])
+    run = fit(tmp_path, callback, model=classifier(0), max_epochs=1)
+    assert callback.values["kl"].shape == (2, 2)
+    assert 0 < logged(run)["similarity/m_cca_f/mean"] <= 1
+
+
+class ImageLogger(Logger):
+    """Keeps what a W&B logger would be sent."""
+
+    name, version = "images", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: dict[str, list[np.ndarray]] = {}
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None: ...
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_image(self, key: str, images: list[np.ndarray], step: int | None = None) -> None:
+        self.images[key] = images
+
+
+def test_loggers_get_integer_images_that_are_not_constant(tmp_path: Path) -> None:
+    logger = ImageLogger()
+    fit(tmp_path, RepresentationSimilarity(["kl"]), logger=logger)
+    assert set(logger.images) == {"figures/similarity_kl", "figures/embeddings"}
+    for (image,) in logger.images.values():
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.std() > 10
+
+
+def test_a_fast_dev_run_draws_nothing(tmp_path: Path) -> None:
+    fit(tmp_path, RepresentationSimilarity(), fast_dev_run=True)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(message: str, callback: pl.Callback, model: Any, data: Any = None) -> None:
+        before = [parameter.clone() for parameter in model.parameters()]
+        with pytest.raises(ValueError, match=message):
+            fit(tmp_path, callback, model=model, data=data)
+        assert all(map(torch.equal, before, model.parameters()))
+
+    refuses("nothing to compare this run with", RepresentationSimilarity(), ToySiblings(0))
+    refuses("m_cca_f needs more samples", RepresentationSimilarity(), ToySiblings(dim=4), ToyData(eval_size=3))
+    refuses("m_cca_g needs more labels", RepresentationSimilarity(), ToySiblings(dim=6))
+    references(monkeypatch, five=ToySiblings(0, num_classes=5))
+    refuses("this run has 4, five has 5", RepresentationSimilarity(references=["five"]), ToySiblings(0))
+
+
+def test_only_softmax_models_are_compared(tmp_path: Path) -> None:
+    callback = RepresentationSimilarity()
+    with pytest.raises(ValueError, match="BoringModel is none"):
+        callback.setup(SimpleNamespace(), type("BoringModel", (pl.LightningModule,), {})(), "fit")
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="unknown measure 'cka'"):
+        RepresentationSimilarity(["cka"])
+    with pytest.raises(ValueError, match="every_n_validations must be at least 1, got 0"):
+        RepresentationSimilarity(every_n_validations=0)
+    with pytest.raises(ValueError, match="figures_every_n_validations must be at least 1, got 0"):
+        RepresentationSimilarity(figures_every_n_validations=0)
+
+
+def test_a_run_without_validation_is_told_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="this training has none"):
+        fit(tmp_path, RepresentationSimilarity(), limit_val_batches=0)
+
+
+class KeepMetrics(pl.Callback):
+    """Each rank's metrics, in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.save(logged(trainer), self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_two_ranks_log_what_one_does(tmp_path: Path) -> None:
+    """Nine samples on two ranks; the learning rate is zero, for gradients are not what is compared."""
+
+    def data() -> ToyData:
+        return ToyData(eval_size=9, eval_batch_size=2)
+
+    def model() -> ToySiblings:
+        return ToySiblings(learning_rate=0.0)
+
+    expected = logged(fit(tmp_path, RepresentationSimilarity(), model=model(), data=data(), max_epochs=1))
+    fit(
+        tmp_path,
+        RepresentationSimilarity(),
+        KeepMetrics(tmp_path),
+        model=model(),
+        data=data(),
+        max_epochs=1,
+        strategy="ddp_fork",
+        devices=2,
+    )
+    for rank in range(2):
+        values = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert values.keys() == expected.keys()
+        for key in values.keys() - {"similarity/seconds"}:
+            assert values[key] == pytest.approx(expected[key], rel=1e-6)
