@@ -42,14 +42,21 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if _stops_within_epoch(trainer) and self._last_global_step_saved != trainer.global_step:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        if _ends(trainer) and not _epoch_is_complete(trainer):
+            self._save_unless_saved(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning counts an epoch that max_steps or max_time cut short as done; a checkpoint of that moment
         # would continue with the next epoch. The one from the end of the last batch continues where it stopped.
-        if not _stops_within_epoch(trainer):
-            super().on_train_epoch_end(trainer, pl_module)
+        if not _epoch_is_complete(trainer):
+            return
+        super().on_train_epoch_end(trainer, pl_module)
+        if _ends(trainer):
+            self._save_unless_saved(trainer)
+
+    def _save_unless_saved(self, trainer: pl.Trainer) -> None:
+        if self._last_global_step_saved != trainer.global_step and not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     @property
     def state_key(self) -> str:
@@ -60,11 +67,16 @@ class LastCheckpoint(ModelCheckpoint):
         """A run that is continued finds its own checkpoint there."""
 
 
-def _stops_within_epoch(trainer: pl.Trainer) -> bool:
-    stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+def _ends(trainer: pl.Trainer) -> bool:
+    """Whether training stops with the batch, or the epoch, that has just been done."""
+    last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
+    by_steps = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+    return (by_steps and not trainer.fit_loop._should_accumulate()) or (last_epoch and _epoch_is_complete(trainer))
+
+
+def _epoch_is_complete(trainer: pl.Trainer) -> bool:
     # ``ready`` counts the batches that were begun; at the end of a batch, and of an epoch, all of them are done.
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    return stops and done < trainer.num_training_batches and not trainer.fit_loop._should_accumulate()
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,0 +1,91 @@
+"""Trained models from run directories and checkpoints, without trusting the files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.hyperparameters import rebuild, resolve_class
+from lightning_modules.sibling_classifiers import SiblingClassifiers
+from likeness.protocols import SoftmaxModel
+
+LAST = Path("checkpoints", "last.ckpt")
+# Unlike module.to(dtype), these leave the states of metrics as they are.
+CASTS = {torch.float64: nn.Module.double, torch.float16: nn.Module.half, torch.bfloat16: nn.Module.bfloat16}
+
+
+def load_module(path: str | Path) -> pl.LightningModule:
+    """The module of a checkpoint file, or of the newest checkpoint of a run directory, on the CPU.
+
+    Weights that a run averages (EMA) come averaged. The class is one of this project or of a module that is already
+    imported, and so is every class its hyper-parameters name: a file cannot make anything else run.
+    Raises FileNotFoundError, and CheckpointError (one line that names the file) for one that is truncated, is no
+    checkpoint, could execute code, or does not fit the class it names.
+    """
+    path = _checkpoint_file(Path(path))
+    checkpoint = read_checkpoint(path)
+    hparams = checkpoint.get("hyper_parameters")
+    if not isinstance(hparams, Mapping) or "_class_path" not in hparams:
+        raise CheckpointError(f"checkpoint {path} does not name the class that it is of (hyper_parameters._class_path)")
+    try:
+        module: pl.LightningModule = rebuild(resolve_class(hparams["_class_path"], (pl.LightningModule,)), hparams)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path} is refused: {error}") from error
+    _load_weights(module, checkpoint, path)
+    return module
+
+
+def load_softmax_models(path: str | Path) -> list[tuple[str, SoftmaxModel]]:
+    """The classifiers of a run directory or checkpoint, each with the name that selects it alone, ready to evaluate.
+
+    Siblings give all their members, named ``PATH#0``, ``PATH#1``, ...; ``PATH#3`` as ``path`` gives that one.
+    Raises what ``load_module`` does, and CheckpointError for a model of another kind or a member that is not there.
+    """
+    location, index = _split_member(str(path))
+    module = load_module(location).eval().requires_grad_(False)
+    if isinstance(module, SiblingClassifiers):
+        members = range(module.num_members) if index is None else [index]
+        if index is not None and not 0 <= index < module.num_members:
+            raise CheckpointError(f"{location} has no member {index}: its members are 0..{module.num_members - 1}")
+        return [(f"{location}#{i}", module.member(i).requires_grad_(False)) for i in members]
+    if not isinstance(module, SoftmaxModel):
+        raise CheckpointError(f"{location} holds a {type(module).__name__}, which is no softmax classifier")
+    if index is not None:
+        raise CheckpointError(f"{location} holds a single {type(module).__name__}, so there is no member {index}")
+    return [(location, module)]
+
+
+def _checkpoint_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    if not (path / LAST).is_file():
+        raise FileNotFoundError(f"run directory {path} holds no checkpoint: there is no {path / LAST}")
+    return path / LAST
+
+
+def _split_member(path: str) -> tuple[str, int | None]:
+    location, mark, index = path.rpartition("#")
+    if not mark or not index.isdecimal() or Path(path).exists():
+        return path, None
+    return location, int(index)
+
+
+def _load_weights(module: pl.LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:
+    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
+    own = module.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights:
+            raise CheckpointError(f"checkpoint {path} lacks the weight {name} of {type(module).__name__}")
+        if name not in own:
+            raise CheckpointError(f"checkpoint {path} holds a weight {name} that {type(module).__name__} has not")
+        if own[name].shape != weights[name].shape:
+            shapes = f"{list(weights[name].shape)}, {type(module).__name__} has {list(own[name].shape)}"
+            raise CheckpointError(f"checkpoint {path} holds {name} with shape {shapes}")
+    dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
+    CASTS.get(dtype, nn.Module.float)(module)
+    module.on_load_checkpoint(dict(checkpoint))
+    module.load_state_dict(weights)

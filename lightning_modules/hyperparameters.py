@@ -1,0 +1,165 @@
+"""Hyper-parameters as plain values, the same from Python as from the command line, and modules rebuilt from them."""
+
+import functools
+import importlib
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+PROJECT = ("likeness", "lightning_modules")
+BUILDABLE = (nn.Module, Optimizer, LRScheduler)
+Factory = typing.TypeVar("Factory")
+INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
+
+
+def save_hyperparameters(module: pl.LightningModule) -> None:
+    """Call in ``__init__``, after ``super().__init__()``: ``module.hparams`` becomes what a checkpoint may hold.
+
+    LightningCLI records a class or factory as ``{class_path, init_args}``; this does the same where the module is
+    built from Python with classes or ``functools.partial``, so that both kinds of checkpoint load alike, with
+    ``weights_only=True``. Raises TypeError naming an argument that no import path can describe, such as a lambda.
+    """
+    frame = inspect.currentframe()
+    module.save_hyperparameters(frame=frame.f_back if frame else None)
+    own = {*inspect.signature(type(module)).parameters, "_class_path"}
+    for name in module.hparams.keys() - own:  # the CLI also records what it links to models that have use for it
+        del module.hparams[name]
+    plain = {name: _describe(value, name) for name, value in module.hparams.items()}
+    plain |= {"_class_path": plain.get("_class_path", class_path(type(module))), "_instantiator": INSTANTIATOR}
+    module.save_hyperparameters(plain)
+
+
+def plain_factory(factory: Factory) -> Factory:
+    """A factory that a module may keep: jsonargparse's hold the whole command line, trainer and processes included.
+
+    A module that keeps one of those cannot be copied, which weight averaging does.
+    """
+    cls: Any = _class_of(factory) if isinstance(factory, functools.partial) else None
+    if cls is None:
+        return factory
+    keywords = typing.cast(functools.partial[Any], factory).keywords
+    return typing.cast(Factory, functools.partial(cls, **keywords))
+
+
+def rebuild(cls: type[Any], hparams: Mapping[str, Any]) -> Any:
+    """``cls(**hparams)`` with every ``{class_path, init_args}`` made a factory or an instance, as ``cls`` wants it.
+
+    Raises ValueError for a class path outside the project and the modules already imported, or of anything but a
+    network, an optimiser or a scheduler; and for arguments that ``cls`` does not take or that are missing.
+    """
+    given = {name: value for name, value in hparams.items() if name not in ("_class_path", "_instantiator")}
+    arguments = inspect.signature(cls).parameters
+    for name in given:
+        if name not in arguments:
+            raise ValueError(f"{cls.__name__} takes no argument {name!r}")
+    for name, argument in arguments.items():
+        if argument.default is argument.empty and name not in given:
+            raise ValueError(f"{cls.__name__} needs an argument {name!r}, which is missing")
+    return cls(**_build_arguments(cls, given))
+
+
+def resolve_class(path: str, bases: tuple[type, ...] = BUILDABLE) -> type[Any]:
+    """The class that ``path`` names, imported only where it is the project's own.
+
+    Raises ValueError unless it is a subclass of one of ``bases``: a path from a file must not name code to run.
+    """
+    module_path, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if module_path.partition(".")[0] in PROJECT:
+        try:
+            importlib.import_module(module_path)
+        except ImportError as error:
+            raise ValueError(f"class path {path!r} cannot be imported: {error}") from error
+    cls = getattr(sys.modules.get(module_path), name, None)
+    if not (isinstance(cls, type) and issubclass(cls, bases)):
+        wanted = ", ".join(base.__name__ for base in bases)
+        raise ValueError(f"class path {path!r} is no subclass of {wanted} of this project or an imported module")
+    return cls
+
+
+def class_path(cls: type[Any]) -> str:
+    """The shortest import path of ``cls``, the one that LightningCLI writes.
+
+    Raises TypeError for a class inside a function, which has none.
+    """
+    if "<locals>" in cls.__qualname__:
+        raise TypeError(f"class {cls.__qualname__} has no import path: define it at the top of a module")
+    parts = cls.__module__.split(".")
+    for end in range(1, len(parts)):
+        package = ".".join(parts[:end])
+        if getattr(sys.modules.get(package), cls.__qualname__, None) is cls:
+            return f"{package}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _describe(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | Tensor):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_describe(item, name) for item in value]
+    if isinstance(value, type):
+        return _describe_class(value, {}, name)
+    if isinstance(value, functools.partial) and (cls := _class_of(value)) is not None:
+        return _describe_class(cls, value.keywords, name)
+    raise TypeError(f"{name} must be plain values, a class or functools.partial of a class to be saved, got {value!r}")
+
+
+def _describe_class(cls: type[Any], arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"class_path": class_path(cls), "init_args": _defaults(cls) | _describe(arguments, name)}
+
+
+def _class_of(factory: functools.partial[Any]) -> type[Any] | None:
+    """The class that a factory calls; jsonargparse wraps it and passes it last among the positional arguments."""
+    if isinstance(factory.func, type):
+        return None if factory.args else factory.func
+    wrapped = factory.args[-1] if factory.args and factory.func.__module__.startswith("jsonargparse.") else None
+    return wrapped if isinstance(wrapped, type) else None
+
+
+def _defaults(cls: type[Any]) -> dict[str, Any]:
+    """The optional arguments of ``cls``, so that a checkpoint outlives a change of defaults."""
+    found = {}
+    for name, argument in inspect.signature(cls).parameters.items():
+        if argument.default is not argument.empty:
+            try:
+                found[name] = _describe(argument.default, name)
+            except TypeError:
+                continue  # left to the class, which made it
+    return found
+
+
+def _build_arguments(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        hints = typing.get_type_hints(cls.__init__)
+    except NameError:  # an annotation that only a type checker can resolve
+        hints = {}
+    return {name: _build(value, hints.get(name)) for name, value in values.items()}
+
+
+def _build(value: Any, hint: Any) -> Any:
+    if isinstance(value, Mapping) and "class_path" in value:
+        cls: Any = resolve_class(value["class_path"])
+        arguments = _build_arguments(cls, {**value.get("init_args", {}), **value.get("dict_kwargs", {})})
+        factory = functools.partial(cls, **arguments)
+        return factory if _is_factory(hint) else factory()
+    if isinstance(value, list) and typing.get_origin(hint) is tuple:
+        return tuple(value)
+    return value
+
+
+def _is_factory(hint: Any) -> bool:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_is_factory(choice) for choice in typing.get_args(hint))
+    return typing.get_origin(hint) in (Callable, type)

@@ -1,0 +1,198 @@
+"""Several classifiers that differ in their seed, trained in lock-step so that they can be compared as they learn."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, optim
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
+from lightning_modules.member_mean import MemberMean
+from lightning_modules.optimization import optimization
+from lightning_modules.softmax_classifier import SoftmaxClassifier
+from lightning_modules.step_seed import step_seed
+from likeness.batch import Batch
+from likeness.networks import MLP, LabelNetwork, SoftmaxNetwork, build_networks
+from likeness.networks.checks import require_labels, require_positive
+from likeness.networks.member_gradients import clip_member_gradients
+from likeness.networks.member_streams import MemberStreams
+from likeness.networks.softmax_network import EmbeddingFactory, UnembeddingFactory
+from likeness.networks.stacked import MemberList, member_state, stack
+
+# Optimisers whose update of a weight depends on that weight and its own gradients only: on stacked parameters they
+# do to each member what they would do to it alone.
+ELEMENTWISE = (
+    optim.SGD,
+    optim.ASGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.Adamax,
+    optim.NAdam,
+    optim.RAdam,
+    optim.Adagrad,
+    optim.Adadelta,
+    optim.RMSprop,
+    optim.Rprop,
+)
+
+
+class SiblingClassifiers(pl.LightningModule):
+    """``num_members`` classifiers with seeds ``seed, seed + 1, ...``, each as ``SoftmaxClassifier`` would train it.
+
+    Member i has its own first weights, dropout and, unless ``shared_order``, its own order of the training data; it
+    equals the ``SoftmaxClassifier`` of seed ``seed + i`` up to rounding. MLPs, label networks and heads run as one
+    batched product a layer, other networks one after another. Training batches hold the members' batches one after
+    another, [P * B, ...], or one shared batch [B, ...]; evaluation batches are shared. Representations and label
+    vectors have a leading dimension P.
+
+    Args:
+        num_members: P.
+        shared_order: whether all members see the same batches.
+        order_seed: orders the data in place of ``seed``; member i's own order has ``order_seed + i``.
+
+    The others are those of ``SoftmaxClassifier``. An optimiser that does not treat each weight by itself, or that
+    follows a validation loss (``ReduceLROnPlateau``), would couple the members and raises ValueError.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        num_members: int = 8,
+        dim: int = 2,
+        embedding: EmbeddingFactory = MLP,
+        unembedding: UnembeddingFactory = LabelNetwork,
+        embedding_norm: float | None = None,
+        unembedding_norm: float | None = None,
+        optimizer: OptimizerCallable = optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        input_shift: Sequence[float] = (0.0,),
+        input_scale: Sequence[float] = (1.0,),
+        seed: int = 0,
+        order_seed: int | None = None,
+        shared_order: bool = False,
+    ) -> None:
+        super().__init__()
+        save_hyperparameters(self)
+        require_positive(num_members=num_members)
+        self.num_members = num_members
+        self.num_classes = num_classes
+        self.seeds = range(seed, seed + num_members)
+        first_order = seed if order_seed is None else order_seed
+        self.order_seeds: Sequence[int] = range(first_order, first_order + (1 if shared_order else num_members))
+        self.streams = MemberStreams()
+        networks = [build_networks(embedding, unembedding, input_shape, num_classes, dim, s) for s in self.seeds]
+        f = stack([f for f, _ in networks], len(input_shape), self.streams)
+        g = stack([g for _, g in networks], len(input_shape), self.streams)
+        norms_and_scaling = (embedding_norm, unembedding_norm, input_shift, input_scale)
+        self.network = SoftmaxNetwork(f, g, input_shape, num_classes, dim, *norms_and_scaling)
+        self._optimizer = plain_factory(optimizer)
+        self._scheduler = plain_factory(scheduler)
+        self.nll = MemberMean(num_members)
+        self.accuracy = MemberMean(num_members)
+
+    def member(self, index: int) -> SoftmaxClassifier:
+        """Member ``index`` alone: its own copy of the weights, the hyper-parameters it would be trained with."""
+        if not 0 <= index < self.num_members:
+            raise ValueError(f"there is no member {index}: the siblings are 0..{self.num_members - 1}")
+        own = {"seed": self.seeds[index], "order_seed": self.order_seeds[index % len(self.order_seeds)]}
+        hparams = {k: v for k, v in self.hparams.items() if k not in ("num_members", "shared_order")}
+        model: SoftmaxClassifier = rebuild(SoftmaxClassifier, hparams | own)
+        model.to(self.network.input_shift.device).train(self.training)
+        model.network.to(self.network.input_shift.dtype)
+        model.network.embedding.load_state_dict(member_state(self.network.embedding, index))
+        model.network.unembedding.load_state_dict(member_state(self.network.unembedding, index))
+        return model
+
+    def embed(self, x: Tensor) -> Tensor:
+        """f(x), [P, N, M], of inputs [N, ...] as the datamodule stores them, or of each member's own [P, N, ...]."""
+        return self.network.embed(x)
+
+    def unembeddings(self) -> Tensor:
+        """g(y), [P, K, M]."""
+        return self.network.unembeddings()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-probabilities, [P, N, K]."""
+        return self.network(x).log_softmax(-1)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Each member's mean negative log-likelihood on a training batch, [P], in nats."""
+        x, y = batch.x, batch.y
+        if len(self.order_seeds) > 1:
+            x = x.unflatten(0, (self.num_members, -1))
+            y = y.unflatten(0, (self.num_members, -1))
+        return self.network.nll(x, y).mean(1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.parameters())
+        lists = isinstance(self.network.embedding, MemberList) and isinstance(self.network.unembedding, MemberList)
+        separate = not isinstance(optimizer, optim.LBFGS) if lists else isinstance(optimizer, ELEMENTWISE)
+        if self.num_members > 1 and not separate:
+            raise ValueError(
+                f"optimizer {type(optimizer).__name__} would mix the siblings, whose weights are stacked: use one that "
+                "treats each weight by itself (Adam, AdamW, SGD, ...), or train the members as runs of their own"
+            )
+        answer = optimization(optimizer, self._scheduler)
+        if isinstance(answer.get("lr_scheduler", {}).get("scheduler"), ReduceLROnPlateau):
+            raise ValueError(
+                "scheduler ReduceLROnPlateau follows one model's validation loss, but siblings share one learning rate"
+            )
+        return answer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_algorithm == "value" or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_member_gradients(
+                [self.network.embedding, self.network.unembedding], self.num_members, gradient_clip_val
+            )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
+        self.streams.reseed([step_seed(self, seed) for seed in self.seeds])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch)
+        self.log("train/loss", losses.detach().mean(), prog_bar=True)
+        return losses.sum()  # of the sum, so that each member's gradient is its own
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        f = self.embed(batch.x)
+        log_probs = (f @ self.unembeddings().mT).log_softmax(-1)
+        return {"id": batch.id, "log_probs": log_probs, "representations": f}
+
+    def _evaluate(self, batch: Batch, batch_idx: int) -> None:
+        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
+        log_probs = self(batch.x)
+        y = batch.y.expand(self.num_members, -1)
+        self.nll.update(-log_probs.gather(-1, y.unsqueeze(-1)).squeeze(-1))
+        self.accuracy.update(log_probs.argmax(-1) == y)
+
+    def _log_metrics(self, stage: str) -> None:
+        for name, metric in (("nll", self.nll), ("accuracy", self.accuracy)):
+            values = metric.compute()
+            metric.reset()
+            summary = {"": values.mean(), "/min": values.min(), "/max": values.max()}
+            members = {f"/{i}": value for i, value in enumerate(values)}
+            # The metric has already summed over the ranks; sync_dist only tells Lightning that they agree.
+            self.log_dict({f"{stage}/{name}{key}": v for key, v in (summary | members).items()}, sync_dist=True)

@@ -1,0 +1,39 @@
+"""Refusals of sizes that no network can have."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def require_positive(**sizes: int) -> None:
+    """Raise ValueError naming the first of ``sizes`` that is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def require_shape(name: str, shape: Sequence[int], length: int | None = None) -> None:
+    """Raise ValueError unless ``shape`` is a non-empty sequence of positive sizes (of ``length``, where given)."""
+    if len(shape) == 0 or any(size < 1 for size in shape) or (length is not None and len(shape) != length):
+        wanted = f"{length} positive sizes" if length else "positive sizes"
+        raise ValueError(f"{name} must hold {wanted}, got {list(shape)}")
+
+
+def require_probability(name: str, value: float) -> None:
+    """Raise ValueError unless 0 <= value < 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:
+    """Raise ValueError naming a label outside {0 .. K-1}.
+
+    Reading a label makes a GPU's queue run empty, so off the CPU it happens only where ``wait`` allows it.
+    """
+    if y.numel() == 0 or not (wait or y.device.type == "cpu"):
+        return
+    lowest, highest = (int(end) for end in torch.aminmax(y))
+    if lowest < 0 or highest >= num_classes:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"label {wrong} lies outside 0..{num_classes - 1} (num_classes={num_classes})")

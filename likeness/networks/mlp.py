@@ -1,0 +1,77 @@
+"""The multilayer perceptron of the papers, and the label network built on it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from likeness.networks.checks import require_positive, require_probability, require_shape
+
+
+class MLP(nn.Module):
+    """Linear layers ``l1 .. l{h+1}``: h hidden ones with LeakyReLU(0.01), then a linear map to R^M without bias.
+
+    Nielsen et al. 2025 use ``hidden_layers=3`` for f and g; the layers carry the names of their checkpoints.
+    ``input_shape`` has no batch dimension and is flattened; ``dim`` is M. Dropout follows each hidden layer.
+    Every dimension before ``input_shape`` is a batch dimension: [..., *input_shape] -> [..., M].
+    Raises ValueError for sizes that are not positive and for a dropout outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        dim: int,
+        width: int = 64,
+        hidden_layers: int = 3,
+        dropout: float = 0.0,
+        output_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        require_shape("input_shape", input_shape)
+        require_positive(dim=dim, width=width)
+        if hidden_layers < 0:
+            raise ValueError(f"hidden_layers must be at least 0, got {hidden_layers}")
+        require_probability("dropout", dropout)
+        self.input_dims = len(input_shape)
+        self.depth = hidden_layers + 1
+        sizes = [math.prod(input_shape), *[width] * hidden_layers, dim]
+        for i in range(1, self.depth + 1):
+            self.add_module(f"l{i}", nn.Linear(sizes[i - 1], sizes[i], bias=i < self.depth or output_bias))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., *input_shape] to [..., M]."""
+        h = x.flatten(-self.input_dims)
+        for i in range(1, self.depth):
+            h = self.dropout(F.leaky_relu(self.get_submodule(f"l{i}")(h), inplace=True))
+        return self.get_submodule(f"l{self.depth}")(h)  # type: ignore[no-any-return]
+
+
+class LabelNetwork(nn.Module):
+    """g(y) of Nielsen et al. 2025: an MLP of the one-hot label without its last entry (K - 1 inputs).
+
+    The last label is the zero vector. Raises ValueError for fewer than two classes.
+    """
+
+    codes: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        width: int = 64,
+        hidden_layers: int = 3,
+        dropout: float = 0.0,
+        output_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        self.mlp = MLP((num_classes - 1,), dim, width, hidden_layers, dropout, output_bias)
+        self.register_buffer("codes", torch.eye(num_classes)[:, :-1].contiguous(), persistent=False)
+
+    def forward(self) -> Tensor:
+        """The label vectors [K, M]."""
+        return self.mlp(self.codes)  # type: ignore[no-any-return]
