@@ -83,9 +83,7 @@ class LikenessCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir", type=str, default="runs/default", help="Where everything a run writes goes."
-        )
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything a run writes goes.")
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that run_dir holds.")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -117,6 +115,17 @@ class LikenessCLI(LightningCLI):
                 run_directory.claim(run_dir, overwrite=config.overwrite)
             run_directory.ensure_writable(run_dir)
 
+    def before_instantiate_classes(self) -> None:
+        """Under torchrun, let ``auto`` mean the processes it started: Lightning would train unrelated copies."""
+        trainer = self.config[self.subcommand].trainer
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return
+        if trainer.devices == "auto":
+            trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
+        if trainer.strategy == "auto":
+            trainer.strategy = "ddp"
+
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
         if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
@@ -128,7 +137,7 @@ class LikenessCLI(LightningCLI):
         if self.trainer.world_size != launched and "TORCHELASTIC_RUN_ID" in os.environ:
             raise ValueError(
                 f"torchrun started {launched} processes, the trainer uses {self.trainer.world_size}: "
-                "pass --trainer.strategy ddp, --trainer.devices auto and --trainer.num_nodes"
+                "leave --trainer.devices at auto, or say how many it starts on each node"
             )
         torch.set_float32_matmul_precision("high")
 
@@ -137,9 +146,7 @@ def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
     path = run_directory.checkpoint_path(run_dir, config.ckpt_path)
     saved = read_checkpoint(path, mmap=True).get("hyper_parameters", {}).get("_class_path")
     if saved is not None and saved != config.model.class_path:
-        raise ValueError(
-            f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}"
-        )
+        raise ValueError(f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}")
     return path
 
 

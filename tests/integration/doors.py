@@ -31,7 +31,13 @@ def door(name: str, *arguments: str, launcher: Sequence[str] = ()) -> Ended:
     """Run ``python -m scripts.<name> ...`` to its end; ``launcher`` may be torchrun and its options."""
     command = [sys.executable, *(launcher or ()), "-m", f"scripts.{name}", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
     )
     return Ended(done.returncode, done.stdout)
 

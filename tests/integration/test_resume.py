@@ -15,7 +15,16 @@ from tests.integration.doors import QUIET, Ended, door, interrupted, lines
 from tests.integration.recorder import steps
 
 RECORDER = "tests.integration.recorder.Recorder"
-BASE = (*QUIET, "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0")
+BASE = (
+    *QUIET,
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.log_every_n_steps",
+    "1",
+    "--trainer.num_sanity_val_steps",
+    "0",
+)
+BEST = ("--config", "configs/callbacks/best_nll.yaml")
 STEPS_PER_EPOCH, EPOCHS = 10, 3
 MODELS = {
     "classifier": ("--config", "tests/integration/classifier.yaml"),
@@ -104,7 +113,7 @@ def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> 
 
 
 def test_a_checkpoint_from_the_middle_of_validation_time_continues_exactly(tmp_path: Path) -> None:
-    options = (*MODELS["classifier"], "--config", "configs/callbacks/best_nll.yaml", "--trainer.val_check_interval", "5")
+    options = (*MODELS["classifier"], *BEST, "--trainer.val_check_interval", "5")
     whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)
     assert whole.go().status == 0
     assert broken.go(crash_at_step=7).status == 9  # best.ckpt was written by the validation after step 5

@@ -169,8 +169,9 @@ def test_labels_that_do_not_fit_the_model_are_named(train: Door) -> None:
 
 def test_torchrun_without_ddp_is_refused(train: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, errors = train("fit", "--trainer.devices", "1")
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    code, errors = train("fit", "--trainer.devices", "1", "--trainer.strategy", "single_device")
     assert code == 1
     assert "torchrun started 2 processes, the trainer uses 1" in errors
 

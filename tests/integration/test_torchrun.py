@@ -1,0 +1,41 @@
+"""Several processes started by torchrun: one run, and the same numbers as one process."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.integration.doors import QUIET, door
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+BASE = (*QUIET, "--config", "tests/integration/siblings.yaml", "--trainer.accelerator", "cpu")
+
+
+def validated(run_dir: Path) -> dict[str, float]:
+    with (run_dir / "validate_metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    return {key: float(value) for key, value in row.items() if "/" in key and not key.endswith("/seconds")}
+
+
+def test_two_ranks_measure_what_one_measures(tmp_path: Path) -> None:
+    run_dir = ("--run_dir", str(tmp_path))
+    fitted = door("train", "fit", *BASE, *run_dir, "--trainer.max_epochs", "2", launcher=TWO)
+    assert fitted.status == 0, fitted.output
+    assert fitted.output.count("likeness: run directory") == 1
+
+    one = door("train", "validate", *BASE, *run_dir)
+    assert one.status == 0, one.output
+    alone = validated(tmp_path)
+    two = door("train", "validate", *BASE, *run_dir, "--data.eval_batch_size", "7", launcher=TWO)
+    assert two.status == 0, two.output
+    together = validated(tmp_path)
+    assert {"val/nll", "val/accuracy/1", "similarity/kl/mean", "similarity/m_cca_f/min"} <= alone.keys()
+    assert together == pytest.approx(alone, rel=1e-6)  # float32 forward passes of other batch sizes round otherwise
+
+
+def test_independent_copies_are_refused(tmp_path: Path) -> None:
+    run_dir = ("--run_dir", str(tmp_path), "--trainer.max_epochs", "1")
+    ended = door("train", "fit", *BASE, *run_dir, "--trainer.devices", "1", launcher=TWO)
+    assert ended.status != 0
+    assert "devices=1" in ended.output
+    assert not (tmp_path / "checkpoints").exists()
