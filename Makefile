@@ -1,0 +1,40 @@
+# `make` alone prints the targets. Those that need .venv make it first, once; then nothing is downloaded again.
+
+# The first Python that is new enough; name another one with `make PYTHON=...`.
+PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
+	done),python3)
+RUN := .venv/bin/python -m
+
+# The demo's networks are small: a second thread costs more than it brings, ten times so on a busy machine.
+demo test: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+
+setup: ## make or update the environment in .venv
+	@$(PYTHON) tools/setup_environment.py
+
+demo: setup ## train 8 sibling classifiers on scikit-learn's digits and compare them, into runs/demo
+	@OMP_NUM_THREADS=1 $(RUN) scripts.train fit --config configs/experiment/demo.yaml --run_dir runs/demo --overwrite true
+	@$(RUN) scripts.compare runs/demo --data configs/data/digits.yaml --out runs/demo/comparison
+	@echo && echo "Open:" && find runs/demo -name '*.png' -o -name '*.csv' -o -name config.yaml | sort | sed 's/^/  /'
+
+lint: setup ## ruff (lint and format) and mypy
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+
+test: lint ## lint, then the tests, on two processes of one thread each
+	@$(RUN) pytest -n 2 --dist loadfile
+
+bench: setup ## print the speeds that the project promises
+	@$(RUN) scripts.bench siblings
+	@$(RUN) scripts.bench loss
+
+clean: ## remove caches and build products; runs/ and .venv stay
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

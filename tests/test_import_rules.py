@@ -1,0 +1,117 @@
+"""Imports run one way: scripts -> callbacks, lightning_modules, datamodules -> likeness."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics"}
+LOGGERS = {"wandb", "tensorboard"}
+UPPER = {"lightning_modules", "datamodules", "callbacks", "scripts"}
+HEAVY = {"wandb", "sklearn", "matplotlib", "scipy", "torchvision"}
+
+FORBIDDEN = {
+    "likeness": LIGHTNING | LOGGERS | UPPER,
+    "lightning_modules": {"callbacks", "datamodules", "scripts"},
+    "datamodules": {"callbacks", "lightning_modules", "scripts"},
+    "callbacks": {"datamodules", "scripts"},
+}
+# A callback knows modules by the protocols of likeness; comparing against checkpoints needs their reader.
+ALLOWED = {("callbacks", "lightning_modules.checkpoints"), ("callbacks", "lightning_modules.checkpoint_file")}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that one statement names; empty for anything but an import."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def at_import_time(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node that runs when the module is imported: no function's body, nothing under TYPE_CHECKING."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+
+
+def is_of(module: str, packages: set[str]) -> bool:
+    return module.split(".")[0] in packages
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
+        for path in sources(room)
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in imported(node)
+        if is_of(module, FORBIDDEN[room] | ({"lightning_modules"} if room == "callbacks" else set()))
+        and not any(room == who and f"{module}.".startswith(f"{what}.") for who, what in ALLOWED)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ["likeness", *sorted(UPPER)])
+def test_heavy_libraries_are_imported_only_where_they_are_used(room: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
+        for path in sources(room)
+        for node in at_import_time(ast.parse(path.read_text()))
+        for module in imported(node)
+        if is_of(module, HEAVY)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ["likeness", *sorted(UPPER)])
+def test_imports_are_absolute(room: str) -> None:
+    """A checkpoint names its class by one spelling only."""
+    relative = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(room)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import scipy.stats", True),
+        ("try:\n    import wandb\nexcept ImportError:\n    wandb = None", True),
+        ("class Figure:\n    from matplotlib import pyplot", True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import matplotlib", False),
+        ("def draw():\n    import matplotlib", False),
+    ],
+)
+def test_the_rule_about_heavy_libraries_can_fail(code: str, heavy: bool) -> None:
+    names = [name for node in at_import_time(ast.parse(code)) for name in imported(node)]
+    assert any(is_of(name, HEAVY) for name in names) == heavy
+
+
+def test_no_door_loads_a_heavy_library_by_itself() -> None:
+    """pytorch_lightning brings matplotlib, scipy and torchvision through torchmetrics; nothing more may come."""
+    code = (
+        "import sys, pytorch_lightning\nbefore = set(sys.modules)\n"
+        "import scripts.likeness, scripts.train, scripts.compare, scripts.bench\n"
+        f"print(*sorted({{m.split('.')[0] for m in set(sys.modules) - before}} & {HEAVY}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
