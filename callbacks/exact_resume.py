@@ -62,9 +62,7 @@ def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:
     assert trainer._results is not None
     metrics = trainer._results.metrics(on_step=True)["log"]
     values = {key: float(value) for key, value in metrics.items()}
-    return (
-        values | {"epoch": trainer.current_epoch, "step": epoch_loop._batches_that_stepped} if values else {}
-    )
+    return values | {"epoch": trainer.current_epoch, "step": epoch_loop._batches_that_stepped} if values else {}
 
 
 def _apply_changed_optimizer_settings(pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -146,9 +146,7 @@ class RunWandbLogger(WandbLogger):
         for image in images:
             dtype = getattr(image, "dtype", None)
             if dtype is not None and dtype not in (torch.uint8, "uint8"):
-                raise TypeError(
-                    f"image {key!r} must be uint8, got {dtype}: wandb shows floats in [0, 1] as black"
-                )
+                raise TypeError(f"image {key!r} must be uint8, got {dtype}: wandb shows floats in [0, 1] as black")
         super().log_image(key, images, step, **kwargs)
 
 

@@ -15,9 +15,7 @@ class Preempted(Exception):
 
     def __init__(self, signum: int, checkpoint: Path, step: int) -> None:
         name = signal.Signals(signum).name
-        super().__init__(
-            f"stopped by {name} after step {step}; continue with --ckpt_path last ({checkpoint})"
-        )
+        super().__init__(f"stopped by {name} after step {step}; continue with --ckpt_path last ({checkpoint})")
         self.signum = signum
 
 
@@ -41,9 +39,7 @@ class Preemption(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore_handlers()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
 
     def on_train_batch_end(

@@ -1,5 +1,6 @@
 """A run whose loss is not finite ends there, with its last good checkpoint intact."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,5 +43,5 @@ class StopOnNonFinite(Callback):
                 )
 
     def _check_loss(self, trainer: pl.Trainer) -> None:
-        if self._loss is not None and not torch.isfinite(self._loss).all():
-            raise NonFiniteError(f"train/loss is {self._loss.tolist()} at step {trainer.global_step}")
+        if self._loss is not None and not math.isfinite(value := self._loss.item()):
+            raise NonFiniteError(f"train/loss is {value} at step {trainer.global_step}")

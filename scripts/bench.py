@@ -1,4 +1,4 @@
-"""How fast it is, as ratios measured in one run: ``python -m scripts.bench {siblings,loss} [--out FILE]``."""
+"""How fast it is, as ratios measured in one run: ``python -m scripts.bench {siblings,loss,callbacks} [--out FILE]``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.compare import Parser
 from scripts.errors import door
+from scripts.parsing import Parser
 
 if TYPE_CHECKING:
     from scripts.benches.timing import Report
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def benches() -> dict[str, Callable[..., Report]]:
     """Every bench by its name on the command line; its arguments are the function's. A new one is one line here."""
+    from scripts.benches.callbacks import callbacks
     from scripts.benches.loss import loss
     from scripts.benches.siblings import siblings
 
-    return {"siblings": siblings, "loss": loss}
+    return {"siblings": siblings, "loss": loss, "callbacks": callbacks}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,16 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     show(report, before)
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(json.dumps(as_json(arguments.bench, report, before), indent=2) + "\n")
+        Path(out).write_text(
+            json.dumps({"bench": arguments.bench, "machine": before, **report.as_dict()}, indent=2) + "\n"
+        )
     return 0
 
 
 def build_parser(choices: dict[str, Callable[..., Report]]) -> Parser:
     """One subcommand for each bench."""
-    parser = Parser(prog="likeness bench", description="Measure speed, as ratios in one run.", allow_abbrev=False)
+    parser = Parser(prog="likeness bench", description="Measure speed, as ratios in one run.")
     commands = parser.add_subcommands(dest="bench")
     for name, bench in choices.items():
-        command = Parser(description=(bench.__doc__ or "").partition("\n")[0], allow_abbrev=False)
+        command = Parser(description=(bench.__doc__ or "").partition("\n")[0])
         command.add_function_arguments(bench)
         command.add_argument("--threads", type=int | None, help="Threads of torch; by default as many as it takes.")
         command.add_argument("--out", type=str | None, help="A JSON file for the result.")
@@ -55,34 +58,14 @@ def build_parser(choices: dict[str, Callable[..., Report]]) -> Parser:
 
 
 def show(report: Report, facts: dict[str, Any]) -> None:
-    """Print the machine, a table and what is asked for."""
+    """Print the machine, the figures and what is asked for."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("", "", "median [ms]", "fastest [ms]", "times faster", title=report.title, title_justify="left")
-    for name, contestants in report.comparisons.items():
-        for contestant, ratio in zip(contestants, ("", f"{report.ratio(name):.1f}"), strict=True):
-            times = (f"{1e3 * contestant.median:.2f}", f"{1e3 * min(contestant.seconds):.2f}")
-            table.add_row(name, contestant.name, *times, ratio)
     console = Console()
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    console.print(table)
-    for name, wanted in report.required.items():
-        verdict = "yes" if report.ratio(name) >= wanted else "NO"
-        console.print(f"{name}: at least {wanted:g} times faster is asked for: {verdict} ({report.ratio(name):.1f})")
-
-
-def as_json(bench: str, report: Report, facts: dict[str, Any]) -> dict[str, Any]:
-    """The report as plain values, seconds unrounded."""
-    comparisons = {
-        name: {
-            "seconds": {contestant.name: contestant.seconds for contestant in contestants},
-            "ratio_of_medians": report.ratio(name),
-            "required": report.required.get(name),
-        }
-        for name, contestants in report.comparisons.items()
-    }
-    return {"bench": bench, "title": report.title, "machine": facts, "comparisons": comparisons}
+    console.print(report.table())
+    for line in report.verdicts():
+        console.print(line)
 
 
 if __name__ == "__main__":

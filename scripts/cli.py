@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,22 +18,16 @@ from callbacks.progress import RunProgressBar
 from callbacks.stop_on_nonfinite import StopOnNonFinite
 from lightning_modules.checkpoint_file import read_checkpoint
 from scripts import run_directory
-from scripts.errors import USAGE_STATUS, rank, report
+from scripts.errors import rank
+from scripts.parsing import OneLineErrors
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
 DEFAULT_SEED = 0
 
 
-class Parser(LightningArgumentParser):
-    """No abbreviated options, and one line instead of a page of usage when something is wrong."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        report(message)
-        raise SystemExit(USAGE_STATUS) from ex
+class RunParser(OneLineErrors, LightningArgumentParser):
+    """The parser of a training door's subcommand."""
 
 
 class SaveRunConfig(Callback):
@@ -72,7 +66,7 @@ class LikenessCLI(LightningCLI):
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         super().__init__(
             args=compose(args),
-            parser_class=Parser,
+            parser_class=RunParser,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
             save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
             seed_everything_default=DEFAULT_SEED,

@@ -6,11 +6,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from scripts.errors import USAGE_STATUS, door, report
+from scripts.errors import door
+from scripts.parsing import Parser
 
 if TYPE_CHECKING:  # everything that takes time to import waits until the command line is known to be right
     import pytorch_lightning as pl
@@ -21,14 +22,6 @@ if TYPE_CHECKING:  # everything that takes time to import waits until the comman
 
 ROOT = Path(__file__).resolve().parents[1]  # holds configs/, in an installed copy too
 NamedModels = list[tuple[str, "SoftmaxModel"]]
-
-
-class Parser(ArgumentParser):
-    """No abbreviated options, and one line instead of a page of usage when something is wrong."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        report(message)
-        raise SystemExit(USAGE_STATUS) from ex
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +49,6 @@ def build_parser() -> ArgumentParser:
         prog="likeness compare",
         description="Measure how alike models are, on data that none of them need have seen.",
         epilog="--debug shows the traceback of an error.",
-        allow_abbrev=False,
     )
     parser.add_argument("models", nargs="+", metavar="RUN_OR_CKPT", help="Runs, checkpoints, or members: demo#3.")
     parser.add_argument("--data", type=str | None, help="A data config; by default that of the first run.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.errors import rank
 
-CONTENTS = ("config.yaml", "metrics.csv", "checkpoints", "figures", "wandb_id", "wandb")
+CONTENTS = ("config.yaml", "metrics.csv", "label_disagreements.csv", "checkpoints", "figures", "wandb_id", "wandb")
 
 
 def claim(run_dir: Path, *, overwrite: bool) -> None:

@@ -48,8 +48,8 @@ def compose(*configs: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("experiment", files("experiment"))
-def test_an_experiment_is_complete_by_itself(experiment: str) -> None:
-    run(*compose(experiment), *FAST, "--data.batch_size", "8")
+def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) -> None:
+    run(*compose(experiment), *FAST, "--data.batch_size", "8", "--run_dir", str(tmp_path))
 
 
 @pytest.mark.parametrize("data", [name for name in files("data") if "swirl" not in name])
@@ -75,13 +75,15 @@ def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
     for config in files(group):
         short = ("--trainer.max_steps", "2", "--trainer.num_sanity_val_steps", "0", "--trainer.devices", "1")
         run_dir = ("--run_dir", str(tmp_path / Path(config).stem), "--trainer.enable_model_summary", "false")
-        run(*compose(MODEL, DATA, config), *QUIET, *short, *run_dir, "--trainer.log_every_n_steps", "1")
+        # A process group made here would outlive the test; DDP is run by tests/integration.
+        alone = ("--trainer.strategy", "auto", "--trainer.log_every_n_steps", "1")
+        run(*compose(MODEL, DATA, config), *QUIET, *short, *run_dir, *alone)
 
 
 @pytest.mark.parametrize("callback", files("callbacks"))
-def test_callbacks(callback: str) -> None:
-    run(*compose(SIBLINGS, DATA, callback), *FAST, "--run_dir", "runs/never")
-    assert not Path("runs/never").exists()
+def test_callbacks(callback: str, tmp_path: Path) -> None:
+    run(*compose(SIBLINGS, DATA, callback), *FAST, "--run_dir", str(tmp_path / "never"))
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("logger", files("logger"))

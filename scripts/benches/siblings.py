@@ -16,7 +16,7 @@ from datamodules import Radial
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
 from likeness.batch import Batch
 from likeness.networks import MLP, LabelNetwork
-from scripts.benches.timing import Contestant, Report, interleaved
+from scripts.benches.timing import Contestant, Ratios, interleaved
 
 STEPS = 10  # of every model in one repeat
 WHOLE_STEPS = 60
@@ -31,7 +31,7 @@ def siblings(
     repeats: int = 15,
     device: Literal["cpu", "cuda"] = "cpu",
     whole: bool = True,
-) -> Report:
+) -> Ratios:
     """Seconds for one training step of all members on radial data, in lock-step and one after another.
 
     Args:
@@ -50,7 +50,7 @@ def siblings(
     if whole:
         comparisons["step in Lightning's loop"] = _whole_steps(*build(), data, device)
     title = f"{members} siblings: MLP width {width}, radial data, K = {classes}, batch {batch_size}, Adam, {device}"
-    return Report(title, comparisons, required={"step": 6.0})
+    return Ratios(title, comparisons, required={"step": 6.0})
 
 
 def _models(members: int, width: int, classes: int) -> tuple[SiblingClassifiers, list[SoftmaxClassifier]]:

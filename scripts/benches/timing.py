@@ -6,9 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass
@@ -27,9 +30,27 @@ class Contestant:
         return Contestant(self.name, [seconds / pieces for seconds in self.seconds])
 
 
+class Report(Protocol):
+    """What a bench found, to be printed and written."""
+
+    title: str
+
+    def table(self) -> "Table":
+        """The figures, as they are printed."""
+        ...
+
+    def verdicts(self) -> list[str]:
+        """What is asked for, and whether it was reached, a line each."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain values, seconds unrounded."""
+        ...
+
+
 @dataclass
-class Report:
-    """What a bench found: contestants of each comparison, the slow one first, and what ratio is asked for."""
+class Ratios:
+    """Contestants of each comparison, the slow one first, and how many times faster the second has to be."""
 
     title: str
     comparisons: Mapping[str, tuple[Contestant, Contestant]]
@@ -39,6 +60,76 @@ class Report:
         """How many times faster the second is than the first, in medians."""
         slow, fast = self.comparisons[comparison]
         return slow.median / fast.median
+
+    def table(self) -> "Table":
+        """A row for each contestant, the ratio beside the second."""
+        from rich.table import Table
+
+        table = Table("", "", "median [ms]", "fastest [ms]", "times faster", title=self.title, title_justify="left")
+        for name, contestants in self.comparisons.items():
+            for contestant, ratio in zip(contestants, ("", f"{self.ratio(name):.1f}"), strict=True):
+                times = (f"{1e3 * contestant.median:.2f}", f"{1e3 * min(contestant.seconds):.2f}")
+                table.add_row(name, contestant.name, *times, ratio)
+        return table
+
+    def verdicts(self) -> list[str]:
+        """A line for each ratio that is asked for."""
+        return [
+            f"{name}: at least {wanted:g} times faster is asked for: {_yes(self.ratio(name) >= wanted)} "
+            f"({self.ratio(name):.1f})"
+            for name, wanted in self.required.items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every repeat's seconds and the ratios."""
+        comparisons = {
+            name: {
+                "seconds": {contestant.name: contestant.seconds for contestant in contestants},
+                "ratio_of_medians": self.ratio(name),
+                "required": self.required.get(name),
+            }
+            for name, contestants in self.comparisons.items()
+        }
+        return {"title": self.title, "comparisons": comparisons}
+
+
+@dataclass
+class Shares:
+    """Seconds that parts of a run took, as shares of the whole, and how large their sum may be."""
+
+    title: str
+    total: float
+    parts: Mapping[str, float]
+    allowed: float
+
+    @property
+    def share(self) -> float:
+        """The share of all parts together."""
+        return sum(self.parts.values()) / self.total
+
+    def table(self) -> "Table":
+        """A row for each part."""
+        from rich.table import Table
+
+        table = Table("", "seconds", "share", title=self.title, title_justify="left")
+        for name, seconds in self.parts.items():
+            table.add_row(name, f"{seconds:.3f}", f"{seconds / self.total:.2%}")
+        table.add_row("the whole training", f"{self.total:.3f}", "")
+        return table
+
+    def verdicts(self) -> list[str]:
+        """Whether the parts together stay under what is allowed."""
+        return [
+            f"together at most {self.allowed:.0%} is asked for: {_yes(self.share <= self.allowed)} ({self.share:.2%})"
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The seconds of every part and of the whole."""
+        return {"title": self.title, "total": self.total, "parts": dict(self.parts), "share": self.share}
+
+
+def _yes(reached: bool) -> str:
+    return "yes" if reached else "NO"
 
 
 def interleaved(work: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> list[Contestant]:
