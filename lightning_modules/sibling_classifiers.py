@@ -45,15 +45,27 @@ class SiblingClassifiers(pl.LightningModule):
     equals the ``SoftmaxClassifier`` of seed ``seed + i`` up to rounding. MLPs, label networks and heads run as one
     batched product a layer, other networks one after another. Training batches hold the members' batches one after
     another, [P * B, ...], or one shared batch [B, ...]; evaluation batches are shared. Representations and label
-    vectors have a leading dimension P.
+    vectors have a leading dimension P. On a CPU with one thread the rounding is the same too, bit for bit.
+
+    An optimiser that does not treat each weight by itself, or a scheduler that follows a validation loss, would
+    couple the members and raises ValueError.
 
     Args:
+        input_shape: shape of one input as the datamodule stores it, without the batch dimension.
+        num_classes: K.
         num_members: P.
-        shared_order: whether all members see the same batches.
+        dim: M, the dimension of f(x) and g(y).
+        embedding: f, a network class or factory called with (input_shape, dim).
+        unembedding: g, a network class or factory called with (num_classes, dim).
+        embedding_norm: fixed length of f(x), or none.
+        unembedding_norm: fixed length of g(y), or none.
+        optimizer: an optimiser class or factory called with the parameters of all members.
+        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
+        input_shift: f sees (x - shift) / scale; one number, or one for each channel or coordinate.
+        input_scale: see ``input_shift``.
+        seed: member i has the seed ``seed + i``, which decides its first weights, dropout and order of the data.
         order_seed: orders the data in place of ``seed``; member i's own order has ``order_seed + i``.
-
-    The others are those of ``SoftmaxClassifier``. An optimiser that does not treat each weight by itself, or that
-    follows a validation loss (``ReduceLROnPlateau``), would couple the members and raises ValueError.
+        shared_order: whether all members see the same batches.
     """
 
     def __init__(

@@ -20,9 +20,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _quieten() -> None:
     # Advertisements and advice that a user of this project cannot act on.
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda r: "litlogger" not in r.getMessage()
-    )
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
