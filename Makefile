@@ -29,7 +29,7 @@ lint: setup ## ruff (lint and format) and mypy
 	@$(RUN) mypy
 
 test: lint ## lint, then the tests, on two processes of one thread each
-	@$(RUN) pytest -n 2 --dist loadfile
+	@$(RUN) pytest -n 2 --dist worksteal
 
 bench: setup ## print the speeds that the project promises
 	@$(RUN) scripts.bench siblings

@@ -27,8 +27,18 @@ class Digits(TensorDataModule):
             val_size: Digits kept for validation.
             test_size: Digits kept for the test; the rest of the 1,797 is trained on.
             split_seed: Decides which digits these are.
+
+        Raises ValueError where a split has fewer digits than there are classes: each split holds all of them.
         """
         super().__init__(**kwargs)
+        sizes = {
+            "val_size": val_size,
+            "test_size": test_size,
+            "1797 - val_size - test_size": 1797 - val_size - test_size,
+        }
+        for name, size in sizes.items():
+            if size < self.num_classes:
+                raise ValueError(f"{name} must be at least {self.num_classes}, one digit of each class, got {size}")
         self.val_size = val_size
         self.test_size = test_size
         self.split_seed = split_seed

@@ -2,10 +2,16 @@
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+# jsonargparse lists every type that a value could have had; the reason stands among them.
+UNION = re.compile(
+    r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (?P<errors>.*?) "
+    r"Given value type: .*? Given value: (?P<value>.*)$"
+)
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
 
@@ -31,10 +37,16 @@ def report(error: BaseException | str) -> None:
 
 def one_line(error: BaseException | str) -> str:
     """The message of an error with its line breaks folded; the type's name where the message says too little."""
-    text = " ".join(str(error).split())
+    text = UNION.sub(_essence, " ".join(str(error).split()))
     if isinstance(error, KeyError | AttributeError | TypeError | AssertionError) or not text:
         return f"{type(error).__name__}: {text}".rstrip(": ")
     return text
+
+
+def _essence(union: re.Match[str]) -> str:
+    reasons = [reason for reason in union["errors"].split(" - ") if reason != "Expected a <class 'NoneType'>"]
+    value = union["value"]
+    return "; ".join(reasons) + ("" if value.startswith("Namespace(") else f", got {value}")
 
 
 def door(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:

@@ -144,8 +144,8 @@ class MemberList(nn.Module):
         outputs = []
         for i, member in enumerate(self.members):
             own = [x if x.dim() == self.input_dims + 1 else x[i] for x in inputs]
-            device = own[0].device if own else next(member.parameters()).device
-            with self.streams.member(i, device):
+            known = own[0] if own else next(member.parameters(), torch.empty(0))
+            with self.streams.member(i, known.device):
                 outputs.append(member(*own))
         return torch.stack(outputs)
 

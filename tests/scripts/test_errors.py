@@ -45,3 +45,12 @@ def test_other_ranks_say_who_they_are(capsys: pytest.CaptureFixture[str], monkey
 def test_an_empty_message_names_the_type() -> None:
     assert one_line(KeyError("gamma")) == "KeyError: 'gamma'"
     assert one_line(RuntimeError()) == "RuntimeError"
+
+
+def test_of_a_list_of_possible_types_only_the_reason_is_left() -> None:
+    message = (
+        'Parser key "trainer.max_epochs": Does not validate against any of the Union subtypes\nSubtypes: '
+        "[<class 'int'>, <class 'NoneType'>]\nErrors:\n  - Expected a <class 'int'>\n  - Expected a <class 'NoneType'>\n"
+        "Given value type: <class 'str'>\nGiven value: many"
+    )
+    assert one_line(message) == "Parser key \"trainer.max_epochs\": Expected a <class 'int'>, got many"
