@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from scripts.comparison import Comparison
 
@@ -24,19 +25,25 @@ def model_table(comparison: Comparison) -> Table:
 
 
 def measure_table(comparison: Comparison) -> Table:
-    """Mean, minimum and maximum of each measure over all pairs."""
-    pairs = len(comparison.names) * (len(comparison.names) - 1) // 2
-    table = Table(title=f"over {pairs} pairs, both directions where they differ", title_justify="left")
-    table.add_column("measure")
+    """Mean, minimum and maximum of accuracy and NLL over the models, and of each measure over all pairs."""
+    models = len(comparison.names)
+    pairs = f"{models * (models - 1) // 2} pairs, both directions where they differ"
+    table = Table(title=f"over {models} models; measures over {pairs}", title_justify="left")
+    table.add_column("")
     for statistic in ("mean", "minimum", "maximum"):
         table.add_column(statistic, justify="right")
     table.add_column("more alike")
-    others = ~torch.eye(len(comparison.names), dtype=torch.bool)
+    table.add_row("accuracy", *_summary(comparison.accuracy), "")
+    table.add_row("NLL, nats", *_summary(comparison.nll), "")
+    others = ~torch.eye(models, dtype=torch.bool)
     for name, values in comparison.values.items():
-        chosen = values[others]
         direction = "larger" if comparison.metric.measures[name].larger_is_more_alike else "smaller"
-        table.add_row(name, *(f"{value:.4g}" for value in (chosen.mean(), chosen.min(), chosen.max())), direction)
+        table.add_row(name, *_summary(values[others]), direction)
     return table
+
+
+def _summary(values: Tensor) -> list[str]:
+    return [f"{value:.4g}" for value in (values.mean(), values.min(), values.max())]
 
 
 def write_models(comparison: Comparison, path: Path) -> Path:
