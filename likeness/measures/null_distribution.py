@@ -1,0 +1,80 @@
+"""What unrelated representations would score: the permutation null of a measure.
+
+Most measures of similarity are not 0 for unrelated representations, and what they are depends on N and M. Pairing
+the samples of one side with those of the other at random keeps N, M and both clouds, and breaks the relation.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from likeness.measures.moments import as_float64
+from likeness.measures.peers import OfSamples
+from likeness.measures.samples import S, require_same_samples
+from likeness.seeding import generator
+
+_MAX_ELEMENTS = 2**22  # of a batch of reordered representations: 32 MB
+_ROUNDING = 1e-12  # closer values than this are equal: a batched sum rounds in another way than a single one
+
+
+@dataclass(frozen=True)
+class NullDistribution:
+    """The value observed, and those of the same representations with the samples of one side permuted."""
+
+    observed: float
+    values: Tensor  # [n] float64, on the CPU
+    larger_is_more_alike: bool
+
+    @property
+    def mean(self) -> float:
+        """What unrelated representations of this shape score on average."""
+        return float(self.values.mean())
+
+    def quantile(self, level: float) -> float:
+        """The value below which this share of the null lies."""
+        return float(self.values.quantile(level))
+
+    @property
+    def p_value(self) -> float:
+        """(1 + how many permutations are at least as alike as observed) / (n + 1), between 1 / (n + 1) and 1.
+
+        Phipson & Smyth 2010. A small value says that the representations are related, not that they are alike:
+        any two classifiers of the same labels are.
+        """
+        towards_alike = 1 if self.larger_is_more_alike else -1
+        as_extreme = towards_alike * (self.values - self.observed) >= -_ROUNDING
+        return (1 + int(as_extreme.sum())) / (len(self.values) + 1)
+
+
+def null_distribution(measure: OfSamples[S], x: Tensor, y: Tensor, *, n: int = 999, seed: int = 0) -> NullDistribution:
+    """Values of a measure of x [N, M] and y [N, M'] under n random permutations of the samples of y.
+
+    ``measure`` is one of ``PEERS``, or any function through ``of_function``. What a measure needs of a model (a
+    Gram matrix, ranks, neighbours) is computed once and reordered. The samples must be exchangeable: where some
+    belong together (augmentations of one image), permute groups instead. A pure function of the arguments, the
+    same on every device up to rounding. Raises ValueError for n < 1 and as the measure does.
+    """
+    if n < 1:
+        raise ValueError(f"a null distribution needs at least 1 permutation, but n is {n}")
+    require_same_samples([x, y], ("x", "y"))
+    x, y = as_float64(x), as_float64(y)
+    a, b = measure.prepare(x, "x"), measure.prepare(y, "y")
+    observed = float(measure.compare(a, b))
+    batches = _orders(n, len(x), max(1, _MAX_ELEMENTS // _elements(b)), seed)
+    values = [measure.compare(a, measure.reorder(b, orders.to(y.device))).cpu() for orders in batches]
+    return NullDistribution(observed, torch.cat(values), measure.larger_is_more_alike)
+
+
+def _orders(n: int, size: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """n random permutations of ``size`` samples in batches [B, size], the same at any batch size."""
+    for start in range(0, n, batch):
+        stop = min(start + batch, n)
+        yield torch.stack([torch.randperm(size, generator=generator(seed, i)) for i in range(start, stop)])
+
+
+def _elements(prepared: Tensor | tuple[Tensor, ...] | object) -> int:
+    """How many numbers were prepared of a model."""
+    tensors = prepared if isinstance(prepared, tuple) else (prepared,)
+    return sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor))

@@ -1,0 +1,107 @@
+"""docs/measures.md against the functions: what its table says they see, what it names, and that its pictures draw."""
+
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from likeness.measures.catalogue import MEASURES
+from likeness.measures.peers import PEERS
+from likeness.measures.representation import m_cca
+from likeness.measures.softmax_comparison import compare_softmax_models
+from tests.likeness.measures.paired_samples import generator, invertible, orthogonal
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "measures.md"
+Model = tuple[Tensor, Tensor]
+SCALES = torch.tensor([1.0, 1.0, 0.05], dtype=torch.float64)  # SVCCA leaves the last coordinate of f out
+MODEL: Model = (
+    torch.randn(60, 3, generator=generator(0), dtype=torch.float64) * SCALES,
+    torch.randn(7, 3, generator=generator(1), dtype=torch.float64) / SCALES,
+)
+A = invertible(3, 2) * torch.tensor([0.05, 1.0, 50.0], dtype=torch.float64)
+B, Q = invertible(3, 5), orthogonal(3, 8)
+
+
+def of_comparison(*fields: str) -> Callable[[Model, Model], list[float]]:
+    return lambda model, copy: [getattr(compare_softmax_models(*model, *copy), field) for field in fields]
+
+
+def of_embeddings(*names: str) -> Callable[[Model, Model], list[float]]:
+    return lambda model, copy: [float(PEERS[name](model[0], copy[0])) for name in names]
+
+
+MEASURED = {
+    "KL, JS, TV": of_comparison("kl_12", "kl_21", "js", "total_variation"),
+    "d_LLV": of_comparison("d_llv"),
+    "d_logit": of_comparison("d_logit", "d_logit_normalised"),
+    "d_SVD(f), d_{f,g}": of_comparison("max_d_svd_f", "d_fg"),
+    "d_rep": of_comparison("d_rep"),
+    "m_CCA(f), m_CCA(g)": lambda model, copy: [float(m_cca(*pair)) for pair in zip(model, copy, strict=True)],
+    "linear CKA, unbiased, RBF": of_embeddings("linear_cka", "unbiased_linear_cka", "rbf_cka"),
+    "Procrustes": of_embeddings("procrustes", "procrustes_angle"),
+    "RSA (Euclidean)": of_embeddings("rsa"),
+    "mutual k-NN, CKNNA": of_embeddings("mutual_knn", "cknna"),
+    "SVCCA": of_embeddings("svcca"),
+    "PWCCA": of_embeddings("pwcca"),
+}
+COPIES: dict[str, Callable[[Model], Model]] = {
+    "`f → A f`, `g → A⁻ᵀ g + v`": lambda model: (model[0] @ A.T, model[1] @ torch.linalg.inv(A) + 2),
+    "`f → A f`, `g → B g`": lambda model: (model[0] @ A.T, model[1] @ B.T),
+    "`f → c Q f + v`": lambda model: (3 * model[0] @ Q.T + 2, model[1]),
+}
+
+
+def table() -> dict[str, dict[str, str]]:
+    """The page's table of what each measure sees, by row and column."""
+    lines = PAGE.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if "values, **alike**" in line)
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : lines.index("", start)]
+    ]
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_the_table_has_every_measure_and_change() -> None:
+    assert set(table()) == set(MEASURED)
+    assert all(set(COPIES) <= set(row) for row in table().values())
+
+
+@pytest.mark.parametrize("change", COPIES)
+@pytest.mark.parametrize("name", MEASURED)
+def test_each_measure_sees_what_the_page_says(name: str, change: str) -> None:
+    row = table()[name]
+    alike = 1 if row["values, **alike**"].endswith("**1**") else 0
+    values = torch.tensor(MEASURED[name](MODEL, COPIES[change](MODEL)), dtype=torch.float64)
+    if row[change].strip("*") == "blind":
+        assert bool(((values - alike).abs() < 1e-6).all()), values
+    else:
+        assert row[change].strip("*") == "sees"
+        assert bool(((values - alike).abs() > 0.02).all()), values
+
+
+def test_links_and_pictures_lead_somewhere() -> None:
+    text = PAGE.read_text()
+    headings = {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert {target for target in targets if target.startswith("#")} <= {f"#{heading}" for heading in headings}
+    files = [target for target in targets if not target.startswith("#")]
+    assert len(files) == 3
+    assert [target for target in files if not (PAGE.parent / target).exists()] == []
+    paths = re.findall(r"`(likeness/[a-z_/.]+)`", text)
+    assert [path for path in paths if not (PAGE.parents[1] / path).exists()] == []
+
+
+def test_every_peer_is_on_the_page() -> None:
+    assert [name for name in PEERS if f"`{name}`" not in PAGE.read_text()] == []
+    assert {"kl", "js", "tv"} <= set(MEASURES)
+
+
+def test_the_pictures_are_the_ones_that_the_script_draws() -> None:
+    drawn = runpy.run_path(str(PAGE.parent / "figures.py"))["FIGURES"]
+    assert {f"images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", PAGE.read_text()))
