@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 
-from likeness.measures.catalogue import Measure
+from likeness.measures.kinds import Measure
 
 if TYPE_CHECKING:  # matplotlib costs a second, and most runs draw nothing before their end
     from matplotlib.axes import Axes

@@ -35,6 +35,7 @@ class RepresentationSimilarity(pl.Callback):
         every_n_validations: How often to measure.
         figures_every_n_validations: How often to draw during training too, keeping each figure under its step;
             only validations that are measured can be drawn.
+        max_stored: Inputs that are kept for the measures that need more than sums (d_LLV, neighbours, kernels).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RepresentationSimilarity(pl.Callback):
         references: Sequence[str] = (),
         every_n_validations: int = 1,
         figures_every_n_validations: int | None = None,
+        max_stored: int = 2000,
     ) -> None:
         super().__init__()
         _require_positive("every_n_validations", every_n_validations)
@@ -51,6 +53,7 @@ class RepresentationSimilarity(pl.Callback):
         self.reference_paths = tuple(references)
         self.every_n_validations = every_n_validations
         self.figures_every_n_validations = figures_every_n_validations
+        self.max_stored = max_stored
         self.values: dict[str, Tensor] = {}  # what was measured last, [P, P] by name
         self._references: list[tuple[str, SoftmaxModel]] = []
         self._metric: PairwiseSimilarity | None = None
@@ -141,7 +144,7 @@ class RepresentationSimilarity(pl.Callback):
         names += short_names([name for name, _ in self._references])
         require_comparable(shapes, names)
         require_enough(self.measures, shapes, names, _count_validation_samples(trainer))
-        metric = PairwiseSimilarity(self.measures, [dim for _, dim in shapes], names)
+        metric = PairwiseSimilarity(self.measures, [dim for _, dim in shapes], names, self.max_stored)
         return metric if pl_module.device.type == "mps" else metric.to(pl_module.device)
 
     def _all_unembeddings(self, pl_module: pl.LightningModule) -> list[Tensor]:

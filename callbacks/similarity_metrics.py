@@ -1,16 +1,23 @@
 """Pairwise measures of softmax models as a metric whose states merge exactly over batches and ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
-from likeness.measures.catalogue import Measure, OfMoments, SampleMean
+from callbacks.stored_inputs import empty_store, filled, keep, merge_stores
+from likeness.measures.all_pairs import compare_all_pairs
+from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.distribution import logits
+from likeness.measures.kinds import STORED, Measure, OfModels, OfMoments, OfSamples, SampleMean
 from likeness.measures.moments import JointMoments, Moments, joint_features, require_finite
 from likeness.measures.representation import RankDeficientError
+
+MAX_EXACT_SEARCH = 2**26  # pairs of inputs, over all pairs of models: about a second
 
 
 class PairwiseSimilarity(Metric):
@@ -23,6 +30,8 @@ class PairwiseSimilarity(Metric):
         measures: by name, from ``likeness.measures.catalogue``.
         dims: representation dimension M_i of each model, the constant coordinate of a biased head included.
         names: of the models, for messages.
+        max_stored: inputs that are kept, chosen by a hash of their ids, for the measures that sums do not suffice
+            for (d_LLV and its kin, neighbours, kernels); where there are no more than that, these too read them all.
     """
 
     full_state_update = False
@@ -31,9 +40,14 @@ class PairwiseSimilarity(Metric):
 
     packed_moments: Tensor  # [D+1, D+1] of the joint features, D = sum of (M_i + 1)
     divergences: Tensor  # [measures that are means over samples, P, P] sums over samples
+    stored: Tensor  # [max_stored, 1 + sum of M_i] ids and embeddings; [0, ...] if no measure needs them
 
-    def __init__(self, measures: Mapping[str, Measure], dims: Sequence[int], names: Sequence[str]) -> None:
+    def __init__(
+        self, measures: Mapping[str, Measure], dims: Sequence[int], names: Sequence[str], max_stored: int = 2000
+    ) -> None:
         super().__init__()
+        if max_stored < 1:
+            raise ValueError(f"max_stored must be at least 1, got {max_stored}")
         self.measures = dict(measures)
         self.dims, self.names = tuple(dims), tuple(names)
         self.unembeddings: list[Tensor] = []
@@ -42,11 +56,14 @@ class PairwiseSimilarity(Metric):
         zeros = torch.zeros(size, size, dtype=torch.float64)
         self.add_state("packed_moments", zeros, dist_reduce_fx=_merge)
         self.add_state("divergences", torch.zeros(sums, models, models, dtype=torch.float64), dist_reduce_fx="sum")
+        size = max_stored if any(isinstance(measure, STORED) for measure in self.measures.values()) else 0
+        self.add_state("stored", empty_store(size, sum(self.dims)), dist_reduce_fx=merge_stores)
 
     def update(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], ids: Tensor | None = None) -> None:
         """Add samples: f_i [N, M_i], g_i [K, M_i], and the samples' positions in their split [N].
 
-        Raises ValueError naming the model and sample of a value that is not finite.
+        Raises ValueError naming the model and sample of a value that is not finite, and where inputs must be stored
+        but have no ids.
         """
         require_finite(embeddings, self.names, ids=ids)
         require_finite(unembeddings, self.names, "label vector", "label")
@@ -58,6 +75,8 @@ class PairwiseSimilarity(Metric):
         log_p = scores.log_softmax(-1)
         for total, measure in zip(self.divergences, self._sample_means(), strict=True):
             total += measure.pair_sums(log_p)
+        if len(self.stored):
+            self._store(embeddings, ids)
 
     def compute(self) -> dict[str, Tensor]:
         """The measures by name, [P, P] in float64; entry (i, j) has model i as the first of the pair.
@@ -66,19 +85,55 @@ class PairwiseSimilarity(Metric):
         """
         joint = self.joint_moments()
         means = iter(self.divergences / joint.moments.n)
-        return {
-            name: self._of_moments(name, measure, joint) if isinstance(measure, OfMoments) else next(means)
-            for name, measure in self.measures.items()
-        }
+        answers: dict[str, Tensor] = {}
+        for name, measure in self.measures.items():
+            if isinstance(measure, OfMoments):
+                answers[name] = self._or_nan(
+                    name, partial(measure.function, joint, self.unembeddings), RankDeficientError
+                )
+            elif isinstance(measure, SampleMean):
+                answers[name] = next(means)
+        answers |= self._of_stored()
+        return {name: answers[name] for name in self.measures}
 
     def joint_moments(self) -> JointMoments:
         """Moments of all embeddings and log-partitions: of this rank's samples, and within compute of all."""
         return JointMoments(Moments.unpack(self.packed_moments), self.dims, self.names)
 
-    def _of_moments(self, name: str, measure: OfMoments, joint: JointMoments) -> Tensor:
+    def _store(self, embeddings: Sequence[Tensor], ids: Tensor | None) -> None:
+        if ids is None:
+            raise ValueError("measures that store inputs need their ids, got none")
+        rows = torch.column_stack([ids.to(self.stored), *(f.detach().to(self.stored) for f in embeddings)])
+        self.stored = keep(torch.cat([self.stored, rows]), len(self.stored))
+
+    def _of_stored(self) -> dict[str, Tensor]:
+        """What needs the stored inputs themselves; models' shared work is done once."""
+        of_models = {name: measure.key for name, measure in self.measures.items() if isinstance(measure, OfModels)}
+        of_samples = {name: measure for name, measure in self.measures.items() if isinstance(measure, OfSamples)}
+        if not of_models and not of_samples:
+            return {}
+        embeddings = list(filled(self.stored)[1].split(self.dims, dim=1))
+        answers = {}
+        if of_models:
+            compared = self._or_nan(
+                ", ".join(of_models),
+                lambda: compare_all_pairs(
+                    embeddings, self.unembeddings, names=self.names, options=input_search(len(embeddings[0]), self.dims)
+                ),
+            )
+            answers = {
+                name: compared[key] if isinstance(compared, dict) else compared for name, key in of_models.items()
+            }
+        bare = [f[:, : f.shape[1] - bool((f[:, -1] == 1).all())] for f in embeddings]
+        for name, measure in of_samples.items():
+            answers[name] = self._or_nan(name, partial(measure.function, bare, self.names))
+        return answers
+
+    def _or_nan(self, name: str, function: Callable[[], Any], degenerate: type[Exception] = ValueError) -> Any:
+        """What the function answers, or NaN for all pairs, with the reason, where its input is degenerate."""
         try:
-            return measure.function(joint, self.unembeddings)
-        except RankDeficientError as error:
+            return function()
+        except degenerate as error:
             rank_zero_warn(f"{name} is NaN: {error}")
             return self.divergences.new_full((len(self.dims), len(self.dims)), torch.nan)
 
@@ -89,6 +144,17 @@ class PairwiseSimilarity(Metric):
 def _merge(packed: Tensor) -> Tensor:
     """One packed state from S stacked ones."""
     return Moments.merge(Moments.unpack(packed)).pack()
+
+
+def input_search(samples: int, dims: Sequence[int]) -> ComparisonOptions:
+    """How d_LLV's input set is found: exactly where that is cheap, else among up to 200 random sets as in the paper.
+
+    The exact search takes N^2 operations for each of the pairs; its value is never above a sampled one.
+    """
+    pairs = len(dims) * (len(dims) - 1) // 2
+    if pairs * samples**2 <= MAX_EXACT_SEARCH:
+        return ComparisonOptions(search="exact")
+    return ComparisonOptions(search="sampled", num_samples=max(1, min(200, samples // (max(dims) + 1))))
 
 
 def require_comparable(shapes: Sequence[tuple[int, int]], names: Sequence[str]) -> None:

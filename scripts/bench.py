@@ -1,4 +1,4 @@
-"""How fast it is, as ratios measured in one run: ``python -m scripts.bench {siblings,loss,callbacks} [--out FILE]``."""
+"""How fast it is, as ratios measured in one run: ``python -m scripts.bench {siblings,loss,callbacks,similarity} [--out FILE]``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def benches() -> dict[str, Callable[..., Report]]:
     from scripts.benches.callbacks import callbacks
     from scripts.benches.loss import loss
     from scripts.benches.siblings import siblings
+    from scripts.benches.similarity import similarity
 
-    return {"siblings": siblings, "loss": loss, "callbacks": callbacks}
+    return {"siblings": siblings, "loss": loss, "callbacks": callbacks, "similarity": similarity}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = load_data(Path(arguments.data) if arguments.data else default_data(arguments.models[0]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        comparison = compare(models, data, arguments.split, measures, device)
+        comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored)
     for warning in caught:
         print(f"likeness: warning: {warning.message}", file=sys.stderr)
     publish(comparison, Path(arguments.out))
@@ -56,6 +56,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--out", type=str, default="runs/comparison", help="Where tables and figures are written.")
     parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
     parser.add_argument("--measures", type=str, nargs="+", default=["kl", "m_cca"], help="Names of measures.")
+    parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
     return parser
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from callbacks.similarity_figures import EmbeddingSample, similarity_figures
 from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
 from likeness.batch import Batch
-from likeness.measures.catalogue import Measure
 from likeness.measures.distribution import is_correct, log_probabilities, nll
+from likeness.measures.kinds import Measure
 from likeness.protocols import SoftmaxModel
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def compare(
     split: str,
     measures: Mapping[str, Measure],
     device: torch.device,
+    max_stored: int = 10_000,
 ) -> Comparison:
     """Evaluate and compare all models on a split, ``val`` or ``test``.
 
@@ -63,7 +64,7 @@ def compare(
     samples = len(loader.dataset)  # type: ignore[arg-type]
     require_enough(measures, shapes, names, samples)
 
-    metric = PairwiseSimilarity(measures, [dim for _, dim in shapes], names).to(device)
+    metric = PairwiseSimilarity(measures, [dim for _, dim in shapes], names, max_stored).to(device)
     sample, correct, loss = EmbeddingSample(), torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.float64)
     for batch in loader:
         x, y, ids = (tensor.to(device) for tensor in batch)

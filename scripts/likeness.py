@@ -9,14 +9,16 @@ from scripts.errors import USAGE_STATUS, door, report
 DOORS = {
     "train": "train, validate, test or predict with a model",
     "compare": "how alike finished runs, checkpoints or siblings are",
+    "study": "the papers' experiments, each with its table and its figure",
     "inspect_head": "what the angles between a head's labels mean, and what they do not",
+    "import_published": "published weights as checkpoints of this project",
     "bench": "how fast it is, as ratios measured in one run",
 }
 
 
 def usage() -> str:
     """What stands behind each door, a line each."""
-    lines = [f"  {name:14s}{purpose}" for name, purpose in DOORS.items()]
+    lines = [f"  {name:18s}{purpose}" for name, purpose in DOORS.items()]
     return "usage: likeness DOOR [arguments]\n\n" + "\n".join(lines) + "\n\n'likeness DOOR --help' says more."
 
 

@@ -3,41 +3,14 @@
 A new measure is one pure function and one line here. Its keys are ``similarity/<name>/{mean,min,max}``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
 
-from torch import Tensor
-
 from likeness.measures.distribution import jensen_shannon, kl_sum, pairwise_sum, total_variation
-from likeness.measures.moments import JointMoments
+from likeness.measures.kernel_alignment import linear_cka_f
+from likeness.measures.kinds import Measure, OfModels, OfMoments, SampleMean
+from likeness.measures.peers import PEERS
 from likeness.measures.representation import m_cca_f, m_cca_g
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number for each ordered pair of P models."""
-
-    label: str  # in figures; "row" is the first model of a pair and "column" the second
-    larger_is_more_alike: bool
-    limit: float | None  # of its values, from 0; None where they have no upper limit
-    symmetric: bool
-
-
-@dataclass(frozen=True)
-class SampleMean(Measure):
-    """The mean over samples of a divergence between predictive distributions."""
-
-    pair_sums: Callable[[Tensor], Tensor]  # from log-probabilities [P, N, K] to sums over samples [P, P]
-
-
-@dataclass(frozen=True)
-class OfMoments(Measure):
-    """A function of the joint moments and of the unembeddings [K, M_i]; it answers [P, P]."""
-
-    function: Callable[[JointMoments, Sequence[Tensor]], Tensor]
-    spans: str | None = None  # "samples" or "labels": of these it needs more than a model has dimensions
-
 
 LOG_2 = 0.6931471805599453
 
@@ -45,11 +18,28 @@ MEASURES: dict[str, Measure] = {
     "kl": SampleMean("KL(row || column), nats", False, None, False, kl_sum),
     "js": SampleMean("Jensen-Shannon divergence, nats", False, LOG_2, True, partial(pairwise_sum, jensen_shannon)),
     "tv": SampleMean("total variation distance", False, 1.0, True, partial(pairwise_sum, total_variation)),
+    "agreement": OfModels("agreement of the likeliest labels", True, 1.0, True, "agreement"),
     "m_cca_f": OfMoments("m_CCA of the embeddings f", True, 1.0, True, m_cca_f, spans="samples"),
     "m_cca_g": OfMoments("m_CCA of the unembeddings g", True, 1.0, True, m_cca_g, spans="labels"),
+    "d_llv": OfModels("d_LLV", False, None, True, "d_llv"),
+    "term_1": OfModels("d_LLV, term 1 (labels)", False, None, True, "term_1"),
+    "term_2": OfModels("d_LLV, term 2 (inputs)", False, None, True, "term_2"),
+    "max_d_svd_f": OfModels("largest d_SVD of the embeddings f", False, 1.0, True, "max_d_svd_f"),
+    "d_svd_g": OfModels("d_SVD of the unembeddings g", False, 1.0, True, "d_svd_g"),
+    "d_fg": OfModels("d_{f,g}", False, 1.0, True, "d_fg"),
+    "d_logit": OfModels("d_logit", False, None, True, "d_logit"),
+    "d_logit_normalised": OfModels("d_logit^2 / E|u_row|^2", False, None, False, "d_logit_normalised"),
+    "d_rep": OfModels("d_rep (row from column)", False, None, False, "d_rep"),
+    "linear_cka_f": OfMoments("linear CKA of the embeddings f, streamed", True, 1.0, True, linear_cka_f),
+    **PEERS,
 }
 
-FAMILIES = {"m_cca": ("m_cca_f", "m_cca_g")}
+FAMILIES = {
+    "m_cca": ("m_cca_f", "m_cca_g"),
+    "likelihood": ("d_llv", "term_1", "term_2", "max_d_svd_f", "d_svd_g", "d_fg"),
+    "logit": ("d_logit", "d_logit_normalised", "d_rep"),
+    "peers": tuple(PEERS),
+}
 
 
 def select(names: Iterable[str]) -> dict[str, Measure]:

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from likeness.measures.representation import _orthonormal_basis
+from likeness.measures.representation import orthonormal_basis
 from likeness.measures.samples import centred, compact, compare_two
 
 Basis = tuple[Tensor, Tensor]
@@ -65,7 +65,7 @@ def mean_correlation(x: Tensor, y: Tensor) -> Tensor:
 def weighted_basis(x: Tensor, name: str) -> Basis:
     """An orthonormal basis [N, M] of centred x [N, M], and x in it."""
     offset = centred(x, name)
-    basis = _orthonormal_basis(offset, name)
+    basis = orthonormal_basis(offset, name)
     return basis, basis.T @ (offset / offset.abs().max())
 
 

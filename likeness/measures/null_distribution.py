@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from likeness.measures.kinds import OfSamples
 from likeness.measures.moments import as_float64
-from likeness.measures.peers import OfSamples
 from likeness.measures.samples import S, require_same_samples
 from likeness.seeding import generator
 

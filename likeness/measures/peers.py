@@ -5,35 +5,17 @@ settings than the defaults: ``dataclasses.replace(PEERS["cknna"], prepare=partia
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from likeness.measures import correlation_analysis, kernel_alignment, neighbour_overlap, procrustes, rsa
-from likeness.measures.catalogue import Measure
+from likeness.measures.kinds import OfSamples
 from likeness.measures.relations import cosine, reorder_relations
-from likeness.measures.samples import Compare, Prepare, S, compare_all, compare_two, reorder_samples
-
-
-@dataclass(frozen=True)
-class OfSamples(Measure, Generic[S]):
-    """A function of the representations themselves: what is prepared of each model once, and the comparison."""
-
-    prepare: Prepare[S]
-    compare: Compare[S]
-    reorder: Callable[[S, Tensor], S]  # what was prepared, with the samples in each of B orders [B, N]
-
-    def function(self, samples: Sequence[Tensor], names: Sequence[str]) -> Tensor:
-        """The measure of all pairs, [P, P], of P representations [N, M_i]; ``names`` are for messages."""
-        return compare_all(self.prepare, self.compare, samples, names, self.symmetric)
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The measure of x [N, M] and y [N, M'], a scalar."""
-        return compare_two(self.prepare, self.compare, x, y)
+from likeness.measures.samples import reorder_samples
 
 
 def of_function(

@@ -34,7 +34,7 @@ def m_cca_of_samples(samples: Sequence[Tensor], names: Sequence[str]) -> Tensor:
 
     ``names`` appear in the errors, which are those of :func:`m_cca`.
     """
-    bases = [_orthonormal_basis(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
+    bases = [orthonormal_basis(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
     dims = [basis.shape[1] for basis in bases]
     joint = torch.cat([pad(basis, (0, max(dims) - dim)) for basis, dim in zip(bases, dims, strict=True)], dim=1)
     return _mean_correlations(joint.T @ joint, dims)
@@ -67,7 +67,7 @@ def m_cca_g(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
     return m_cca_of_samples(vectors, [f"{name} (unembeddings)" for name in joint.names])
 
 
-def _orthonormal_basis(x: Tensor, name: str) -> Tensor:
+def orthonormal_basis(x: Tensor, name: str) -> Tensor:
     """Q [N, M] of the thin QR of centred, standardised x [N, M]."""
     _require_samples(x.shape[0], x.shape[1], name)
     centred = x - x.mean(0)

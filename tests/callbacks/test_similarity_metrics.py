@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
+from callbacks.similarity_metrics import PairwiseSimilarity, input_search, require_comparable, require_enough
+from likeness.measures.all_pairs import compare_all_pairs
 from likeness.measures.catalogue import MEASURES, select
+from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.distribution import kl, log_probabilities, pairwise
+from likeness.measures.kinds import STORED
 from likeness.measures.representation import m_cca
 from tests.callbacks.two_ranks import on_two_ranks
 
+STREAMED = tuple(name for name, kind in MEASURES.items() if not isinstance(kind, STORED))
 NAMES = ["a", "b", "c"]
 DIMS = [2, 3, 2]
 
@@ -25,7 +29,7 @@ def models(samples: int, labels: int = 6, offset: float = 50.0) -> tuple[list[Te
     return [f + offset for f in embeddings], unembeddings
 
 
-def measure(samples: int, batches: list[Tensor], names: tuple[str, ...] = tuple(MEASURES)) -> dict[str, Tensor]:
+def measure(samples: int, batches: list[Tensor], names: tuple[str, ...] = STREAMED) -> dict[str, Tensor]:
     embeddings, unembeddings = models(samples)
     metric = PairwiseSimilarity(select(names), DIMS, NAMES)
     for index in batches:
@@ -62,6 +66,52 @@ def test_two_ranks_with_uneven_shares_give_the_same_number(samples: int, tmp_pat
     single = measure(samples, [everything])
     for values in ranks:
         assert_same(values, single)
+
+
+KEPT = ("d_llv", "d_fg", "d_rep", "procrustes", "mutual_knn", "kl")
+
+
+def measure_stored(samples: int, batches: list[Tensor], max_stored: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    f = torch.randn(3, samples, 2, generator=generator, dtype=torch.float64)
+    g = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
+    metric = PairwiseSimilarity(select(KEPT), [2, 2, 2], NAMES, max_stored)
+    for index in batches:
+        metric.update(list(f[:, index]), list(g), index)
+    return metric.compute()
+
+
+@pytest.mark.parametrize("max_stored", [700, 2000])
+def test_stored_inputs_are_the_same_whatever_order_they_come_in(max_stored: int, tmp_path: Path) -> None:
+    everything = torch.arange(1000)
+    single = measure_stored(1000, [everything], max_stored)
+    shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(2))
+    assert_same(measure_stored(1000, list(shuffled.split(37)), max_stored), single)
+    for values in on_two_ranks(lambda rank: measure_stored(1000, [everything[rank::2]], max_stored), tmp_path):
+        assert_same(values, single)
+
+
+def test_stored_inputs_answer_what_all_inputs_answer_where_they_fit() -> None:
+    everything = torch.arange(1000)
+    values = measure_stored(1000, [everything], 1000)
+    generator = torch.Generator().manual_seed(1)
+    f = torch.randn(3, 1000, 2, generator=generator, dtype=torch.float64)
+    g = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
+    expected = compare_all_pairs(list(f), list(g), options=ComparisonOptions(search="exact"))
+    for name in ("d_llv", "d_fg", "d_rep"):
+        torch.testing.assert_close(values[name], expected[name])
+
+
+def test_the_input_search_is_exact_where_it_is_cheap_and_fits_the_samples_where_it_is_not() -> None:
+    assert input_search(360, [2] * 8).search == "exact"
+    assert input_search(2000, [2] * 20) == ComparisonOptions(search="sampled", num_samples=200)
+    assert input_search(2000, [64] * 20).num_samples == 2000 // 65
+
+
+def test_inputs_that_must_be_stored_need_ids() -> None:
+    metric = PairwiseSimilarity(select(["d_llv"]), DIMS, NAMES)
+    with pytest.raises(ValueError, match="need their ids"):
+        metric.update(*models(20))
 
 
 def test_reset_forgets() -> None:

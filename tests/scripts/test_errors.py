@@ -50,7 +50,8 @@ def test_an_empty_message_names_the_type() -> None:
 def test_of_a_list_of_possible_types_only_the_reason_is_left() -> None:
     message = (
         'Parser key "trainer.max_epochs": Does not validate against any of the Union subtypes\nSubtypes: '
-        "[<class 'int'>, <class 'NoneType'>]\nErrors:\n  - Expected a <class 'int'>\n  - Expected a <class 'NoneType'>\n"
+        "[<class 'int'>, <class 'NoneType'>]\nErrors:\n  - Expected a <class 'int'>\n"
+        "  - Expected a <class 'NoneType'>\n"
         "Given value type: <class 'str'>\nGiven value: many"
     )
     assert one_line(message) == "Parser key \"trainer.max_epochs\": Expected a <class 'int'>, got many"

@@ -1,0 +1,62 @@
+"""The kinds of pairwise measures, by what they read: what a callback, a table and a figure need to know of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from torch import Tensor
+
+from likeness.measures.moments import JointMoments
+from likeness.measures.samples import Compare, Prepare, S, compare_all, compare_two
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number for each ordered pair of P models."""
+
+    label: str  # in figures; "row" is the first model of a pair and "column" the second
+    larger_is_more_alike: bool
+    limit: float | None  # its largest value; None where there is none
+    symmetric: bool
+
+
+@dataclass(frozen=True)
+class SampleMean(Measure):
+    """The mean over samples of a divergence between predictive distributions."""
+
+    pair_sums: Callable[[Tensor], Tensor]  # from log-probabilities [P, N, K] to sums over samples [P, P]
+
+
+@dataclass(frozen=True)
+class OfMoments(Measure):
+    """A function of the joint moments and of the unembeddings [K, M_i]; it answers [P, P]."""
+
+    function: Callable[[JointMoments, Sequence[Tensor]], Tensor]
+    spans: str | None = None  # "samples" or "labels": of these it needs more than a model has dimensions
+
+
+@dataclass(frozen=True)
+class OfModels(Measure):
+    """An entry of :func:`likeness.measures.all_pairs.compare_all_pairs`, which reads f and g on stored inputs."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class OfSamples(Measure, Generic[S]):
+    """A function of stored representations: what is prepared of each model once, and the comparison."""
+
+    prepare: Prepare[S]
+    compare: Compare[S]
+    reorder: Callable[[S, Tensor], S]  # what was prepared, with the samples in each of B orders [B, N]
+
+    def function(self, samples: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+        """The measure of all pairs, [P, P], of P representations [N, M_i]; ``names`` are for messages."""
+        return compare_all(self.prepare, self.compare, samples, names, self.symmetric)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """The measure of x [N, M] and y [N, M'], a scalar."""
+        return compare_two(self.prepare, self.compare, x, y)
+
+
+STORED = (OfModels, OfSamples)  # these need inputs to be kept, not only sums over them

@@ -1,0 +1,195 @@
+"""The front door: everything that can be said about how alike two softmax models are."""
+
+from typing import Any
+
+from torch import Tensor
+
+from likeness.measures import bounds, logit_bounds, logit_distance
+from likeness.measures.cloud import one_pair
+from likeness.measures.comparison_options import ComparisonOptions
+from likeness.measures.comparison_result import Certificate, SoftmaxComparison
+from likeness.measures.d_fg import LabelSvd, d_fg, input_svd, label_svd
+from likeness.measures.input_side import InputChoice
+from likeness.measures.log_likelihood_variance import combine, input_side, label_side
+from likeness.measures.softmax_models import SoftmaxModels
+from likeness.measures.threads import threads_for
+
+Fields = dict[str, Any]  # of a SoftmaxComparison
+OF_F = ("m_svd_f", "max_d_svd_f", "max_d_svd_f_upper", "max_d_svd_f_of_ties", "certificate")
+OF_INPUTS = ("d_llv", "term_2", "term_4", "input_set", "m_svd_g", "d_svd_g", "squared_bound", "paper_bound")
+OF_BOTH = ("d_fg", "d_fg_upper")
+OF_SUBSETS = ("d_rep_mean", "d_rep_median", "d_rep_kept", "d_rep_mean_bound")
+
+
+def compare_softmax_models(
+    f1: Tensor,
+    g1: Tensor,
+    f2: Tensor,
+    g2: Tensor,
+    *,
+    labels: Tensor | None = None,
+    ids1: Tensor | None = None,
+    ids2: Tensor | None = None,
+    options: ComparisonOptions | None = None,
+) -> SoftmaxComparison:
+    """Compare p(y | x) = softmax_y f(x) . g(y) of two models on the same N inputs, in float64.
+
+    f1 [N, M], g1 [K, M], f2 [N, M'], g2 [K, M']; a head with a bias has f = [f, 1] and g = [g, b]. M and M' may
+    differ: what then is undefined is None. ``labels`` [N] are the true ones, for the accuracies; ``ids1`` and ``ids2``
+    [N] say which samples the rows of f1 and f2 are, and must match.
+
+    Raises:
+        ValueError: with the shapes, or the model, sample or label named, where N, K, ids or a model's two M do not
+            match, N <= M, K <= M, K < 3, a value is not finite, or labels are out of range; its subclasses
+            ConstantLogRatioError where two labels' log-ratio is constant over the inputs, RankDeficientError where
+            f or g does not span its dimensions, SingularInputsError where no input set does.
+    """
+    _check_ids(ids1, ids2, len(f1), len(f2))
+    options = options or ComparisonOptions()
+    with threads_for(options.largest_tensor([f1, f2], [g1, g2])):
+        models = SoftmaxModels.of([f1, f2], [g1, g2])
+        _check_labels(labels, len(f1), models.num_labels)
+        undefined = _undefined(models, labels, options)
+        return SoftmaxComparison(
+            **_predictions(models, labels),
+            **_likelihood_distances(models, options, undefined),
+            m_cca_f=float(models.m_cca_f[0, 1]),
+            m_cca_g=float(models.m_cca_g[0, 1]),
+            **_logit_distances(models, options, undefined),
+            undefined=undefined,
+        )
+
+
+def _undefined(models: SoftmaxModels, labels: Tensor | None, options: ComparisonOptions) -> dict[str, str]:
+    """Which fields are None, and why."""
+    (dim, other_dim), num_labels = models.dims, models.num_labels
+    reasons: dict[str, str] = {}
+    if labels is None:
+        reasons |= dict.fromkeys(("accuracy_1", "accuracy_2"), "no labels were given")
+    if num_labels < dim + 2:
+        reasons |= dict.fromkeys(OF_F + OF_BOTH, f"L needs K = M + 2 labels, but K = {num_labels} and M = {dim}")
+    if dim != other_dim:
+        why = f"the models have different M: {dim} and {other_dim}"
+        reasons |= dict.fromkeys((*OF_F, *OF_BOTH, *OF_SUBSETS, "paper_bound"), why)
+        if options.input_set is None:
+            reasons |= dict.fromkeys(OF_INPUTS, f"{why}, and no input set was given")
+    return reasons
+
+
+def _predictions(models: SoftmaxModels, labels: Tensor | None) -> Fields:
+    predicted = models.predictions
+    fields: Fields = {
+        "kl_12": float(predicted.kl[0, 1]),
+        "kl_21": float(predicted.kl[1, 0]),
+        "js": float(predicted.js[0, 1]),
+        "total_variation": float(predicted.total_variation[0, 1]),
+        "agreement": float(predicted.agreement[0, 1]),
+    }
+    if labels is None:
+        return fields
+    accuracies = (predicted.likeliest == labels.to(predicted.likeliest.device)).double().mean(1)
+    return fields | {"accuracy_1": float(accuracies[0]), "accuracy_2": float(accuracies[1])}
+
+
+def _likelihood_distances(models: SoftmaxModels, options: ComparisonOptions, undefined: dict[str, str]) -> Fields:
+    """d_LLV, d_{f,g}, and the bounds of the one on the other."""
+    pairs = one_pair(0, 1, models.embeddings[0].device)
+    choice, terms = label_side(models, pairs, options)
+    fields: Fields = {
+        "term_1": float(terms.term_1),
+        "term_3": float(terms.term_3),
+        "pivot": int(choice.pivot),
+        "left_out": int(choice.left_out),
+        "ties": tuple((pivot, left_out) for _, pivot, left_out in choice.ties.tolist()),
+    }
+    of_f = None if "max_d_svd_f" in undefined else label_svd(models, pairs, choice, options)
+    if of_f is not None:
+        fields |= _of_f(of_f)
+    if "d_llv" in undefined:
+        return fields
+    inputs = input_side(models, pairs, options)
+    of_g = input_svd(models, pairs, inputs.inputs)
+    fields |= _of_g(inputs, of_g)
+    d_llv = combine(terms, inputs, options)
+    fields |= {"d_llv": float(d_llv), "squared_bound": _certificate(bounds.squared_bound(d_llv))}
+    if "paper_bound" not in undefined:
+        fields["paper_bound"] = _certificate(bounds.paper_bound(d_llv, models.dims[0]))
+    if of_f is not None:
+        whole = d_fg(of_f.largest, of_g)
+        fields |= {"d_fg": float(whole.lower), "d_fg_upper": float(whole.upper)}
+    return fields
+
+
+def _of_f(of_f: LabelSvd) -> Fields:
+    return {
+        "m_svd_f": 1 - float(of_f.largest.lower),
+        "max_d_svd_f": float(of_f.largest.lower),
+        "max_d_svd_f_upper": float(of_f.largest.upper),
+        "max_d_svd_f_of_ties": float(of_f.supremum.lower),
+        "certificate": _certificate(of_f.certificate),
+    }
+
+
+def _of_g(inputs: InputChoice, of_g: Tensor) -> Fields:
+    return {
+        "term_2": float(inputs.term_2),
+        "term_4": float(inputs.term_4),
+        "input_set": tuple(inputs.inputs[0].tolist()),
+        "m_svd_g": 1 - float(of_g),
+        "d_svd_g": float(of_g),
+    }
+
+
+def _logit_distances(models: SoftmaxModels, options: ComparisonOptions, undefined: dict[str, str]) -> Fields:
+    vectors, factors = models.labels, models.heads
+    squared = logit_distance.pairwise_d_logit_squared(vectors)[0, 1]
+    log_tau = float(models.predictions.lowest.min())
+    of_kl = logit_bounds.d_logit_bound(models.predictions.kl[0, 1], log_tau, models.num_labels)
+    power = models.bare_embeddings[0].square().sum(1).mean()
+    fields: Fields = {
+        "d_logit": float(squared.sqrt()),
+        "d_logit_normalised": float(squared / logit_distance.logit_power(vectors)[0]),
+        "d_logit_bound": _certificate(of_kl.sqrt()),
+        "d_rep": float(logit_distance.pairwise_d_rep_squared(vectors, factors)[0, 1].sqrt()),
+        "d_rep_bound": _certificate(logit_bounds.d_rep_bound(squared, factors[0], power).sqrt()),
+        "correlation_deficit": float(logit_bounds.correlation_deficit(vectors, factors[0])),
+        "m_cca_bound": _certificate(logit_bounds.m_cca_bound(squared, vectors, factors[0])),
+    }
+    if "d_rep_mean" in undefined:
+        return fields
+    found = logit_distance.d_rep_of_subsets(
+        vectors, max_choices=options.max_choices, seed=options.seed, min_conditioning=options.min_conditioning
+    )
+    values = (found.mean.sqrt(), found.median.sqrt(), found.kept, found.bound.sqrt())
+    return fields | dict(zip(OF_SUBSETS, map(float, values), strict=True))
+
+
+def _certificate(bound: bounds.Bound) -> Certificate:
+    return Certificate(float(bound.value), bool(bound.informative))
+
+
+def _check_ids(ids1: Tensor | None, ids2: Tensor | None, n1: int, n2: int) -> None:
+    if ids1 is None and ids2 is None:
+        return
+    if ids1 is None or ids2 is None:
+        raise ValueError("sample ids were given of one model only")
+    for name, ids, count in (("ids1", ids1, n1), ("ids2", ids2, n2)):
+        if ids.shape != (count,):
+            raise ValueError(f"{name} must be [N] = [{count}], but is {list(ids.shape)}")
+    if n1 == n2 and len(rows := (ids1 != ids2.to(ids1.device)).nonzero()):
+        row = int(rows[0])
+        raise ValueError(
+            f"the models were given different samples: row {row} has id {ids1[row].item()} of model 1 and "
+            f"{ids2[row].item()} of model 2"
+        )
+
+
+def _check_labels(labels: Tensor | None, samples: int, num_labels: int) -> None:
+    if labels is None:
+        return
+    if labels.shape != (samples,):
+        raise ValueError(f"labels must be [N] = [{samples}], but are {list(labels.shape)}")
+    outside = ((labels < 0) | (labels >= num_labels)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(f"label {labels[row].item()} of sample {row} is not one of 0..{num_labels - 1}")

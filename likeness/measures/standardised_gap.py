@@ -1,0 +1,135 @@
+"""How far apart two clouds of the same n points are, seen from one of them and each difference at unit length.
+
+For points v_i of one cloud and w_i of the other, s_ij = |v_i - v_j| and t_ij = |w_i - w_j|,
+
+    gap(i, j) = max(|v_i / s_ij - w_i / t_ij|, |v_j / s_ij - w_j / t_ij|).
+
+With labels for points, lengths are standard deviations over inputs and the gap is the entry of term 1 of d_LLV
+(Nielsen et al. 2025, arXiv 2506.03784, Def 4.4) for pivot i and label j; with inputs for points, the entry of
+term 2. It is symmetric in i and j, and unchanged when either cloud is scaled.
+
+Functions take the clouds of P models and B pairs of them, and do once for each model what does not concern a pair.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from likeness.measures.cloud import Cloud, Pairs
+
+_EXACT_DIMS = 128  # up to here distances are taken of differences, above from inner products
+_RESOLUTION = {True: 1e-12, False: 1e-7}  # of such distances, relative to the points' own lengths
+_PRODUCT_ROWS = 256  # at least, where a block is a matrix product
+
+
+class Gaps(NamedTuple):
+    """Between pairs of points; the gap is inf where s or t vanishes, as from a point to itself."""
+
+    gap: Tensor
+    first: Tensor  # s
+    second: Tensor  # t
+
+
+class _Points(NamedTuple):
+    """Of the points of B pairs of clouds, each cloud scaled to unit mean square; [B, n]."""
+
+    first: Tensor  # |v|^2
+    second: Tensor  # |w|^2
+    difference: Tensor  # |v - w|^2
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "_Points":
+        return _Points(*map(function, self))
+
+
+class _Clouds(NamedTuple):
+    """Of P clouds."""
+
+    scale: Tensor  # [P, 1] root mean square length of the points
+    resolved: Tensor  # [P, n] lengths of differences from the point that can be told from zero
+
+    def inverse(self, distances: Tensor, resolved: Tensor) -> Tensor:
+        """Of distances [P, ...] at unit scale, inf where they cannot be told from zero."""
+        scale = self.scale.view(-1, *[1] * (distances.dim() - 1))
+        return (scale / distances).masked_fill(distances <= resolved, torch.inf)
+
+
+def gaps_from(cloud: Cloud, pairs: Pairs, pivot: Tensor) -> Gaps:
+    """From the pivots [B] to all points, [B, n]."""
+    clouds, points = _summarised(cloud, pairs, exact=True)
+    distances, inverses = [], []
+    for index in pairs:
+        ours = _Clouds(*(field[index] for field in clouds))
+        distances.append(torch.linalg.vector_norm(cloud.own[index] - cloud.own[index, pivot][:, None], dim=-1))
+        inverses.append(ours.inverse(distances[-1], ours.resolved.gather(1, pivot[:, None])))
+    at_pivot = points.map(lambda field: field.gather(1, pivot[:, None]))
+    return Gaps(_gaps(at_pivot, points, *inverses), *distances)
+
+
+class GapRows:
+    """The gaps between all pairs of n points for B pairs of clouds, by rows; inf as in :class:`Gaps`."""
+
+    def __init__(self, cloud: Cloud, pairs: Pairs) -> None:
+        self._cloud, self._pairs = cloud, pairs
+        self._exact = cloud.own.shape[2] <= _EXACT_DIMS
+        self._clouds, self._points = _summarised(cloud, pairs, self._exact)
+        self._columns = self._points.map(lambda field: field[:, None])
+
+    def rows(self, rows: slice | Tensor) -> Tensor:
+        """[B, rows, n]."""
+        own = self._cloud.own
+        mode = "donot_use_mm_for_euclid_dist" if self._exact else "use_mm_for_euclid_dist"
+        distances = torch.cdist(own[:, rows], own, compute_mode=mode)
+        inverses = self._clouds.inverse(distances, self._clouds.resolved[:, rows, None])
+        at_rows = self._points.map(lambda field: field[:, rows, None])
+        return _gaps(at_rows, self._columns, *(_of_models(inverses, index) for index in self._pairs))
+
+    def blocks(self) -> Iterator[slice]:
+        """All rows, in blocks of a good size."""
+        width = len(self._cloud) * max(self._cloud.num_models, len(self._pairs[0]))
+        return self._cloud.blocks(width, 1 if self._exact else _PRODUCT_ROWS)
+
+
+def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
+    """From the first point of every ``size`` consecutive ones to the others of these, [B, n / size, size - 1]."""
+    clouds, points = _summarised(cloud, pairs, exact=True)
+    sets = points.map(lambda field: field.view(len(field), -1, size))
+    own = cloud.own.view(cloud.num_models, -1, size, cloud.own.shape[2])
+    distances = torch.linalg.vector_norm(own[:, :, 1:] - own[:, :, :1], dim=-1)
+    inverses = clouds.inverse(distances, clouds.resolved.view(cloud.num_models, -1, size)[..., :1])
+    at_pivot, others = sets.map(lambda field: field[..., :1]), sets.map(lambda field: field[..., 1:])
+    gaps = _gaps(at_pivot, others, *(_of_models(inverses, index) for index in pairs))
+    return Gaps(gaps, *(_of_models(distances, index) for index in pairs))
+
+
+def _summarised(cloud: Cloud, pairs: Pairs, exact: bool) -> tuple[_Clouds, _Points]:
+    lengths = torch.linalg.vector_norm(cloud.own, dim=-1)
+    scale = (lengths.square().mean(1, keepdim=True) + cloud.offset.square().sum(1, keepdim=True)).sqrt()
+    scale = scale.where(scale > 0, 1.0)
+    squares, differences = [], []
+    for rows in cloud.blocks(cloud.num_models * max(cloud.num_models, cloud.width)):
+        points = cloud.points(rows) / scale[..., None]
+        squares.append(points.square().sum(-1))
+        across = points.transpose(0, 1).contiguous()
+        between = torch.cdist(across, across, compute_mode="donot_use_mm_for_euclid_dist")
+        differences.append(between[:, pairs[0], pairs[1]].square().T)
+    first, second = (torch.cat(squares, dim=1)[index] for index in pairs)
+    points_of_pairs = _Points(first, second, torch.cat(differences, dim=1))
+    return _Clouds(scale, _RESOLUTION[exact] * lengths), points_of_pairs
+
+
+def _gaps(a: _Points, b: _Points, x: Tensor, y: Tensor) -> Tensor:
+    """Between points a and b (broadcast), with x = 1 / s and y = 1 / t.
+
+    |x v - y w|^2 = (x - y) (x |v|^2 - y |w|^2) + x y |v - w|^2: every difference is of things that are equal in
+    equal clouds, where the textbook form would leave 1e-8 of the gap.
+    """
+    difference, product = x - y, x * y
+    squares = [torch.addcmul(product * p.difference, x * p.first - y * p.second, difference) for p in (a, b)]
+    return torch.maximum(*squares).clamp_(min=0).sqrt_().masked_fill_(product.isinf(), torch.inf)
+
+
+def _of_models(values: Tensor, models: Tensor) -> Tensor:
+    """Of the models [B]; of a single one without a copy."""
+    return values[models] if len(models) > 1 else values.narrow(0, int(models), 1)
