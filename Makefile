@@ -34,6 +34,7 @@ test: lint ## lint, then the tests, on two processes of one thread each
 bench: setup ## print the speeds that the project promises
 	@$(RUN) scripts.bench siblings
 	@$(RUN) scripts.bench loss
+	@$(RUN) scripts.bench callbacks
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

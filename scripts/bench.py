@@ -1,4 +1,4 @@
-"""How fast it is, as ratios measured in one run: ``python -m scripts.bench {siblings,loss,callbacks,similarity} [--out FILE]``."""
+"""How fast it is, as ratios measured in one run: ``python -m scripts.bench BENCH [--out FILE]``."""
 
 from __future__ import annotations
 

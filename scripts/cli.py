@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -51,7 +52,8 @@ class SaveRunConfig(Callback):
         )  # how this segment began is not how the run is repeated
         target = Path(trainer.default_root_dir, "config.yaml")
         temporary = target.with_suffix(".yaml.tmp")
-        temporary.write_text(self.parser.dump(config))
+        content = _relative(yaml.safe_load(self.parser.dump(config)), config.run_dir)
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False))
         os.replace(temporary, target)
         for logger in trainer.loggers:
             logger.log_hyperparams(config.as_dict())
@@ -134,6 +136,16 @@ class LikenessCLI(LightningCLI):
                 "leave --trainer.devices at auto, or say how many it starts on each node"
             )
         torch.set_float32_matmul_precision("high")
+
+
+def _relative(value: Any, run_dir: str) -> Any:
+    """Paths inside the run directory as ``${run_dir}/...``: repeated in another directory, a run stays out of this."""
+    if isinstance(value, dict):
+        return {key: entry if key == "run_dir" else _relative(entry, run_dir) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_relative(entry, run_dir) for entry in value]
+    inside = isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/"))
+    return value.replace(run_dir, "${run_dir}", 1) if inside else value
 
 
 def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:

@@ -62,12 +62,18 @@ def test_a_run_directory_holds_everything(train: Door) -> None:
 
 
 def test_the_saved_configuration_repeats_the_run(train: Door, tmp_path: Path, root: Path) -> None:
-    assert train("fit", "--seed_everything", "5", "--overwrite", "true")[0] == 0
+    best = ("--config", "configs/callbacks/best_nll.yaml")
+    assert train("fit", "--seed_everything", "5", "--overwrite", "true", *best)[0] == 0
     first = train.checkpoint["state_dict"]
+    before = (train.run_dir / "metrics.csv").read_bytes()
+    (train.run_dir / "checkpoints" / "best.ckpt").unlink()
     again = ["fit", "--config", str(train.run_dir / "config.yaml"), "--run_dir", str(tmp_path / "again")]
     with pytest.raises(SystemExit) as end:
         door(main, again)
     assert end.value.code == 0
+    assert (train.run_dir / "metrics.csv").read_bytes() == before == (tmp_path / "again" / "metrics.csv").read_bytes()
+    assert (tmp_path / "again" / "checkpoints" / "best.ckpt").exists()
+    assert not (train.run_dir / "checkpoints" / "best.ckpt").exists()
     second = torch.load(tmp_path / "again" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(first[key], second[key]) for key in first)
 
