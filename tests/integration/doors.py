@@ -29,37 +29,33 @@ def environment() -> dict[str, str]:
 
 def door(name: str, *arguments: str, launcher: Sequence[str] = ()) -> Ended:
     """Run ``python -m scripts.<name> ...`` to its end; ``launcher`` may be torchrun and its options."""
-    command = [sys.executable, *(launcher or ()), "-m", f"scripts.{name}", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    return Ended(done.returncode, done.stdout)
+    return _end(_start(*launcher, "-m", f"scripts.{name}", *arguments))
 
 
 def interrupted(name: str, *arguments: str, when: Callable[[], bool], signum: int = signal.SIGINT) -> Ended:
     """Run a door and send ``signum`` to its whole process group, as a terminal's Ctrl-C does, once ``when`` holds."""
-    command = [sys.executable, "-m", f"scripts.{name}", *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = _start("-m", f"scripts.{name}", *arguments)
     deadline = time.monotonic() + TIMEOUT
     while not when() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     if process.poll() is None:
         os.killpg(process.pid, signum)
-    output, _ = process.communicate(timeout=TIMEOUT)
+    return _end(process)
+
+
+def _start(*command: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment(), text=True, start_new_session=True, **pipes
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> Ended:
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return Ended(process.returncode, output)
 
 
