@@ -57,8 +57,3 @@ def _end(process: subprocess.Popen[str]) -> Ended:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     return Ended(process.returncode, output)
-
-
-def lines(path: Path) -> int:
-    """How many lines a file has; 0 while it is not there."""
-    return path.read_text().count("\n") if path.exists() else 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ from pytorch_lightning.callbacks import Callback
 
 
 class Recorder(Callback):
-    """Writes ``steps-<rank>.jsonl``; ``crash_at_step`` kills the process without a word, as a power cut would."""
+    """Writes ``steps-<rank>.jsonl``.
 
-    def __init__(self, directory: str, crash_at_step: int = -1) -> None:
+    ``crash_at_step`` kills the process without a word, as a power cut would. ``wait_at_step`` gives a test the time
+    to send a signal in the middle of a step: from the file ``waiting`` on, for two seconds.
+    """
+
+    def __init__(self, directory: str, crash_at_step: int = -1, wait_at_step: int = -1) -> None:
         self.directory = Path(directory)
         self.crash_at_step = crash_at_step
+        self.wait_at_step = wait_at_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -27,6 +33,9 @@ class Recorder(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.global_step == self.crash_at_step:
             os._exit(9)
+        if trainer.global_step == self.wait_at_step:
+            (self.directory / "waiting").touch()
+            time.sleep(2)
 
 
 def steps(directory: Path, rank: int = 0) -> dict[int, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.doors import QUIET, Ended, door, interrupted, lines
+from tests.integration.doors import QUIET, Ended, door, interrupted
 from tests.integration.recorder import steps
 
 RECORDER = "tests.integration.recorder.Recorder"
@@ -39,12 +39,15 @@ class Run:
         self.directory = directory
         self.options = options
 
-    def arguments(self, *more: str, crash_at_step: int = -1, max_epochs: int = EPOCHS) -> tuple[str, ...]:
+    def arguments(
+        self, *more: str, crash_at_step: int = -1, wait_at_step: int = -1, max_epochs: int = EPOCHS
+    ) -> tuple[str, ...]:
         started = (self.directory / "checkpoints" / "last.ckpt").exists()
         return (
             *("fit", *self.options, *BASE, "--run_dir", str(self.directory), "--trainer.max_epochs", str(max_epochs)),
             *("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(self.directory)),
             *("--trainer.callbacks.crash_at_step", str(crash_at_step)),
+            *("--trainer.callbacks.wait_at_step", str(wait_at_step)),
             *(("--ckpt_path", "last") if started and "--ckpt_path" not in more else ()),
             *more,
         )
@@ -52,9 +55,9 @@ class Run:
     def go(self, *more: str, **limits: int) -> Ended:
         return door("train", *self.arguments(*more, **limits))
 
-    def interrupt(self, after_steps: int) -> Ended:
-        record = self.directory / "steps-0.jsonl"
-        return interrupted("train", *self.arguments(), when=lambda: lines(record) >= after_steps)
+    def interrupt(self, in_step: int) -> Ended:
+        waiting = self.directory / "waiting"
+        return interrupted("train", *self.arguments(wait_at_step=in_step), when=waiting.exists)
 
     @property
     def checkpoint(self) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> 
     assert whole.go().status == 0
 
     assert broken.go("--trainer.max_steps", "4").status == 0  # a limit, in the middle of epoch 0
-    stopped = broken.interrupt(after_steps=7)
+    stopped = broken.interrupt(in_step=7)
     assert stopped.status == 130, stopped.output
     assert "continue with --ckpt_path last" in stopped.output
     crashed = broken.go("--checkpoint.every_n_train_steps", "5", crash_at_step=17)  # two steps behind a checkpoint
@@ -128,7 +131,7 @@ def test_two_ranks_continue_exactly(model: str, tmp_path: Path) -> None:
     options = (*MODELS[model], "--trainer.strategy", "ddp", "--trainer.devices", "2")
     whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)
     assert whole.go().status == 0
-    stopped = broken.interrupt(after_steps=13)
+    stopped = broken.interrupt(in_step=13)
     assert stopped.status == 130, stopped.output
     finished = broken.go()
     assert finished.status == 0, finished.output

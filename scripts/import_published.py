@@ -1,0 +1,129 @@
+"""Published weights as checkpoints: ``python -m scripts.import_published close-dist FILE [FILE ...] --out CKPT``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.errors import door
+from scripts.parsing import Parser
+
+if TYPE_CHECKING:  # everything that takes time to import waits until the command line is known to be right
+    import pytorch_lightning as pl
+
+SUFFIX = ".ckpt"
+# What tells the authors' file names apart; the rest is the date and settings that all of them share.
+CLOSE_DIST_NAME = re.compile(r"(untrained_)?radial_classification_SmallMLP_classes(\d+)_seed(\d+)_features(\d+)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, convert, write; raises what went wrong, before anything is written."""
+    arguments = build_parser().parse_args(argv)
+    convert = {"close-dist": close_dist}[arguments.kind]
+    options = arguments[arguments.kind]
+    targets = choose_targets([Path(file) for file in options.files], Path(options.out), options.overwrite)
+    models = {target: convert(file) for target, file in targets.items()}
+    for target, model in models.items():
+        save(model, target)
+        print(f"likeness: wrote {target}: {describe(model)}")
+    return 0
+
+
+def build_parser() -> Parser:
+    """One subcommand for each kind of published weights."""
+    parser = Parser(prog="likeness import_published", description="Turn published weights into checkpoints.")
+    kinds = parser.add_subcommands(dest="kind")
+    close = Parser(
+        description="The classifiers of Nielsen et al. 2025 (arXiv 2506.03784): f and g are MLPs, on radial data.",
+        epilog="compare reads the checkpoints; their data are configs/data/radial.yaml, with as many classes.",
+    )
+    close.add_argument("files", nargs="+", metavar="FILE", help="State dicts, as torch.save wrote them.")
+    close.add_argument("--out", type=str, required=True, help="A .ckpt file for one FILE, or a folder.")
+    close.add_argument("--overwrite", type=bool, default=False, help="Replace checkpoints that are there.")
+    kinds.add_subcommand("close-dist", close, help=close.description)
+    return parser
+
+
+def choose_targets(files: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:
+    """Where each file's checkpoint goes: to ``out`` itself, or into that folder under a short name.
+
+    Raises ValueError where several files would become one checkpoint, FileExistsError for one that is there.
+    """
+    if out.suffix == SUFFIX and len(files) > 1:
+        raise ValueError(f"--out {out} is one checkpoint, but there are {len(files)} files: name a folder")
+    targets: dict[Path, Path] = {}
+    for file in files:
+        target = out if out.suffix == SUFFIX else out / f"{short_name(file)}{SUFFIX}"
+        if target in targets:
+            raise ValueError(f"{file} and {targets[target]} would both become {target}: import them one by one")
+        if target.exists() and not overwrite:
+            raise FileExistsError(f"{target} exists already: replace it with --overwrite true")
+        targets[target] = file
+    return targets
+
+
+def short_name(file: Path) -> str:
+    """``K4_width16_seed0`` for the authors' long names, or the file's own."""
+    match = CLOSE_DIST_NAME.search(file.name)
+    if match is None:
+        return file.stem
+    untrained, num_classes, seed, width = match.groups()
+    return f"{untrained or ''}K{num_classes}_width{width}_seed{seed}"
+
+
+def close_dist(file: Path) -> pl.LightningModule:
+    """The classifier of one file; raises naming the file where it cannot be read or holds something else."""
+    from lightning_modules.published import close_dist_classifier
+
+    try:
+        return close_dist_classifier(read_state_dict(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def read_state_dict(file: Path) -> Mapping[str, Any]:
+    """What ``torch.save`` wrote of a state dict, on the CPU; nothing in the file is executed.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged, no state dict, or more than tensors.
+    """
+    import pickle
+
+    import torch
+
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError("it is truncated, no state dict, or holds more than tensors and plain values") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def save(model: pl.LightningModule, target: Path) -> None:
+    """Write the checkpoint of a model as a training would, without an optimiser's state."""
+    import logging
+
+    import pytorch_lightning as pl
+
+    from callbacks.checkpoints import AtomicCheckpointIO
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # about devices, which are not used
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(accelerator="cpu", devices=1, plugins=[AtomicCheckpointIO()], **quiet)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(target, weights_only=True)
+
+
+def describe(model: pl.LightningModule) -> str:
+    """The sizes that were read from the weights."""
+    f, g = (model.hparams[name]["init_args"]["width"] for name in ("embedding", "unembedding"))
+    widths = f"width {f}" if f == g else f"widths {f} of f and {g} of g"
+    return f"K = {model.hparams['num_classes']}, M = {model.hparams['dim']}, {widths}"
+
+
+if __name__ == "__main__":
+    door(main)

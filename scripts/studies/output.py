@@ -1,0 +1,59 @@
+"""What every study leaves behind: a table on the terminal, CSV files and figures."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from callbacks.figures import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+"""A line of a table by column: text, numbers, or None where a value is undefined."""
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print rows of the same columns as a table; numbers have four digits."""
+    table = Table(title=Text(title), title_justify="left")
+    for name, value in rows[0].items():
+        table.add_column(Text(name), justify="left" if isinstance(value, str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def publish(
+    folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
+) -> None:
+    """Write tables (``.csv``) and figures (``.png``) under their names into a folder, and say so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [write_csv(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
+    written += [save_figure(figure, folder / f"{name}.png") for name, figure in (figures or {}).items()]
+    for path in written:
+        print(f"likeness: wrote {path}")
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> Path:
+    """The whole file or none of it; what is None is left empty."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,139 @@
+"""The papers' experiments: ``python -m scripts.study {kl_to_zero,constructed,width,loss_difference,cosines}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jsonargparse import Namespace
+
+from scripts.errors import door
+from scripts.parsing import Parser
+
+# What stands here is read before the command line is known to be right; what a study needs is imported in its runner.
+
+
+class Study(NamedTuple):
+    """One experiment: what it shows, its options, and what runs it."""
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[Namespace, Path], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one study; raises what went wrong."""
+    arguments = build_parser().parse_args(argv)
+    options = arguments[arguments.study]
+    STUDIES[arguments.study].run(options, Path(options.out))
+    return 0
+
+
+def build_parser() -> Parser:
+    """One subcommand for each study."""
+    parser = Parser(prog="likeness study", description="Run an experiment of the papers: its table and its figure.")
+    commands = parser.add_subcommands(dest="study")
+    for name, study in STUDIES.items():
+        command = Parser(description=study.summary)
+        study.add_arguments(command)
+        command.add_argument("--out", type=str, default=f"runs/{name}", help="Where everything is written.")
+        commands.add_subcommand(name, command, help=study.summary)
+    return parser
+
+
+def _no_arguments(command: Parser) -> None:
+    """This study has no choices."""
+
+
+def _kl_to_zero(options: Namespace, out: Path) -> None:
+    from scripts.studies import kl_to_zero
+
+    kl_to_zero.run(out)
+
+
+def _constructed(options: Namespace, out: Path) -> None:
+    from scripts.studies import constructed
+
+    constructed.run(out)
+
+
+def _width_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--small", action="store_true", help="K = 4, 6, widths 16, 64, 8 seeds and 3,000 steps: some minutes.")
+    add("--classes", type=int, nargs="+", help="Numbers of labels K; 4 6 10 18 in the paper.")
+    add("--widths", type=int, nargs="+", help="Of the networks; 16 32 64 128 256 in the paper.")
+    add("--seeds", type=int | None, help="Classifiers at each K and width; 20 in the paper.")
+    add("--steps", type=int | None, help="Of training; 15,000 in the paper.")
+    add("--learning_rate", type=float | None, help="Of Adam; 1e-4 in the paper.")
+    add("--min_accuracy", type=float, default=0.9, help="Seeds that are no more accurate than this do not count.")
+    add("--search", type=Literal["sampled", "exact"], default="sampled", help="How d_LLV finds its inputs.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models are trained.")
+
+
+def _width(options: Namespace, out: Path) -> None:
+    from dataclasses import replace
+
+    from likeness.measures.comparison_options import ComparisonOptions
+    from scripts.studies import width
+
+    names = ("classes", "widths", "seeds", "steps", "learning_rate")
+    chosen = {name: options[name] for name in names if options[name] is not None}
+    setting = replace(width.SMALL if options.small else width.FULL, **chosen)
+    width.run(out, setting, options.min_accuracy, ComparisonOptions(search=options.search), options.device)
+
+
+def _loss_difference_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("runs", nargs="*", metavar="RUN", default=["runs/width"], help="Runs, checkpoints, or folders of runs.")
+    add("--data", type=str | None, help="A data config; by default that of each run.")
+    add("--split", type=Literal["test", "val"], default="test", help="The split to compare on.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
+
+
+def _loss_difference(options: Namespace, out: Path) -> None:
+    from scripts.compare import choose_device
+    from scripts.studies import loss_difference
+
+    loss_difference.run(options.runs, _path(options.data), options.split, out, choose_device(options.device))
+
+
+def _cosines_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add(
+        "model",
+        nargs="?",
+        default="runs/demo#0",
+        metavar="RUN",
+        help="A run or checkpoint with M = 2; RUN#3 is a member.",
+    )
+    add("--pair", type=str, nargs=2, default=["0", "1"], metavar=("A", "B"), help="Two labels.")
+    add("--cosines", type=float, nargs="+", default=[0.8, 1.0, -1.0], help="What to make of their angle.")
+    add("--data", type=str | None, help="A data config; by default that of the run.")
+    add("--split", type=Literal["test", "val"], default="test", help="The split to embed.")
+
+
+def _cosines(options: Namespace, out: Path) -> None:
+    from scripts.studies import cosines
+
+    first, second = options.pair
+    cosines.run(options.model, (first, second), options.cosines, _path(options.data), options.split, out)
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+STUDIES = {
+    "kl_to_zero": Study("KL goes to zero, representations stay apart (Table 1)", _no_arguments, _kl_to_zero),
+    "constructed": Study("Representations against d_LLV, with both bounds (Fig 16)", _no_arguments, _constructed),
+    "width": Study("Wider networks are more alike (Fig 3, 17, 18): trains, resumes", _width_arguments, _width),
+    "loss_difference": Study(
+        "Near losses do not mean like representations (Fig 5)", _loss_difference_arguments, _loss_difference
+    ),
+    "cosines": Study("One model with two labels at any cosine (paper B)", _cosines_arguments, _cosines),
+}
+
+
+if __name__ == "__main__":
+    door(main)
