@@ -30,9 +30,9 @@ def compare_all_pairs(
     """The measures by name, each [P, P] in float64, of models with f_i [N, M_i] and g_i [K, M_i] (or [P, ...] tensors).
 
     Names are the fields of :class:`likeness.measures.comparison_result.SoftmaxComparison`. Row i is the first model of
-    a pair: KL(p_i || p_j), d_logit^2 over E |u_i|^2, E |f_i - A f_j|^2. What is undefined between
-    models whose M differ, or where K < M + 2, is nan. Input sets are searched as the options say; by default 200
-    disjoint random ones, since the exact search takes of the order of N^2 operations a pair.
+    a pair: KL(p_i || p_j), d_logit^2 over E |u_i|^2, E |f_i - A f_j|^2. What is undefined, between models whose M
+    differ or where K < M + 2, is nan. By default the input set is the best of 200 disjoint random ones, since the
+    exact search takes of the order of N^2 operations a pair.
 
     Raises ValueError as :meth:`SoftmaxModels.of` and :func:`likeness.measures.label_side.choose_labels` do.
     """

@@ -96,9 +96,11 @@ def best_of_sets(
 
     ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Sets are left out as in :func:`best_input_set`.
     """
-    regular = torch.stack([conditioning(f, sets) >= min_conditioning for f in embeddings])
+    models, where = torch.cat(pairs).unique(return_inverse=True)
+    regular = conditioning(torch.stack([embeddings[model] for model in models.tolist()]), sets) >= min_conditioning
+    first, second = regular[where].chunk(2)
     term_2, term_4 = _terms_of_sets(cloud, pairs, sets)
-    least, index = term_2.masked_fill(~(regular[pairs[0]] & regular[pairs[1]]), torch.inf).min(1)
+    least, index = term_2.masked_fill(~(first & second), torch.inf).min(1)
     choice = InputChoice(least, term_4.gather(1, index[:, None]).squeeze(1), sets[index])
     if bool(choice.term_2.isinf().any()):
         raise _no_regular_set(embeddings, min_conditioning)
@@ -106,10 +108,10 @@ def best_of_sets(
 
 
 def conditioning(f: Tensor, sets: Tensor) -> Tensor:
-    """Smallest singular value of N relative to its largest, [S], for f [N, M] and input sets [S, m + 1]; m <= M."""
-    points = f[sets]
-    singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
-    ratio: Tensor = singular[:, -1] / singular[:, 0].clamp(min=torch.finfo(f.dtype).tiny)
+    """Smallest singular value of N relative to its largest, [..., S], for f [..., N, M] and sets [S, m + 1]; m <= M."""
+    points = f[..., sets, :]
+    singular = torch.linalg.svdvals(points[..., 1:, :] - points[..., :1, :])
+    ratio: Tensor = singular[..., -1] / singular[..., 0].clamp(min=torch.finfo(f.dtype).tiny)
     return ratio
 
 

@@ -50,7 +50,7 @@ def d_llv(
     differs unless the options give an input set.
     """
     models = SoftmaxModels.of([f1, f2], [g1, g2])
-    return d_llv_of_pairs(models, one_pair(0, 1, f1.device), options or ComparisonOptions())
+    return d_llv_of_pairs(models, one_pair(0, 1, models.embeddings[0].device), options or ComparisonOptions())
 
 
 def d_llv_of_pairs(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> LogLikelihoodVariance:

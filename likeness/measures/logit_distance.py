@@ -115,7 +115,9 @@ def d_rep_of_subsets(
             f"singular value of {min_conditioning:g}"
         )
     size = max(1, _ELEMENTS // (head.shape[1] * vectors.cloud.width))
-    parts = [_through(head, part, _deviations(vectors, first, second, part)) for part in choices[regular].split(size)]
+    parts = [
+        _through(head, part, _deviations(vectors, first, second, part)) for part in torch.split(choices[regular], size)
+    ]
     distances, limits = (torch.cat(values) for values in zip(*parts, strict=True))
     return SubsetDistances(distances.mean(), distances.median(), regular.double().mean(), limits.mean())
 

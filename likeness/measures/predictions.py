@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from likeness.measures.cloud import blocks
-from likeness.measures.distribution import jensen_shannon, kl_sum, logits
+from likeness.measures.distribution import jensen_shannon, kl, logits
 
 _LEAST_ROWS = 64  # of the logits [P, n, K] that are held at once
 _NEARLY_EQUAL = 1e-5  # relative: under it a difference of sums has lost digits that count
@@ -36,35 +36,46 @@ def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) ->
 
 
 def js_sum(log_p: Tensor) -> Tensor:
-    """Jensen-Shannon divergence summed over samples for all pairs, [P, P], from log-probabilities [P, N, K].
-
-    As entropy of the mixture less mean of the entropies: one logarithm an element and pair. Nearly equal models,
-    where that cancels, are summed term by term.
-    """
-    return _js_sum(log_p, log_p.exp())
+    """Jensen-Shannon divergence summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
+    return _divergence_sums(log_p, log_p.exp())[1]
 
 
 def total_variation_sum(log_p: Tensor) -> Tensor:
     """Total variation distance summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
-    return _total_variation_sum(log_p.exp())
+    return _divergence_sums(log_p, log_p.exp())[2]
 
 
-def _js_sum(log_p: Tensor, p: Tensor) -> Tensor:
-    entropies = -(p * log_p).sum((1, 2))
-    halves = 0.5 * p.flatten(1).clamp(min=torch.finfo(p.dtype).tiny)
-    total = p.new_zeros(len(p), len(p))
-    for i in range(len(p) - 1):
-        mixture = halves[i + 1 :] + halves[i]
-        entropy = -(mixture * mixture.log()).sum(1)
-        total[i, i + 1 :] = entropy - (entropies[i + 1 :] + entropies[i]) / 2
-        for j in (total[i] < _NEARLY_EQUAL * entropies[i]).nonzero().flatten().tolist():
-            if j > i:
-                total[i, j] = jensen_shannon(log_p[i], log_p[j]).sum()
-    return total + total.T
+def _divergence_sums(log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """KL, JS and total variation of all pairs, [P, P], summed over samples.
+
+    The first two are differences of entropies: of the cross-entropies, which one matrix product gives, and of the
+    mixtures, which cost one logarithm an element. Between nearly equal models, where that cancels, they are summed
+    term by term.
+    """
+    entropy = -(p.flatten(1) @ log_p.flatten(1).T)  # of the first under the second
+    own = entropy.diagonal()
+    divergence = entropy - own[:, None]
+    js = _mixture_entropies(p.flatten(1)) - 0.5 * (own[:, None] + own)
+    close = torch.minimum(divergence, js) < _NEARLY_EQUAL * torch.maximum(own[:, None], own)
+    for i, j in close.fill_diagonal_(False).nonzero().tolist():
+        divergence[i, j], js[i, j] = kl(log_p[i], log_p[j]).sum(), jensen_shannon(log_p[i], log_p[j]).sum()
+    variation = 0.5 * _symmetric(torch.pdist(p.flatten(1), p=1), len(p))
+    return divergence.fill_diagonal_(0), js.fill_diagonal_(0), variation
 
 
-def _total_variation_sum(p: Tensor) -> Tensor:
-    return 0.5 * torch.cdist(p.flatten(1), p.flatten(1), p=1)
+def _mixture_entropies(p: Tensor) -> Tensor:
+    """Of (p_i + p_j) / 2 for all pairs, [P, P], from probabilities [P, n]."""
+    halves = (0.5 * p).clamp_(min=torch.finfo(p.dtype).tiny)
+    mixtures = (halves[i + 1 :] + halves[i] for i in range(len(p) - 1))
+    return _symmetric(torch.cat([-(m.log() * m).sum(1) for m in mixtures]), len(p))
+
+
+def _symmetric(values: Tensor, size: int) -> Tensor:
+    """[P, P] from its entries right of the diagonal, row by row."""
+    matrix = values.new_zeros(size, size)
+    i, j = torch.triu_indices(size, size, offset=1, device=values.device)
+    matrix[i, j] = values
+    return matrix + matrix.T
 
 
 def _blocks_of_logits(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -75,11 +86,12 @@ def _blocks_of_logits(embeddings: Sequence[Tensor], unembeddings: Sequence[Tenso
 
 
 def _summarised(scores: Tensor) -> Predictions:
-    """As :class:`Predictions`, with sums over the inputs in the place of means."""
-    log_partitions = scores.logsumexp(-1)
-    log_p = scores - log_partitions[..., None]
-    likeliest = scores.argmax(-1)
-    same = (likeliest[:, None] == likeliest[None]).sum(-1).double()
+    """As :class:`Predictions`, with sums over the inputs in the place of means; overwrites the logits [P, n, K]."""
+    largest, likeliest = scores.max(-1)
+    log_p = scores.sub_(largest[..., None])
     p = log_p.exp()
-    divergences = kl_sum(log_p), _js_sum(log_p, p), _total_variation_sum(p)
-    return Predictions(log_partitions, log_p.amin((1, 2)), likeliest, *divergences, same)
+    total = p.sum(-1)
+    p.div_(total[..., None])
+    log_p.sub_(total.log()[..., None])
+    same = (likeliest[:, None] == likeliest[None]).sum(-1).double()
+    return Predictions(largest + total.log(), log_p.amin((1, 2)), likeliest, *_divergence_sums(log_p, p), same)

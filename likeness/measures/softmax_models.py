@@ -39,8 +39,7 @@ class SoftmaxModels:
         names = list(names or (str(number + 1) for number in range(len(embeddings))))
         _check_shapes(embeddings, unembeddings, names)
         require_finite(embeddings, names)
-        for g, name in zip(unembeddings, names, strict=True):
-            _check_finite(g, name)
+        require_finite(unembeddings, names, "unembedding", "label")
         all_f = tuple(as_float64(f.detach()) for f in embeddings)
         all_g = tuple(as_float64(g.detach()) for g in unembeddings)
         predicted = predictions(all_f, all_g)
@@ -118,11 +117,3 @@ def _check_sizes(labels: LabelVectors, samples: int) -> None:
         if labels.num_labels <= dim:
             shape = [labels.num_labels, dim]
             raise ValueError(f"at least M + 1 labels are needed, but g of model {name!r} is [K, M] = {shape}")
-
-
-def _check_finite(g: Tensor, name: str) -> None:
-    bad = (~g.isfinite()).any(1).nonzero()
-    if len(bad):
-        label = int(bad[0])
-        value = float(g[label][~g[label].isfinite()][0])
-        raise ValueError(f"the unembedding of model {name!r} is not finite at label {label}: {value}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from likeness.measures.cloud import Cloud, Pairs
 
-_EXACT_DIMS = 128  # up to here distances are taken of differences, above from inner products
+_EXACT_DIMS = 32  # up to here distances are taken of differences, above from inner products
 _RESOLUTION = {True: 1e-12, False: 1e-7}  # of such distances, relative to the points' own lengths
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 

@@ -8,22 +8,24 @@ from torch import Tensor
 
 from likeness.measures.all_pairs import compare_all_pairs
 from likeness.measures.comparison_options import ComparisonOptions
-from scripts.benches.plain_similarity import plain_comparison
 from scripts.benches.timing import Contestant, Ratios, interleaved
 
-SIBLINGS = "all 190 pairs of 20 models, K = 6, M = 2, N = 2,000"
 LARGE = "one pair, K = 100, M = 10, N = 10,000"
 
 
-def similarity(repeats: int = 3, large: bool = True, device: Literal["cpu", "cuda"] = "cpu") -> Ratios:
+def similarity(
+    models: int = 20, repeats: int = 3, large: bool = True, device: Literal["cpu", "cuda"] = "cpu"
+) -> Ratios:
     """Seconds for every measure but the exact input search, together and pair by pair.
 
     Args:
+        models: Of which all pairs are compared.
         repeats: Rounds that are timed.
         large: Also compare two models with 100 labels on 10,000 inputs.
         device: Where the batched measures run.
     """
-    comparisons = {SIBLINGS: _contest(20, 2000, 6, 2, repeats, device)}
+    siblings = f"all {models * (models - 1) // 2} pairs of {models} models, K = 6, M = 2, N = 2,000"
+    comparisons = {siblings: _contest(models, 2000, 6, 2, repeats, device)}
     if large:
         comparisons[LARGE] = _contest(2, 10_000, 100, 10, repeats, device)
     return Ratios(f"similarity, float64, {device}", comparisons, required=dict.fromkeys(comparisons, 100.0))
@@ -52,6 +54,8 @@ def _contest(
 
 
 def _one_by_one(f: Tensor, g: Tensor) -> list[dict[str, float]]:
+    from scripts.benches.plain_similarity import plain_comparison  # imports scikit-learn
+
     count = len(f)
     arrays = f.numpy(), g.numpy()
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]

@@ -48,3 +48,14 @@ def permuted_clusters(rho: float, permute: bool) -> Model:
     f = norms[..., None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     g = rho * np.stack([np.cos(labels), np.sin(labels)], axis=-1)
     return torch.from_numpy(f.reshape(-1, 2)), torch.from_numpy(g)
+
+
+def log_p(original: Model) -> np.ndarray:
+    return torch.log_softmax(original[0] @ original[1].T, dim=1).numpy()
+
+
+def entries(lp1: np.ndarray, lp2: np.ndarray, pivot: int, other: int) -> tuple[float, float]:
+    """One entry of the terms 1 and 3, from the definition; of 2 and 4 for transposed log-probabilities."""
+    s, t = (np.std(lp[:, other] - lp[:, pivot], ddof=1) for lp in (lp1, lp2))
+    sides = [np.std(lp1[:, y] / s - lp2[:, y] / t, ddof=1) for y in (pivot, other)]
+    return max(sides), abs(s - t)
