@@ -96,11 +96,11 @@ def best_of_sets(
 
     ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Sets are left out as in :func:`best_input_set`.
     """
-    models, where = torch.cat(pairs).unique(return_inverse=True)
-    regular = conditioning(torch.stack([embeddings[model] for model in models.tolist()]), sets) >= min_conditioning
-    first, second = regular[where].chunk(2)
+    models = sorted(set(torch.cat(pairs).tolist()))
+    regular = torch.zeros(len(embeddings), len(sets), dtype=torch.bool, device=sets.device)
+    regular[models] = conditioning(torch.stack([embeddings[model] for model in models]), sets) >= min_conditioning
     term_2, term_4 = _terms_of_sets(cloud, pairs, sets)
-    least, index = term_2.masked_fill(~(first & second), torch.inf).min(1)
+    least, index = term_2.masked_fill(~(regular[pairs[0]] & regular[pairs[1]]), torch.inf).min(1)
     choice = InputChoice(least, term_4.gather(1, index[:, None]).squeeze(1), sets[index])
     if bool(choice.term_2.isinf().any()):
         raise _no_regular_set(embeddings, min_conditioning)

@@ -17,14 +17,14 @@ Array = NDArray[np.float64]
 def plain_comparison(
     f1: Array, g1: Array, f2: Array, g2: Array, num_samples: int = 200, max_subsets: int = 5000, num_subsets: int = 200
 ) -> dict[str, float]:
-    """The measures by the names of :func:`likeness.measures.all_pairs.compare_all_pairs`."""
+    """By the names of :func:`likeness.measures.all_pairs.compare_all_pairs`; "..., reversed" has model 2 as the first."""
     from scipy.special import log_softmax
 
     lp1, lp2 = log_softmax(f1 @ g1.T, axis=1), log_softmax(f2 @ g2.T, axis=1)
     dim = f1.shape[1]
-    terms, (pivot, left_out) = label_side(lp1, lp2)
+    terms, ties = label_side(lp1, lp2)
     input_terms, inputs = input_side(lp1, lp2, dim, num_samples)
-    d_svd_f = max_d_svd_f(f1, g1, f2, g2, pivot, left_out, max_subsets, num_subsets)
+    d_svd_f = [max_d_svd_f(f1, g1, f2, g2, *tie, max_subsets, num_subsets) for tie in ties]
     x0, xs = inputs[0], inputs[1:]
     d_svd_g = 1 - m_svd(g1 @ (f1[xs] - f1[x0]).T, g2 @ (f2[xs] - f2[x0]).T)
     return {
@@ -32,12 +32,15 @@ def plain_comparison(
         **terms,
         **input_terms,
         "d_llv": max(terms["term_1"], input_terms["term_2"], 1e-5 * terms["term_3"], 1e-5 * input_terms["term_4"]),
-        "max_d_svd_f": d_svd_f,
+        "max_d_svd_f": d_svd_f[0],
+        "max_d_svd_f_of_ties": max(d_svd_f),
+        "certificate": certificate(lp1, lp2, *ties[0], dim),
         "d_svd_g": d_svd_g,
-        "d_fg": max(d_svd_f, d_svd_g),
+        "d_fg": max(d_svd_f[0], d_svd_g),
         "m_cca_f": m_cca(f1, f2),
         "m_cca_g": m_cca(g1, g2),
         **logit_distances(f1, g1, f2, g2),
+        **{f"{name}, reversed": value for name, value in logit_distances(f2, g2, f1, g1).items()},
     }
 
 
@@ -47,16 +50,17 @@ def predictions(lp1: Array, lp2: Array) -> dict[str, float]:
     middle = np.logaddexp(lp1, lp2) - np.log(2)
     return {
         "kl": float((p1 * (lp1 - lp2)).sum(1).mean()),
+        "kl, reversed": float((p2 * (lp2 - lp1)).sum(1).mean()),
         "js": float((p1 * (lp1 - middle) + p2 * (lp2 - middle)).sum(1).mean() / 2),
         "total_variation": float(np.abs(p1 - p2).sum(1).mean() / 2),
         "agreement": float((lp1.argmax(1) == lp2.argmax(1)).mean()),
     }
 
 
-def label_side(lp1: Array, lp2: Array) -> tuple[dict[str, float], tuple[int, int]]:
-    """Terms 1 and 3 of d_LLV at the pivot and left-out label with the smallest term 1, by trying all."""
+def label_side(lp1: Array, lp2: Array) -> tuple[dict[str, float], list[tuple[int, int]]]:
+    """Terms 1 and 3 of d_LLV at the pivot and left-out label with the smallest term 1, by trying all; and its ties."""
     labels = lp1.shape[1]
-    best, terms, choice = np.inf, {}, (0, 0)
+    found: dict[tuple[int, int], dict[str, float]] = {}
     for pivot in range(labels):
         with np.errstate(divide="ignore", invalid="ignore"):
             entries, differences = standardised(lp1, lp2, pivot)
@@ -64,11 +68,11 @@ def label_side(lp1: Array, lp2: Array) -> tuple[dict[str, float], tuple[int, int
             if left_out == pivot:
                 continue
             compared = np.setdiff1d(np.arange(labels), [pivot, left_out])
-            term_1 = entries[compared].max()
-            if term_1 < best:
-                best, choice = term_1, (pivot, left_out)
-                terms = {"term_1": float(term_1), "term_3": float(differences[compared].max())}
-    return terms, choice
+            terms = {"term_1": float(entries[compared].max()), "term_3": float(differences[compared].max())}
+            found[pivot, left_out] = terms
+    best = min(terms["term_1"] for terms in found.values())
+    ties = [choice for choice, terms in found.items() if terms["term_1"] <= best * (1 + 1e-6)]
+    return {"term_1": best, "term_3": found[ties[0]]["term_3"]}, ties
 
 
 def input_side(lp1: Array, lp2: Array, dim: int, num_samples: int) -> tuple[dict[str, float], NDArray[np.int64]]:
@@ -108,6 +112,14 @@ def max_d_svd_f(
         l1, l2 = g1[list(subset)] - g1[pivot], g2[list(subset)] - g2[pivot]
         values.append(1 - m_svd(f1 @ l1.T, f2 @ l2.T))
     return max(values)
+
+
+def certificate(lp1: Array, lp2: Array, pivot: int, left_out: int, dim: int) -> float:
+    """1 - mean of the smallest correlations of log-ratios."""
+    compared = np.setdiff1d(np.arange(lp1.shape[1]), [pivot, left_out])
+    ratios = [(lp - lp[:, pivot : pivot + 1])[:, compared] for lp in (lp1, lp2)]
+    correlations = [np.corrcoef(u, v)[0, 1] for u, v in zip(*(ratio.T for ratio in ratios), strict=True)]
+    return float(1 - np.sort(correlations)[:dim].mean())
 
 
 def m_svd(u: Array, v: Array) -> float:
