@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 def plain_comparison(
     f1: Array, g1: Array, f2: Array, g2: Array, num_samples: int = 200, max_subsets: int = 5000, num_subsets: int = 200
 ) -> dict[str, float]:
-    """By the names of :func:`likeness.measures.all_pairs.compare_all_pairs`; "..., reversed" has model 2 as the first."""
+    """By the names of :func:`likeness.measures.all_pairs.compare_all_pairs`; "reversed" has model 2 first."""
     from scipy.special import log_softmax
 
     lp1, lp2 = log_softmax(f1 @ g1.T, axis=1), log_softmax(f2 @ g2.T, axis=1)
