@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.measures.cloud import Cloud, Pairs, one_pair
+from likeness.measures.cloud import Cloud, Pairs, one_pair, padded
 from likeness.measures.standardised_gap import GapRows, gaps_from, gaps_in_sets
+from likeness.measures.threads import in_parallel
 
 MIN_CONDITIONING = 1e-6  # smallest singular value of N relative to its largest: below, N is numerically singular
 _TRIED_AT_ONCE = 256
@@ -58,7 +59,11 @@ def best_input_set(
     size = _common_dim(embeddings)
     pair = one_pair(0, 1, cloud.own.device)
     gaps = GapRows(cloud, pair)
-    bounds = torch.cat([gaps.rows(rows)[0].topk(size, largest=False).values[:, -1] for rows in gaps.blocks()])
+    bounds = torch.cat(
+        in_parallel(
+            lambda rows: gaps.rows(rows)[0].topk(size, largest=False).values[:, -1], gaps.blocks(), cloud.own.device
+        )
+    )
     smallest, best = torch.inf, None
     for pivot in bounds.argsort().tolist():
         if not bounds[pivot] < smallest:  # no later pivot can do better either
@@ -96,22 +101,27 @@ def best_of_sets(
 
     ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Sets are left out as in :func:`best_input_set`.
     """
-    models = sorted(set(torch.cat(pairs).tolist()))
-    regular = torch.zeros(len(embeddings), len(sets), dtype=torch.bool, device=sets.device)
-    regular[models] = conditioning(torch.stack([embeddings[model] for model in models]), sets) >= min_conditioning
-    term_2, term_4 = _terms_of_sets(cloud, pairs, sets)
-    least, index = term_2.masked_fill(~(regular[pairs[0]] & regular[pairs[1]]), torch.inf).min(1)
-    choice = InputChoice(least, term_4.gather(1, index[:, None]).squeeze(1), sets[index])
-    if bool(choice.term_2.isinf().any()):
-        raise _no_regular_set(embeddings, min_conditioning)
-    return choice
+    every, (term_2, term_4) = torch.arange(len(pairs[0]), device=sets.device), _terms_of_sets(cloud, pairs, sets)
+    f = padded(embeddings)  # whose zero columns add no singular value: M is the pairs' own
+    while True:
+        least, index = term_2.min(1)
+        if bool(least.isinf().any()):
+            raise _no_regular_set(embeddings, min_conditioning)
+        points = [f[models[:, None], sets[index]] for models in pairs]
+        singular = torch.stack([_conditioning_of(x) < min_conditioning for x in points]).any(0)
+        if not bool(singular.any()):
+            return InputChoice(least, term_4[every, index], sets[index])
+        term_2[every[singular], index[singular]] = torch.inf
 
 
 def conditioning(f: Tensor, sets: Tensor) -> Tensor:
-    """Smallest singular value of N relative to its largest, [..., S], for f [..., N, M] and sets [S, m + 1]; m <= M."""
-    points = f[..., sets, :]
-    singular = torch.linalg.svdvals(points[..., 1:, :] - points[..., :1, :])
-    ratio: Tensor = singular[..., -1] / singular[..., 0].clamp(min=torch.finfo(f.dtype).tiny)
+    """Smallest singular value of N relative to its largest, [S], for f [N, M] and input sets [S, m + 1]; m <= M."""
+    return _conditioning_of(f[sets])
+
+
+def _conditioning_of(points: Tensor) -> Tensor:
+    singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
+    ratio: Tensor = singular[:, -1] / singular[:, 0].clamp(min=torch.finfo(points.dtype).tiny)
     return ratio
 
 

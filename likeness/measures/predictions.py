@@ -1,16 +1,18 @@
 """What P models predict on the same inputs, and how far apart the predictions of all pairs are, in one pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from likeness.measures.cloud import blocks
-from likeness.measures.distribution import jensen_shannon, kl, logits
+from likeness.measures.cloud import blocks, padded
+from likeness.measures.distribution import jensen_shannon, kl
+from likeness.measures.threads import in_parallel
 
 _LEAST_ROWS = 64  # of the logits [P, n, K] that are held at once
-_NEARLY_EQUAL = 1e-5  # relative: under it a difference of sums has lost digits that count
+_NEARLY_EQUAL = 1e-5  # nats a sample and relative: under it a difference of sums has lost digits that count
+_LOG_2 = 0.6931471805599453
 
 
 class Predictions(NamedTuple):
@@ -25,49 +27,103 @@ class Predictions(NamedTuple):
     agreement: Tensor  # [P, P] fraction of the inputs with the same likeliest label
 
 
+class _Block(NamedTuple):
+    """Of a block of n inputs; the last four are sums over them."""
+
+    log_partitions: Tensor  # [P, n]
+    lowest: Tensor  # [P]
+    likeliest: Tensor  # [P, n]
+    entropies: Tensor  # [P, P] cross-entropies of p_i and p_j
+    mixtures: Tensor  # [P (P - 1) / 2] what :func:`_mixtures` says
+    variations: Tensor  # [P (P - 1) / 2] L1 distances
+    same: Tensor  # [P, P] equal labels
+
+
 def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Predictions:
-    """Of models with f_i [N, M_i] and g_i [K, M_i], in float64 and blocks of inputs."""
-    parts = [_summarised(scores) for scores in _blocks_of_logits(embeddings, unembeddings)]
+    """Of models with f_i [N, M_i] and g_i [K, M_i] in float64, in blocks of inputs.
+
+    KL and Jensen-Shannon divergence are differences of entropies, except between nearly equal models, where that
+    cancels: these are summed term by term.
+    """
+    f, g = padded(embeddings), padded(unembeddings)
+    rows = blocks(f.shape[1], len(f) * g.shape[1], f.device, _LEAST_ROWS)
+    parts = in_parallel(lambda part: _summarised(f[:, part] @ g.mT), rows, f.device)
     log_partitions, lowest, likeliest, *sums = zip(*parts, strict=True)
-    means = [torch.stack(values).sum(0) / len(embeddings[0]) for values in sums]
+    entropies, mixtures, variations, same = (torch.stack(values).sum(0) / f.shape[1] for values in sums)
+    own = entropies.diagonal()
+    divergence, js = entropies - own[:, None], _symmetric(mixtures, len(f)) - 0.5 * (own[:, None] + own)
+    for i, j in _nearly_equal(torch.minimum(divergence, js), own):
+        divergence[i, j], js[i, j] = _term_by_term(f[[i, j]], g[[i, j]]) / f.shape[1]
     return Predictions(
-        torch.cat(log_partitions, dim=1), torch.stack(lowest).amin(0), torch.cat(likeliest, dim=1), *means
+        torch.cat(log_partitions, dim=1),
+        torch.stack(lowest).amin(0),
+        torch.cat(likeliest, dim=1),
+        divergence.fill_diagonal_(0),
+        js.fill_diagonal_(0),
+        0.5 * _symmetric(variations, len(f)),
+        same,
     )
 
 
 def js_sum(log_p: Tensor) -> Tensor:
     """Jensen-Shannon divergence summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
-    return _divergence_sums(log_p, log_p.exp())[1]
+    models, samples, _ = log_p.shape
+    p = log_p.exp()
+    own = -(p * log_p).sum((1, 2))
+    js = _symmetric(_mixtures(p), models) - 0.5 * (own[:, None] + own)
+    for i, j in _nearly_equal(js / samples, own / samples):
+        js[i, j] = jensen_shannon(log_p[i], log_p[j]).sum()
+    return js.fill_diagonal_(0)
 
 
 def total_variation_sum(log_p: Tensor) -> Tensor:
     """Total variation distance summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
-    return _divergence_sums(log_p, log_p.exp())[2]
+    return 0.5 * _symmetric(torch.pdist(log_p.exp().flatten(1), p=1), len(log_p))
 
 
-def _divergence_sums(log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KL, JS and total variation of all pairs, [P, P], summed over samples.
+def _term_by_term(f: Tensor, g: Tensor) -> Tensor:
+    """KL and Jensen-Shannon divergence of two models, f [2, N, M] and g [2, K, M], summed over inputs; [2]."""
+    total = f.new_zeros(2)
+    for rows in blocks(f.shape[1], 2 * g.shape[1], f.device, _LEAST_ROWS):
+        p, q = (f[:, rows] @ g.mT).log_softmax(-1)
+        total += torch.stack([kl(p, q).sum(), jensen_shannon(p, q).sum()])
+    return total
 
-    The first two are differences of entropies: of the cross-entropies, which one matrix product gives, and of the
-    mixtures, which cost one logarithm an element. Between nearly equal models, where that cancels, they are summed
-    term by term.
+
+def _summarised(scores: Tensor) -> _Block:
+    """Overwrites the logits [P, n, K]."""
+    largest, likeliest = scores.max(-1)
+    log_p = scores.sub_(largest[..., None])
+    p = log_p.exp()
+    total = p.sum(-1)
+    p.div_(total[..., None])
+    log_p.sub_(total.log()[..., None])
+    return _Block(
+        largest + total.log(),
+        log_p.amin((1, 2)),
+        likeliest,
+        -(p.flatten(1) @ log_p.flatten(1).T),
+        _mixtures(p),
+        torch.pdist(p.flatten(1), p=1),
+        (likeliest[:, None] == likeliest[None]).sum(-1).double(),
+    )
+
+
+def _mixtures(p: Tensor) -> Tensor:
+    """Entropies of (p_i + p_j) / 2, i < j, summed over samples, from probabilities [P, n, K]; [P (P - 1) / 2].
+
+    Of the unhalved sum s, -s/2 log(s/2) adds up to log 2 a sample less s/2 log s: one logarithm an element.
     """
-    entropy = -(p.flatten(1) @ log_p.flatten(1).T)  # of the first under the second
-    own = entropy.diagonal()
-    divergence = entropy - own[:, None]
-    js = _mixture_entropies(p.flatten(1)) - 0.5 * (own[:, None] + own)
-    close = torch.minimum(divergence, js) < _NEARLY_EQUAL * torch.maximum(own[:, None], own)
-    for i, j in close.fill_diagonal_(False).nonzero().tolist():
-        divergence[i, j], js[i, j] = kl(log_p[i], log_p[j]).sum(), jensen_shannon(log_p[i], log_p[j]).sum()
-    variation = 0.5 * _symmetric(torch.pdist(p.flatten(1), p=1), len(p))
-    return divergence.fill_diagonal_(0), js.fill_diagonal_(0), variation
+    flat, tiny = p.flatten(1), torch.finfo(p.dtype).tiny
+    sums = ((flat[i + 1 :] + flat[i]).clamp_(min=tiny) for i in range(len(p)))
+    return p.shape[1] * _LOG_2 - 0.5 * torch.cat([(s.log() * s).sum(1) for s in sums])
 
 
-def _mixture_entropies(p: Tensor) -> Tensor:
-    """Of (p_i + p_j) / 2 for all pairs, [P, P], from probabilities [P, n]."""
-    halves = (0.5 * p).clamp_(min=torch.finfo(p.dtype).tiny)
-    mixtures = (halves[i + 1 :] + halves[i] for i in range(len(p) - 1))
-    return _symmetric(torch.cat([-(m.log() * m).sum(1) for m in mixtures]), len(p))
+def _nearly_equal(divergence: Tensor, entropies: Tensor) -> list[list[int]]:
+    """Pairs whose divergence a sample is small beside what it is a difference of."""
+    scale = torch.maximum(entropies[:, None], entropies) + _LOG_2
+    close: list[list[int]] = (divergence < _NEARLY_EQUAL * scale).fill_diagonal_(False).nonzero().tolist()
+    return close
 
 
 def _symmetric(values: Tensor, size: int) -> Tensor:
@@ -76,22 +132,3 @@ def _symmetric(values: Tensor, size: int) -> Tensor:
     i, j = torch.triu_indices(size, size, offset=1, device=values.device)
     matrix[i, j] = values
     return matrix + matrix.T
-
-
-def _blocks_of_logits(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Iterator[Tensor]:
-    """[P, n, K] for consecutive blocks of inputs."""
-    width = len(embeddings) * len(unembeddings[0])
-    for rows in blocks(len(embeddings[0]), width, embeddings[0].device, _LEAST_ROWS):
-        yield logits([f[rows] for f in embeddings], unembeddings)
-
-
-def _summarised(scores: Tensor) -> Predictions:
-    """As :class:`Predictions`, with sums over the inputs in the place of means; overwrites the logits [P, n, K]."""
-    largest, likeliest = scores.max(-1)
-    log_p = scores.sub_(largest[..., None])
-    p = log_p.exp()
-    total = p.sum(-1)
-    p.div_(total[..., None])
-    log_p.sub_(total.log()[..., None])
-    same = (likeliest[:, None] == likeliest[None]).sum(-1).double()
-    return Predictions(largest + total.log(), log_p.amin((1, 2)), likeliest, *_divergence_sums(log_p, p), same)
