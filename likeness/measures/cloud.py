@@ -16,13 +16,13 @@ _BLOCK = {"cpu": 2**17, "cuda": 2**24}  # elements of a temporary: in the CPU's 
 
 @dataclass(frozen=True)
 class Cloud:
-    """n points of each of P models in R dimensions, centred around an offset: own @ basis^T + offset.
+    """n points of each of P models in R dimensions, centred around an offset: own @ axes + offset.
 
     Differences are taken between the centred points, where they are exact; within a model, in its own M dimensions.
     """
 
     own: Tensor  # [P, n, M], with zero columns for models with fewer dimensions than M
-    basis: Tensor  # [P, R, M], orthonormal columns, and zero ones
+    axes: Tensor  # [P, M, R], orthonormal rows, and zero ones
     offset: Tensor  # [P, R]
 
     @classmethod
@@ -31,7 +31,7 @@ class Cloud:
         basis, triangle = torch.linalg.qr(padded(maps))
         real = torch.tensor([map_.shape[1] for map_ in maps], device=basis.device)[:, None, None]
         within = torch.arange(basis.shape[2], device=basis.device) < real
-        return cls(padded(points) @ triangle.mT, basis * within, offset)
+        return cls(padded(points) @ triangle.mT, (basis * within).mT.contiguous(), offset)
 
     def __len__(self) -> int:
         return self.own.shape[1]
@@ -44,11 +44,11 @@ class Cloud:
     @property
     def width(self) -> int:
         """R."""
-        return self.basis.shape[1]
+        return self.axes.shape[2]
 
     def centred(self, rows: slice) -> Tensor:
         """[P, rows, R]."""
-        return self.own[:, rows] @ self.basis.mT
+        return self.own[:, rows] @ self.axes
 
     def points(self, rows: slice) -> Tensor:
         """[P, rows, R]."""
@@ -57,7 +57,7 @@ class Cloud:
     def take(self, models: Tensor, index: Tensor | slice) -> Tensor:
         """Centred points [B, m, R] of the models [B] at their positions [B, m], or at the same ones."""
         rows = models if isinstance(index, slice) else models[:, None]
-        return self.own[rows, index] @ self.basis[models].mT
+        return self.own[rows, index] @ self.axes[models]
 
     def blocks(self, width: int, least: int = 1) -> Iterator[slice]:
         """All rows, in slices of as many as make temporaries of ``width`` elements a row the best size."""
@@ -77,5 +77,5 @@ def one_pair(first: int, second: int, device: torch.device) -> Pairs:
 
 def padded(matrices: Sequence[Tensor]) -> Tensor:
     """[P, n, largest M] of P matrices [n, M_i], with zero columns."""
-    widest = max(matrix.shape[1] for matrix in matrices)
-    return torch.stack([pad(matrix, (0, widest - matrix.shape[1])) for matrix in matrices])
+    missing = [max(other.shape[1] for other in matrices) - matrix.shape[1] for matrix in matrices]
+    return torch.stack([pad(x, (0, count)) if count else x for x, count in zip(matrices, missing, strict=True)])

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from likeness.measures.cloud import Cloud, Pairs, one_pair, padded
 from likeness.measures.standardised_gap import GapRows, gaps_from, gaps_in_sets
-from likeness.measures.threads import in_parallel
 
 MIN_CONDITIONING = 1e-6  # smallest singular value of N relative to its largest: below, N is numerically singular
 _TRIED_AT_ONCE = 256
@@ -59,11 +58,7 @@ def best_input_set(
     size = _common_dim(embeddings)
     pair = one_pair(0, 1, cloud.own.device)
     gaps = GapRows(cloud, pair)
-    bounds = torch.cat(
-        in_parallel(
-            lambda rows: gaps.rows(rows)[0].topk(size, largest=False).values[:, -1], gaps.blocks(), cloud.own.device
-        )
-    )
+    bounds = torch.cat([gaps.rows(rows)[0].topk(size, largest=False).values[:, -1] for rows in gaps.blocks()])
     smallest, best = torch.inf, None
     for pivot in bounds.argsort().tolist():
         if not bounds[pivot] < smallest:  # no later pivot can do better either
@@ -127,7 +122,7 @@ def _conditioning_of(points: Tensor) -> Tensor:
 
 def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Terms 2 and 4 of each pair at each input set [S, m + 1], [B, S]."""
-    points = Cloud(cloud.own[:, sets.flatten()], cloud.basis, cloud.offset)
+    points = Cloud(cloud.own[:, sets.flatten()], cloud.axes, cloud.offset)
     gap, s, t = gaps_in_sets(points, pairs, sets.shape[1])
     return gap.amax(-1), (s - t).abs().amax(-1)
 

@@ -1,6 +1,6 @@
 """What P models predict on the same inputs, and how far apart the predictions of all pairs are, in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from likeness.measures.cloud import blocks, padded
 from likeness.measures.distribution import jensen_shannon, kl
-from likeness.measures.threads import in_parallel
 
 _LEAST_ROWS = 64  # of the logits [P, n, K] that are held at once
 _NEARLY_EQUAL = 1e-5  # nats a sample and relative: under it a difference of sums has lost digits that count
@@ -46,9 +45,7 @@ def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) ->
     cancels: these are summed term by term.
     """
     f, g = padded(embeddings), padded(unembeddings)
-    rows = blocks(f.shape[1], len(f) * g.shape[1], f.device, _LEAST_ROWS)
-    parts = in_parallel(lambda part: _summarised(f[:, part] @ g.mT), rows, f.device)
-    log_partitions, lowest, likeliest, *sums = zip(*parts, strict=True)
+    log_partitions, lowest, likeliest, *sums = zip(*_blocks(f, g), strict=True)
     entropies, mixtures, variations, same = (torch.stack(values).sum(0) / f.shape[1] for values in sums)
     own = entropies.diagonal()
     divergence, js = entropies - own[:, None], _symmetric(mixtures, len(f)) - 0.5 * (own[:, None] + own)
@@ -70,7 +67,8 @@ def js_sum(log_p: Tensor) -> Tensor:
     models, samples, _ = log_p.shape
     p = log_p.exp()
     own = -(p * log_p).sum((1, 2))
-    js = _symmetric(_mixtures(p), models) - 0.5 * (own[:, None] + own)
+    mixtures = _mixtures(p, torch.empty_like(p), torch.empty_like(p))
+    js = _symmetric(mixtures, models) - 0.5 * (own[:, None] + own)
     for i, j in _nearly_equal(js / samples, own / samples):
         js[i, j] = jensen_shannon(log_p[i], log_p[j]).sum()
     return js.fill_diagonal_(0)
@@ -81,42 +79,60 @@ def total_variation_sum(log_p: Tensor) -> Tensor:
     return 0.5 * _symmetric(torch.pdist(log_p.exp().flatten(1), p=1), len(log_p))
 
 
+def _rows(f: Tensor, g: Tensor) -> Iterator[slice]:
+    """Blocks of the inputs of f [P, N, M] whose logits with g [P, K, M] are of a good size."""
+    return blocks(f.shape[1], len(f) * g.shape[1], f.device, _LEAST_ROWS)
+
+
 def _term_by_term(f: Tensor, g: Tensor) -> Tensor:
     """KL and Jensen-Shannon divergence of two models, f [2, N, M] and g [2, K, M], summed over inputs; [2]."""
     total = f.new_zeros(2)
-    for rows in blocks(f.shape[1], 2 * g.shape[1], f.device, _LEAST_ROWS):
+    for rows in _rows(f, g):
         p, q = (f[:, rows] @ g.mT).log_softmax(-1)
         total += torch.stack([kl(p, q).sum(), jensen_shannon(p, q).sum()])
     return total
 
 
-def _summarised(scores: Tensor) -> _Block:
-    """Overwrites the logits [P, n, K]."""
-    largest, likeliest = scores.max(-1)
-    log_p = scores.sub_(largest[..., None])
-    p = log_p.exp()
+def _blocks(f: Tensor, g: Tensor) -> Iterator[_Block]:
+    """Of all inputs, with shared temporaries: fresh memory for each block would take as long as the arithmetic."""
+    scratch = f.new_empty(0)
+    transposed = g.mT.contiguous()  # else the product takes several times as long
+    for rows in _rows(f, g):
+        shape = (3, len(f), rows.stop - rows.start, g.shape[1])
+        scratch = scratch if scratch.shape == shape else f.new_empty(shape)
+        yield _summarised(f[:, rows], transposed, *scratch)
+
+
+def _summarised(f: Tensor, transposed: Tensor, log_p: Tensor, p: Tensor, scratch: Tensor) -> _Block:
+    """Of f [P, n, M] and g^T [P, M, K]; the rest is memory [P, n, K]."""
+    largest, likeliest = torch.matmul(f, transposed, out=log_p).max(-1)
+    torch.exp(log_p.sub_(largest[..., None]), out=p)
     total = p.sum(-1)
-    p.div_(total[..., None])
+    p.mul_(total.reciprocal()[..., None])
     log_p.sub_(total.log()[..., None])
     return _Block(
         largest + total.log(),
         log_p.amin((1, 2)),
         likeliest,
         -(p.flatten(1) @ log_p.flatten(1).T),
-        _mixtures(p),
+        _mixtures(p, scratch, log_p),
         torch.pdist(p.flatten(1), p=1),
         (likeliest[:, None] == likeliest[None]).sum(-1).double(),
     )
 
 
-def _mixtures(p: Tensor) -> Tensor:
+def _mixtures(p: Tensor, sums: Tensor, logs: Tensor) -> Tensor:
     """Entropies of (p_i + p_j) / 2, i < j, summed over samples, from probabilities [P, n, K]; [P (P - 1) / 2].
 
-    Of the unhalved sum s, -s/2 log(s/2) adds up to log 2 a sample less s/2 log s: one logarithm an element.
+    Of the unhalved sum s, -s/2 log(s/2) adds up to log 2 a sample less s/2 log s: one logarithm an element. The other
+    arguments are memory [P, n, K].
     """
-    flat, tiny = p.flatten(1), torch.finfo(p.dtype).tiny
-    sums = ((flat[i + 1 :] + flat[i]).clamp_(min=tiny) for i in range(len(p)))
-    return p.shape[1] * _LOG_2 - 0.5 * torch.cat([(s.log() * s).sum(1) for s in sums])
+    tiny, samples, parts = torch.finfo(p.dtype).tiny, p.shape[1], []
+    p, sums, logs = (x.flatten(1) for x in (p, sums, logs))
+    for i in range(len(p)):
+        s = torch.add(p[i + 1 :], p[i], out=sums[i + 1 :]).clamp_(min=tiny)
+        parts.append(torch.log(s, out=logs[i + 1 :]).mul_(s).sum(1))
+    return samples * _LOG_2 - 0.5 * torch.cat(parts)
 
 
 def _nearly_equal(divergence: Tensor, entropies: Tensor) -> list[list[int]]:

@@ -69,8 +69,8 @@ class SoftmaxModels:
     @property
     def m_cca_f(self) -> Tensor:
         """Mean canonical correlations of the f of all pairs over the inputs, [P, P]."""
-        spans = zip(self.labels.cloud.basis, self.dims, strict=True)
-        return mean_canonical_correlations([basis[:, :dim] for basis, dim in spans])
+        spans = zip(self.labels.cloud.axes, self.dims, strict=True)
+        return mean_canonical_correlations([axes[:dim].T for axes, dim in spans])
 
     @property
     def m_cca_g(self) -> Tensor:

@@ -21,6 +21,7 @@ from likeness.measures.cloud import Cloud, Pairs
 
 _EXACT_DIMS = 32  # up to here distances are taken of differences, above from inner products
 _RESOLUTION = {True: 1e-12, False: 1e-7}  # of such distances, relative to the points' own lengths
+_TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 
 
@@ -88,7 +89,7 @@ class GapRows:
     def blocks(self) -> Iterator[slice]:
         """All rows, in blocks of a good size."""
         width = len(self._cloud) * max(self._cloud.num_models, len(self._pairs[0]))
-        return self._cloud.blocks(width, 1 if self._exact else _PRODUCT_ROWS)
+        return self._cloud.blocks(_TEMPORARIES * width, 1 if self._exact else _PRODUCT_ROWS)
 
 
 def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
