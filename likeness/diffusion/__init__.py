@@ -1,0 +1,1 @@
+"""Variational diffusion models as hierarchical VAEs: schedules, encoders of the mean, ELBO terms, samplers."""

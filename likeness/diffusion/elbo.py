@@ -1,0 +1,117 @@
+"""The terms of the negative ELBO, in nats, at given times and noise.
+
+Kingma et al. 2021 (VDM) and Nielsen et al. 2024 (DiffEnc). Errors are in units of the noise: e = eps - eps_hat is
+alpha (v - v_hat) and (alpha / sigma) (x_hat - x_t), and stays of order one where SNR times a difference of data would
+cancel. c is 1 with the counter-term of the generative model, 0 without.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from likeness.diffusion.process import alpha, broadcast, sigma
+
+Prediction = Literal["v", "eps", "x"]
+_SERIES_BELOW = 0.02  # where expm1(-rho) + rho loses digits in float32
+
+
+class ElboTerms(NamedTuple):
+    """The three terms of the negative ELBO in nats for each sample, [B]."""
+
+    reconstruction: Tensor
+    latent: Tensor
+    diffusion: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, an upper bound of -log p(x), [B]."""
+        return self.reconstruction + self.latent + self.diffusion
+
+
+class Estimate(NamedTuple):
+    """What a network's output says of z_t."""
+
+    x: Tensor  # x_hat
+    noise_error: Tensor  # eps - eps_hat
+
+
+def estimate(output: Tensor, z: Tensor, x_t: Tensor, eps: Tensor, gamma: Tensor, prediction: Prediction) -> Estimate:
+    """x_hat and eps - eps_hat of the network's ``output``, [B, ...], where z = alpha x_t + sigma eps; gamma is [B]."""
+    gamma = broadcast(gamma, z)
+    a, s = alpha(gamma), sigma(gamma)
+    if prediction == "v":
+        return Estimate(a * z - s * output, a * (a * eps - s * x_t - output))
+    if prediction == "eps":
+        return Estimate((z - s * output) / a, eps - output)
+    return Estimate(output, a / s * (output - x_t))
+
+
+def x_hat(output: Tensor, z: Tensor, gamma: Tensor, prediction: Prediction) -> Tensor:
+    """The data that the network's ``output`` predicts of z, [B, ...]; gamma is [B] or a scalar."""
+    gamma = broadcast(gamma, z)
+    if prediction == "v":
+        return alpha(gamma) * z - sigma(gamma) * output
+    if prediction == "eps":
+        return (z - sigma(gamma) * output) / alpha(gamma)
+    return output
+
+
+def latent_loss(x_1: Tensor, gamma_1: Tensor) -> Tensor:
+    """KL(q(z_1 | x) || N(0, I)) in nats, [B], of the mean x_1 at depth 1 and a scalar gamma_1."""
+    # sigma^2 - 1 - log sigma^2 with sigma^2 = 1 - precision, which float32 cannot tell from 1
+    precision = torch.sigmoid(-gamma_1)
+    return 0.5 * (precision * x_1.square() - precision - torch.log1p(-precision)).flatten(1).sum(1)
+
+
+def continuous_error(found: Estimate, direction: Tensor, derivative: Tensor, gamma: Tensor, c: float) -> Tensor:
+    """e + alpha sigma (c x_hat + alpha^2 u + D u), [B, ...]: the loss is half its square times dgamma/dt.
+
+    Equal to exp(-gamma / 2) ((1 + c sigma^2) x_hat - x_t + D x_t), DiffEnc's eq. 18, without its cancellation.
+    """
+    gamma = broadcast(gamma, found.x)
+    a = alpha(gamma)
+    return found.noise_error + a * sigma(gamma) * (c * found.x + a.square() * direction + derivative)
+
+
+def step_error(found: Estimate, x_s_less_x_t: Tensor, gamma: Tensor, dgamma: Tensor, c: float) -> Tensor:
+    """e + (alpha / sigma) (c dgamma sigma^2 x_hat - (x_s - x_t)) / r, [B, ...], for the step from t to s < t.
+
+    ``gamma`` is at t, ``dgamma`` = gamma_t - gamma_s, r = 1 - exp(-dgamma). The step's KL at equal variances is
+    expm1(dgamma) / 2 times its square: |mu_P - mu_Q|^2 / (2 sigma_Q^2), DiffEnc's eq. 13.
+    """
+    gamma, dgamma = broadcast(gamma, found.x), broadcast(dgamma, found.x)
+    kept = -torch.expm1(-dgamma)
+    counter = c * dgamma * torch.sigmoid(gamma) * found.x
+    return found.noise_error + alpha(gamma) / sigma(gamma) * (counter - x_s_less_x_t) / kept
+
+
+def continuous_loss(error: Tensor, dgamma_dt: Tensor) -> Tensor:
+    """The rate of the diffusion term at t, dgamma/dt |error|^2 / 2, in nats, [B]."""
+    return 0.5 * dgamma_dt * error.square().flatten(1).sum(1)
+
+
+def step_loss(error: Tensor, dgamma: Tensor, rho: Tensor | None = None) -> Tensor:
+    """KL between the posteriors of one step, in nats, [B].
+
+    ``rho`` is log(sigma_P^2 / sigma_Q^2), one number a sample [B] or one for each dimension [B or 1, ...]; None is
+    equal variances. DiffEnc, appendix F: (expm1(-rho) + rho) / 2 a dimension, and the equal-variance KL times
+    exp(-rho).
+    """
+    squared = 0.5 * torch.expm1(broadcast(dgamma, error)) * error.square()
+    if rho is None:
+        return squared.flatten(1).sum(1)
+    rho = broadcast(rho, error) if rho.dim() == 1 else rho
+    return (0.5 * variance_cost(rho) + torch.exp(-rho) * squared).flatten(1).sum(1)
+
+
+def variance_cost(rho: Tensor) -> Tensor:
+    """exp(-rho) - 1 + rho: twice the nats a dimension that unequal variances cost; a series near zero."""
+    series = rho.square() * (0.5 - rho / 6 + rho.square() / 24 - rho**3 / 120)
+    return torch.where(rho.abs() < _SERIES_BELOW, series, torch.expm1(-rho) + rho)
+
+
+def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
+    """Nats a sample as bits per dimension."""
+    return nats / (dims * math.log(2))

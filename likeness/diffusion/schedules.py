@@ -1,0 +1,154 @@
+"""Noise schedules gamma(t) = -log SNR(t) on t in [0, 1], increasing, each with its derivative.
+
+Kingma et al. 2021 (VDM), section 3.2 and appendix H. ``gamma_min`` and ``gamma_max`` are constants: the networks
+normalise their time by them, whatever a learned schedule makes of its ends.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+GAMMA_MIN, GAMMA_MAX = -13.3, 5.0  # of all models in both papers
+
+
+class NoiseSchedule(nn.Module):
+    """gamma(t) for t of any shape. Raises ValueError for limits that do not increase."""
+
+    learned_ends = False  # whether gamma(0) and gamma(1) change in training
+
+    def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
+        super().__init__()
+        if not (math.isfinite(gamma_min) and math.isfinite(gamma_max) and gamma_min < gamma_max):
+            raise ValueError(f"gamma_min must be below gamma_max, got gamma_min={gamma_min}, gamma_max={gamma_max}")
+        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+
+    def forward(self, t: Tensor) -> Tensor:
+        """gamma(t), shaped as t."""
+        return self.with_derivative(t)[0]
+
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """gamma(t) and dgamma/dt, both shaped as t."""
+        raise NotImplementedError
+
+    def difference(self, s: Tensor, t: Tensor) -> Tensor:
+        """gamma(t) - gamma(s), shaped as t."""
+        return self(t) - self(s)
+
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1), scalars of the dtype and device of ``like``."""
+        first, last = self.with_derivative(like.new_tensor([0.0, 1.0]))[0]
+        return first, last
+
+
+class LinearSchedule(NoiseSchedule):
+    """gamma_min + (gamma_max - gamma_min) t, fixed."""
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        slope = self.gamma_max - self.gamma_min
+        return self.gamma_min + slope * t, torch.full_like(t, slope)
+
+    @override
+    def difference(self, s: Tensor, t: Tensor) -> Tensor:
+        return (self.gamma_max - self.gamma_min) * (t - s)  # a difference of gammas has lost digits in float32
+
+
+class PolynomialSchedule(NoiseSchedule):
+    """gamma_max / 2 t^10 + (gamma_max / 2 - gamma_min) t + gamma_min, fixed; ``poly10`` of the DiffEnc authors."""
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        half = self.gamma_max / 2
+        gamma = half * t**10 + (half - self.gamma_min) * t + self.gamma_min
+        return gamma, 10 * half * t**9 + (half - self.gamma_min)
+
+
+class AffineSchedule(NoiseSchedule):
+    """b + |w| t with both learned, from the limits on: VDM's ``learnable_scalar``, DiffEnc's ``train_scalar``."""
+
+    learned_ends = True
+
+    def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
+        super().__init__(gamma_min, gamma_max)
+        self.w = nn.Parameter(torch.tensor([gamma_max - gamma_min]))
+        self.b = nn.Parameter(torch.tensor([float(gamma_min)]))
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        slope = self.w.abs()
+        return self.b + slope * t, slope.expand_as(t)
+
+    @override
+    def difference(self, s: Tensor, t: Tensor) -> Tensor:
+        return self.w.abs() * (t - s)
+
+
+class MonotoneSchedule(NoiseSchedule):
+    """An increasing network between ends that stay exactly what they are (VDM, appendix H).
+
+    G(t) = |w1| t + sum_j |c_j| (2 sigmoid(|a_j| (2 t - 1) + b_j) - 1) / width, and gamma runs from end to end as
+    (G(t) - G(0)) / (G(1) - G(0)). The code published with VDM leaves the normalisation out, so that its ends drift.
+
+    With ``minimise_variance`` the shape between the ends, which leaves the expected loss alone, is trained on the
+    variance of the loss (VDM, appendix I.2): after the forward pass :meth:`weigh_gradient` must be told the losses.
+
+    Args:
+        gamma_min: gamma(0), or where it starts if ``learn_ends``.
+        gamma_max: gamma(1), or where it starts if ``learn_ends``.
+        width: of the hidden layer.
+        learn_ends: train gamma(0) and gamma(1) on the loss as well.
+        minimise_variance: train the shape on the squared loss, in place of the loss.
+    """
+
+    def __init__(
+        self,
+        gamma_min: float = GAMMA_MIN,
+        gamma_max: float = GAMMA_MAX,
+        width: int = 1024,
+        learn_ends: bool = False,
+        minimise_variance: bool = False,
+    ) -> None:
+        super().__init__(gamma_min, gamma_max)
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        self.slope = nn.Parameter(torch.tensor(gamma_max - gamma_min))
+        self.scale = nn.Parameter(0.01 * torch.randn(width))
+        self.offset = nn.Parameter(torch.zeros(width))
+        self.height = nn.Parameter(0.01 * torch.randn(width))
+        self.limits = nn.Parameter(torch.tensor([gamma_min, gamma_max]), requires_grad=learn_ends)
+        self.learned_ends = learn_ends
+        self.minimise_variance = minimise_variance
+        self._weights: Tensor | None = None
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self._raw(t)
+        first, last = self._raw(t.new_tensor([0.0, 1.0]))[0]
+        position, speed = (value - first) / (last - first), slope / (last - first)
+        if self.minimise_variance and position.requires_grad:
+            for tensor in (position, speed):
+                tensor.register_hook(self._weighted)
+        low, high = self.limits
+        return low + (high - low) * position, (high - low) * speed
+
+    @override
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.limits.to(like)
+        return low, high
+
+    def weigh_gradient(self, losses: Tensor) -> None:
+        """Make the gradient of the coming backward pass, of the mean of ``losses`` [B], that of their mean square."""
+        self._weights = 2 * losses.detach()
+
+    def _weighted(self, gradient: Tensor) -> Tensor:
+        if self._weights is None or self._weights.shape != gradient.shape:
+            raise RuntimeError("minimise_variance needs weigh_gradient(losses) between the forward and backward pass")
+        return gradient * self._weights
+
+    def _raw(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        scale, height = self.scale.abs(), self.height.abs() / len(self.height)
+        bend = torch.sigmoid(scale * (2 * t[..., None] - 1) + self.offset)
+        value = self.slope.abs() * t + (2 * bend - 1) @ height
+        return value, self.slope.abs() + (4 * bend * (1 - bend)) @ (scale * height)

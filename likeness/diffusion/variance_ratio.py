@@ -1,0 +1,121 @@
+"""rho = log(sigma_P^2 / sigma_Q^2): how much wider a generative step is than the posterior that it models.
+
+Nielsen et al. 2024 (DiffEnc), section 3.3 and appendices F and G. With q the step's KL at equal variances, the best
+ratio is exp(rho) = 1 + 2 E[q] / d. It tends to 1 in infinite depth, where any other costs infinitely much, so ratios
+are for a finite number of steps. All start at ratio 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
+
+
+class VarianceRatio(nn.Module):
+    """gamma_s, gamma_t [B] of the ends of each step to rho, [B] or one for each dimension, [B or 1, ...]."""
+
+    def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+        """rho of each step."""
+        raise NotImplementedError
+
+
+class ConstantRatio(VarianceRatio):
+    """One learned rho for all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rho = nn.Parameter(torch.zeros(()))
+
+    @override
+    def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+        return self.rho.expand_as(gamma_t)
+
+
+class LearnedRatio(VarianceRatio):
+    """rho = theta(gamma_t) log(sigma_t^2 / sigma_s^2) with a network theta that starts at zero.
+
+    theta = 0 is the posterior's variance, best for data without spread; theta = 1 is the forward process's, best for
+    white data of unit variance. The factor is O(1 / T), as the best rho is, so theta lasts when T changes.
+
+    Args:
+        dims: shape of one sample, for a ratio of each dimension; none is one ratio for all.
+        width: of theta's hidden layer.
+        gamma_min: theta sees gamma on the scale on which these limits are -1 and 1.
+        gamma_max: see ``gamma_min``.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, ...] | None = None,
+        width: int = 64,
+        gamma_min: float = GAMMA_MIN,
+        gamma_max: float = GAMMA_MAX,
+    ) -> None:
+        super().__init__()
+        self.dims = None if dims is None else tuple(dims)
+        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+        outputs = 1 if dims is None else int(torch.Size(dims).numel())
+        self.theta = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.head = nn.Linear(width, outputs)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @override
+    def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+        time = 2 * (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min) - 1
+        theta = self.head(self.theta(time[:, None].to(self.head.weight.dtype)))
+        rho = theta * (F.logsigmoid(gamma_t) - F.logsigmoid(gamma_s))[:, None]
+        return rho[:, 0] if self.dims is None else rho.reshape(-1, *self.dims)  # type: ignore[no-any-return]
+
+
+class FittedRatio(VarianceRatio):
+    """The closed form log(1 + 2 q) with q averaged over training data, in bins of gamma; nothing is learned.
+
+    Call :meth:`observe` on training samples; any rho that does not depend on the sample it is used for gives a valid
+    bound, so do not fit it on the data that are evaluated. It belongs to the number of steps it was fitted with.
+
+    Args:
+        num_bins: of gamma between the limits; the number of steps makes it exact for a linear schedule.
+        dims: shape of one sample, for a ratio of each dimension; none is one ratio for all.
+        gamma_min: where the bins start.
+        gamma_max: where they end.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        num_bins: int,
+        dims: tuple[int, ...] | None = None,
+        gamma_min: float = GAMMA_MIN,
+        gamma_max: float = GAMMA_MAX,
+    ) -> None:
+        super().__init__()
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+        self.dims = None if dims is None else tuple(dims)
+        self.num_bins, self.gamma_min, self.gamma_max = num_bins, gamma_min, gamma_max
+        self.register_buffer("total", torch.zeros(num_bins, *(dims or ()), dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(num_bins, dtype=torch.float64))
+
+    @override
+    def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+        count = self.count.clamp(min=1).reshape(-1, *[1] * (self.total.dim() - 1))
+        rho = torch.log1p(2 * self.total / count)  # no observations: rho = 0
+        return rho[self._bins(gamma_s, gamma_t)].to(gamma_t.dtype)
+
+    @torch.no_grad()
+    def observe(self, gamma_s: Tensor, gamma_t: Tensor, squared: Tensor) -> None:
+        """Add steps' equal-variance KL in nats of each dimension, ``squared`` [B, ...]."""
+        values = squared.double()
+        values = values.flatten(1).mean(1) if self.dims is None else values
+        bins = self._bins(gamma_s, gamma_t)
+        self.total.index_add_(0, bins, values)
+        self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+
+    def _bins(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+        place = ((gamma_s + gamma_t) / 2 - self.gamma_min) / (self.gamma_max - self.gamma_min)
+        return (place * self.num_bins).long().clamp(0, self.num_bins - 1)
