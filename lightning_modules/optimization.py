@@ -1,23 +1,58 @@
 """What Lightning is told about optimisers and schedulers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pytorch_lightning.cli import LRSchedulerCallable
+from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 MONITOR = "val/nll"
 
 
-def optimization(optimizer: Optimizer, scheduler: LRSchedulerCallable | None) -> dict[str, Any]:
+class LinearWarmup(LRScheduler):
+    """From 0 at the first step to the optimiser's learning rate at step ``steps``, constant from there."""
+
+    def __init__(self, optimizer: Optimizer, steps: int = 100, last_epoch: int = -1) -> None:
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
+        self.steps = steps
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        factor = min(1.0, self.last_epoch / self.steps) if self.steps else 1.0
+        return [base * factor for base in self.base_lrs]
+
+
+def optimization(optimizer: Optimizer, scheduler: LRSchedulerCallable | None, monitor: str = MONITOR) -> dict[str, Any]:
     """The answer of ``configure_optimizers``: schedulers step with the optimiser, so their lengths are in steps.
 
-    ReduceLROnPlateau steps at an epoch's end with the metric it names as ``monitor``, or ``val/nll``.
+    ReduceLROnPlateau steps at an epoch's end with the metric it names as ``monitor``, or with this one.
     """
     if scheduler is None:
         return {"optimizer": optimizer}
     schedule = scheduler(optimizer)
     if isinstance(schedule, ReduceLROnPlateau):
-        monitor = getattr(schedule, "monitor", MONITOR)
+        monitor = getattr(schedule, "monitor", monitor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": monitor}}
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def without_decay_of_biases(module: nn.Module, apart: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
+    """Parameters in groups: those that weight decay shrinks, biases, and the modules kept ``apart``, which it does not.
+
+    As in VDM's and DiffEnc's code, where the scales of normalisation and of a learned schedule do decay.
+    """
+    aside = {id(parameter) for part in apart for parameter in part.parameters()}
+    groups: dict[str, list[nn.Parameter]] = {"decayed": [], "biases": [], "apart": []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            own = "biases" if name.rpartition(".")[2] == "bias" else "decayed"
+            groups["apart" if id(parameter) in aside else own].append(parameter)
+    options: dict[str, dict[str, Any]] = {
+        "decayed": {},
+        "biases": {"weight_decay": 0.0},
+        "apart": {"weight_decay": 0.0},
+    }
+    return [{"params": parameters} | options[name] for name, parameters in groups.items() if parameters]

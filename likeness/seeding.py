@@ -1,5 +1,8 @@
 """Randomness as a pure function of integers, so that nothing random ever has to be saved and restored."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 _MASK = (1 << 64) - 1
@@ -18,3 +21,14 @@ def mix(*integers: int) -> int:
 def generator(*integers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device`` whose stream is a function of the integers alone."""
     return torch.Generator(device).manual_seed(mix(*integers))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Weights made inside are a function of ``seed`` alone; the global generator is left as it was.
+
+    They are drawn on the CPU whatever the default device is, so that every machine draws the same.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -60,9 +60,9 @@ def x_hat(output: Tensor, z: Tensor, gamma: Tensor, prediction: Prediction) -> T
 
 def latent_loss(x_1: Tensor, gamma_1: Tensor) -> Tensor:
     """KL(q(z_1 | x) || N(0, I)) in nats, [B], of the mean x_1 at depth 1 and a scalar gamma_1."""
-    # sigma^2 - 1 - log sigma^2 with sigma^2 = 1 - precision, which float32 cannot tell from 1
-    precision = torch.sigmoid(-gamma_1)
-    return 0.5 * (precision * x_1.square() - precision - torch.log1p(-precision)).flatten(1).sum(1)
+    # In this order for parity with the published code: float32 keeps sigma^2 - log sigma^2 - 1 to 1e-8 nats.
+    variance = torch.sigmoid(gamma_1)
+    return 0.5 * ((1 - variance) * x_1.square() + variance - variance.log() - 1).flatten(1).sum(1)
 
 
 def continuous_error(found: Estimate, direction: Tensor, derivative: Tensor, gamma: Tensor, c: float) -> Tensor:
@@ -75,16 +75,21 @@ def continuous_error(found: Estimate, direction: Tensor, derivative: Tensor, gam
     return found.noise_error + a * sigma(gamma) * (c * found.x + a.square() * direction + derivative)
 
 
-def step_error(found: Estimate, x_s_less_x_t: Tensor, gamma: Tensor, dgamma: Tensor, c: float) -> Tensor:
-    """e + (alpha / sigma) (c dgamma sigma^2 x_hat - (x_s - x_t)) / r, [B, ...], for the step from t to s < t.
+def step_error(
+    found: Estimate, directions: tuple[Tensor, Tensor], gammas: tuple[Tensor, Tensor], dgamma: Tensor, c: float
+) -> Tensor:
+    """The error of the step from t to s < t, [B, ...]; ``directions`` and ``gammas`` are those at s and at t.
 
-    ``gamma`` is at t, ``dgamma`` = gamma_t - gamma_s, r = 1 - exp(-dgamma). The step's KL at equal variances is
-    expm1(dgamma) / 2 times its square: |mu_P - mu_Q|^2 / (2 sigma_Q^2), DiffEnc's eq. 13.
+    Its square times expm1(dgamma) / 2 is the step's KL at equal variances, |mu_P - mu_Q|^2 / (2 sigma_Q^2) (DiffEnc,
+    eq. 13). It is e + (alpha / sigma) (c dgamma sigma^2 x_hat - (x_s - x_t)) / r with r = 1 - exp(-dgamma), where
+    x_s - x_t = sigma_s^2 (u_s - u_t) - r sigma_t^2 alpha_s^2 u_t: float32 would lose a difference of the means.
     """
-    gamma, dgamma = broadcast(gamma, found.x), broadcast(dgamma, found.x)
-    kept = -torch.expm1(-dgamma)
-    counter = c * dgamma * torch.sigmoid(gamma) * found.x
-    return found.noise_error + alpha(gamma) / sigma(gamma) * (counter - x_s_less_x_t) / kept
+    direction_s, direction = directions
+    gamma_s, gamma, dgamma = (broadcast(value, found.x) for value in (*gammas, dgamma))
+    variance_s, variance = torch.sigmoid(gamma_s), torch.sigmoid(gamma)
+    moved = c * dgamma * found.x - variance_s / variance * (direction_s - direction)
+    shift = torch.sigmoid(-gamma_s) * direction - moved / torch.expm1(-dgamma)
+    return found.noise_error + alpha(gamma) * sigma(gamma) * shift
 
 
 def continuous_loss(error: Tensor, dgamma_dt: Tensor) -> Tensor:

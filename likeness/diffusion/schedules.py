@@ -34,7 +34,7 @@ class NoiseSchedule(nn.Module):
 
     def difference(self, s: Tensor, t: Tensor) -> Tensor:
         """gamma(t) - gamma(s), shaped as t."""
-        return self(t) - self(s)
+        return self.with_derivative(t)[0] - self.with_derivative(s)[0]
 
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """gamma(0) and gamma(1), scalars of the dtype and device of ``like``."""
@@ -51,18 +51,34 @@ class LinearSchedule(NoiseSchedule):
         return self.gamma_min + slope * t, torch.full_like(t, slope)
 
     @override
-    def difference(self, s: Tensor, t: Tensor) -> Tensor:
-        return (self.gamma_max - self.gamma_min) * (t - s)  # a difference of gammas has lost digits in float32
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        return torch.full_like(t, (self.gamma_max - self.gamma_min) * width)
 
 
 class PolynomialSchedule(NoiseSchedule):
-    """gamma_max / 2 t^10 + (gamma_max / 2 - gamma_min) t + gamma_min, fixed; ``poly10`` of the DiffEnc authors."""
+    """gamma_max / 2 t^10 + (gamma_max / 2 - gamma_min) t + gamma_min, fixed; ``poly10`` of the DiffEnc authors.
+
+    Raises ValueError also for limits between which it would not increase.
+    """
+
+    def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
+        super().__init__(gamma_min, gamma_max)
+        if 5.5 * gamma_max <= gamma_min or 0.5 * gamma_max <= gamma_min:  # its slope at 1 and at 0
+            limits = f"gamma_min={gamma_min}, gamma_max={gamma_max}"
+            raise ValueError(f"the polynomial schedule does not increase everywhere between {limits}")
 
     @override
     def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
         half = self.gamma_max / 2
         gamma = half * t**10 + (half - self.gamma_min) * t + self.gamma_min
         return gamma, 10 * half * t**9 + (half - self.gamma_min)
+
+    @override
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        s = t - width
+        factors = (t**5 + s**5) * (t**4 + t**3 * s + t**2 * s**2 + t * s**3 + s**4)  # (t^10 - s^10) / (t - s)
+        half = self.gamma_max / 2
+        return width * (half * factors + half - self.gamma_min)
 
 
 class AffineSchedule(NoiseSchedule):
@@ -81,8 +97,8 @@ class AffineSchedule(NoiseSchedule):
         return self.b + slope * t, slope.expand_as(t)
 
     @override
-    def difference(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.w.abs() * (t - s)
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        return (self.w.abs() * width).expand_as(t)
 
 
 class MonotoneSchedule(NoiseSchedule):
@@ -115,7 +131,7 @@ class MonotoneSchedule(NoiseSchedule):
             raise ValueError(f"width must be at least 1, got {width}")
         self.slope = nn.Parameter(torch.tensor(gamma_max - gamma_min))
         self.scale = nn.Parameter(0.01 * torch.randn(width))
-        self.offset = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(width))
         self.height = nn.Parameter(0.01 * torch.randn(width))
         self.limits = nn.Parameter(torch.tensor([gamma_min, gamma_max]), requires_grad=learn_ends)
         self.learned_ends = learn_ends
@@ -126,12 +142,20 @@ class MonotoneSchedule(NoiseSchedule):
     def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
         value, slope = self._raw(t)
         first, last = self._raw(t.new_tensor([0.0, 1.0]))[0]
-        position, speed = (value - first) / (last - first), slope / (last - first)
-        if self.minimise_variance and position.requires_grad:
-            for tensor in (position, speed):
-                tensor.register_hook(self._weighted)
+        position, speed = (self._hooked(part) for part in ((value - first) / (last - first), slope / (last - first)))
         low, high = self.limits
         return low + (high - low) * position, (high - low) * speed
+
+    @override
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        scale, height = self._layer()
+        after, before = (scale * (2 * time[..., None] - 1) + self.bias for time in (t, t - width))
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
+        bend = torch.sigmoid(after) * torch.sigmoid(-before) * -torch.expm1(-2 * scale * width)
+        first, last = self._raw(t.new_tensor([0.0, 1.0]))[0]
+        risen = (self.slope.abs() * width + 2 * (bend * height).sum(-1)) / (last - first)
+        low, high = self.limits
+        return (high - low) * self._hooked(risen)
 
     @override
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,13 +166,22 @@ class MonotoneSchedule(NoiseSchedule):
         """Make the gradient of the coming backward pass, of the mean of ``losses`` [B], that of their mean square."""
         self._weights = 2 * losses.detach()
 
+    def _hooked(self, shape: Tensor) -> Tensor:
+        if self.minimise_variance and shape.requires_grad:
+            shape.register_hook(self._weighted)
+        return shape
+
     def _weighted(self, gradient: Tensor) -> Tensor:
         if self._weights is None or self._weights.shape != gradient.shape:
             raise RuntimeError("minimise_variance needs weigh_gradient(losses) between the forward and backward pass")
         return gradient * self._weights
 
+    def _layer(self) -> tuple[Tensor, Tensor]:
+        return self.scale.abs(), self.height.abs() / len(self.height)
+
     def _raw(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        scale, height = self.scale.abs(), self.height.abs() / len(self.height)
-        bend = torch.sigmoid(scale * (2 * t[..., None] - 1) + self.offset)
-        value = self.slope.abs() * t + (2 * bend - 1) @ height
-        return value, self.slope.abs() + (4 * bend * (1 - bend)) @ (scale * height)
+        scale, height = self._layer()
+        bend = torch.sigmoid(scale * (2 * t[..., None] - 1) + self.bias)
+        # sums of products, not matrix products: those autocast would round to bfloat16
+        value = self.slope.abs() * t + ((2 * bend - 1) * height).sum(-1)
+        return value, self.slope.abs() + (4 * bend * (1 - bend) * scale * height).sum(-1)

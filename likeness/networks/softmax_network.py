@@ -1,14 +1,13 @@
 """The model family of all the papers: p(y | x) = softmax_y f(x) . g(y)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likeness.networks.checks import require_positive, require_shape
-from likeness.seeding import mix
+from likeness.seeding import mix, seeded
 
 
 class SoftmaxNetwork(nn.Module):
@@ -120,16 +119,8 @@ def build_networks(
     """f and g at their first weights, a function of ``seed`` alone; the global generator is left as it was."""
     require_shape("input_shape", input_shape)
     require_positive(num_classes=num_classes, dim=dim)
-    with _seeded(mix(seed)):
+    with seeded(mix(seed)):
         return embedding(input_shape, dim), unembedding(num_classes, dim)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    # The weights are drawn on the CPU whatever the default device is, so that every machine draws the same.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _per_channel(name: str, values: Sequence[float], input_shape: Sequence[int]) -> Tensor:
