@@ -1,11 +1,10 @@
-"""The figures of representation similarity, and how a figure reaches the run directory and W&B.
+"""Heat maps of representation similarity, and how a figure reaches the run directory and W&B.
 
 Figures use matplotlib's object API, so no global state and no display is touched.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +20,7 @@ if TYPE_CHECKING:  # matplotlib costs a second, and most runs draw nothing befor
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-MAX_PANELS = 8
 MAX_ANNOTATED = 12  # columns of a heat map whose cells show their values
-MAX_LABELLED = 30  # classes that are named in a scatter plot
-LEGEND_COLUMNS = 10
 # Paul Tol's "muted" scheme and black: told apart under colour-vision deficiencies too.
 PALETTE = (
     "#332288", "#cc6677", "#117733", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499", "#000000",
@@ -53,38 +49,6 @@ def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequenc
     figure.colorbar(image, cax=colour_axes).ax.tick_params(labelsize=8)
     if len(columns) <= MAX_ANNOTATED:
         _write_values(axes, values, image)
-    return figure
-
-
-def embedding_scatter(
-    embeddings: Sequence[np.ndarray], labels: np.ndarray, unembeddings: Sequence[np.ndarray], names: Sequence[str]
-) -> Figure:
-    """Two-dimensional embeddings coloured by class, with the label vectors as arrows; a panel for each model.
-
-    embeddings: f_i [N, 2]; labels: [N]; unembeddings: g_i [K, 2]. At most 8 models are drawn, and the title
-    says so. The axes bear no numbers, for f is determined up to a linear map at best, and the arrows start from
-    the mean label vector, for probabilities do not change when all g(y) move together.
-    """
-    from matplotlib.figure import Figure
-
-    shown = min(len(names), MAX_PANELS)
-    rows = math.ceil(shown / 4)
-    columns = math.ceil(shown / rows)
-    num_classes = len(unembeddings[0])
-    legend_rows = math.ceil(num_classes / LEGEND_COLUMNS) if num_classes <= MAX_LABELLED else 0
-    panel, above, below = 2.6, 0.35, 0.4 + 0.22 * legend_rows  # inches
-    width, height = max(panel * columns, 5.2), panel * rows + above + below
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(0.02, below / height, 0.98, 1 - (above + 0.25) / height, wspace=0.04, hspace=0.13)
-    for index in range(shown):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        _draw_panel(axes, embeddings[index], labels, unembeddings[index])
-        axes.set_title(names[index], fontsize=9, pad=3)
-    count = "" if shown == len(names) else f", the first {shown} of {len(names)} models"
-    title = f"Embeddings f(x){count}; arrows: centred label vectors g(y), rescaled"
-    figure.text(0.5, 1 - 0.22 / height, title, fontsize=10, ha="center", va="center")
-    if legend_rows:
-        _add_legend(figure, num_classes)
     return figure
 
 
@@ -161,76 +125,3 @@ def _write_values(axes: Axes, values: np.ndarray, image: Any) -> None:
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             text = f"{value:.2f}" if 0.095 <= abs(value) < 10 else f"{value:.1e}" if value else "0"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-
-
-def _draw_panel(axes: Axes, f: np.ndarray, labels: np.ndarray, g: np.ndarray) -> None:
-    from matplotlib.patheffects import withStroke
-
-    radius = np.abs(f).max()
-    markers = np.array([_marker(label) for label in range(len(g))])
-    colours = np.array([_colour(label) for label in range(len(g))])
-    for marker in np.unique(markers):
-        own = markers[labels] == marker
-        axes.scatter(f[own, 0], f[own, 1], s=5, c=colours[labels[own]], marker=marker, alpha=0.55, linewidths=0)
-    arrows = g - g.mean(0)
-    arrows = arrows * (0.85 * radius / np.linalg.norm(arrows, axis=1).max())
-    outline = [withStroke(linewidth=3, foreground="white")]
-    style = {"arrowstyle": "-|>", "lw": 1.5, "shrinkA": 0, "shrinkB": 0, "path_effects": outline}
-    for label, tip in enumerate(arrows):
-        axes.annotate("", xy=tip, xytext=(0, 0), arrowprops={**style, "color": _colour(label)})
-    for label, (x, y) in enumerate(label_places(arrows, radius) if len(g) <= MAX_LABELLED else ()):
-        text = axes.text(x, y, str(label), color=_colour(label), ha="center", va="center", fontsize=8)
-        text.set(weight="bold", path_effects=outline)
-    axes.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_color("#bbbbbb")
-    axes.axhline(0, color="#cccccc", lw=0.5, zorder=0)
-    axes.axvline(0, color="#cccccc", lw=0.5, zorder=0)
-
-
-def label_places(arrows: np.ndarray, radius: float) -> np.ndarray:
-    """Where the arrows' labels stand, [K, 2]: just beyond the tips, turned where two would overlap."""
-    distance = np.maximum(np.linalg.norm(arrows, axis=1), 0.3 * radius) + 0.12 * radius
-    angles = _spread(np.arctan2(arrows[:, 1], arrows[:, 0]), gap=0.2)
-    return np.stack([distance * np.cos(angles), distance * np.sin(angles)], axis=1)
-
-
-def _spread(angles: np.ndarray, gap: float) -> np.ndarray:
-    """Angles moved as little as needs be for neighbours on the circle to stand ``gap`` apart."""
-    angles, order = angles.copy(), np.argsort(angles)
-    gap = min(gap, 2 * np.pi / len(angles))
-    for _ in range(500):
-        ahead = np.roll(angles[order], -1) + np.where(np.arange(len(order)) == len(order) - 1, 2 * np.pi, 0)
-        lacking = np.maximum(gap - (ahead - angles[order]), 0) / 2
-        if lacking.max() < 1e-3:
-            break
-        angles[order] += np.roll(lacking, 1) - lacking
-    return angles
-
-
-def _add_legend(figure: Figure, num_classes: int) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], ls="", marker=_marker(label), color=_colour(label), label=str(label))
-        for label in range(num_classes)
-    ]
-    figure.legend(
-        handles=handles,
-        title="class",
-        loc="lower center",
-        ncols=min(num_classes, LEGEND_COLUMNS),
-        fontsize=8,
-        title_fontsize=8,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=1.0,
-    )
-
-
-def _colour(label: int) -> str:
-    return PALETTE[label % len(PALETTE)]
-
-
-def _marker(label: int) -> str:
-    return MARKERS[label // len(PALETTE) % len(MARKERS)]

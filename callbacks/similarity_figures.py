@@ -1,4 +1,4 @@
-"""Everything that is drawn of one comparison: a heat map for each measure, and planar embeddings."""
+"""Everything that is drawn of one comparison: a heat map for each measure, and the embeddings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from callbacks.figures import embedding_scatter, similarity_heatmap
+from callbacks.embedding_scatter import MAX_PANELS, embedding_scatter
+from callbacks.figures import similarity_heatmap
 from callbacks.similarity_metrics import PairwiseSimilarity
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MAX_POINTS = 2000
 
 
 class EmbeddingSample:
-    """The first embeddings of a split with their labels, kept for a scatter plot of two-dimensional models."""
+    """The first embeddings of a split with their labels, kept for a scatter plot."""
 
     def __init__(self) -> None:
         self._labels: list[Tensor] = []
@@ -26,24 +27,26 @@ class EmbeddingSample:
         self._room = MAX_POINTS
 
     def add(self, labels: Tensor, embeddings: Sequence[Tensor]) -> None:
-        """Keep labels [N] and f_i [N, M_i] while there is room, if any model could be two-dimensional."""
-        if self._room > 0 and min(f.shape[1] for f in embeddings) <= 3:  # 3 with the constant of a biased head
+        """Keep labels [N] and f_i [N, M_i] of the models that have a panel, while there is room."""
+        if self._room > 0:
             self._labels.append(labels[: self._room])
-            self._embeddings.append([f[: self._room] for f in embeddings])
+            self._embeddings.append([f[: self._room] for f in embeddings[:MAX_PANELS]])
             self._room -= len(self._labels[-1])
 
     def figure(self, metric: PairwiseSimilarity) -> Figure | None:
-        """The scatter plot of the two-dimensional models; None if there are none."""
+        """The scatter plot of the models with M >= 2, a head's bias not counted; None if there are none."""
         if not self._labels:
             return None
         joint = metric.joint_moments()
-        models = [i for i, dim in enumerate(joint.dims) if dim - joint.has_bias(i) == 2]
-        if not models:
+        dims = [dim - joint.has_bias(model) for model, dim in enumerate(joint.dims)]
+        models = [model for model, dim in enumerate(dims) if dim >= 2]
+        drawn = [model for model in models if model < MAX_PANELS]
+        if not drawn:
             return None
         return embedding_scatter(
-            [torch.cat([part[i][:, :2] for part in self._embeddings]).cpu().numpy() for i in models],
+            [torch.cat([part[i][:, : dims[i]] for part in self._embeddings]).float().cpu().numpy() for i in drawn],
             torch.cat(self._labels).cpu().numpy(),
-            [metric.unembeddings[i][:, :2].cpu().numpy() for i in models],
+            [metric.unembeddings[i][:, : dims[i]].float().cpu().numpy() for i in drawn],
             [metric.names[i] for i in models],
         )
 

@@ -14,14 +14,16 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
 from lightning_modules.optimization import optimization
 from lightning_modules.step_seed import step_seed
+from lightning_modules.teacher import Teacher
 from likeness.batch import Batch
+from likeness.distillation import LossName, distillation_loss
 from likeness.networks import MLP, LabelNetwork, SoftmaxNetwork, build_networks
 from likeness.networks.checks import require_labels
 from likeness.networks.softmax_network import EmbeddingFactory, UnembeddingFactory
 
 
 class SoftmaxClassifier(pl.LightningModule):
-    """Trains f and g on the mean negative log-likelihood, in nats.
+    """Trains f and g on the mean negative log-likelihood, in nats, or on their distance from a teacher's logits.
 
     The first weights are a function of ``seed`` alone, dropout of (seed, batch of the run, rank); nothing depends on
     the global generator. ``order_seed`` orders the training data where it should differ from ``seed``.
@@ -40,6 +42,10 @@ class SoftmaxClassifier(pl.LightningModule):
         input_scale: see ``input_shift``.
         seed: decides the first weights, dropout and, unless ``order_seed`` does, the order of the data.
         order_seed: decides the order of the data.
+        teacher: the run directory or checkpoint of a classifier to learn from in place of labels, ``PATH#3`` for a
+            sibling. Only training reads it, at its start, resumed or not.
+        distillation: the loss against the teacher's logits: ``kl``, ``l1``, ``l2`` or ``d_logit``
+            (``likeness.distillation``).
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class SoftmaxClassifier(pl.LightningModule):
         input_scale: Sequence[float] = (1.0,),
         seed: int = 0,
         order_seed: int | None = None,
+        teacher: str | None = None,
+        distillation: LossName = "kl",
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
@@ -68,6 +76,8 @@ class SoftmaxClassifier(pl.LightningModule):
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
         self._optimizer = plain_factory(optimizer)
         self._scheduler = plain_factory(scheduler)
+        self._teacher = None if teacher is None else Teacher(teacher, input_shape, num_classes)
+        self._distillation = distillation_loss(distillation)
         self.val_nll, self.val_accuracy = _metrics(num_classes)
         self.test_nll, self.test_accuracy = _metrics(num_classes)
 
@@ -84,8 +94,17 @@ class SoftmaxClassifier(pl.LightningModule):
         return self.network(x).log_softmax(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of the labels, in nats: one pass through f, one through g."""
-        return self.network.nll(batch.x, batch.y).mean()
+        """Mean negative log-likelihood of the labels, in nats, or the distance from the teacher.
+
+        One pass through f, one through g.
+        """
+        if self._teacher is None:
+            return self.network.nll(batch.x, batch.y).mean()
+        return self._distillation(self._teacher.logits(batch.x), self.network(batch.x))
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self._teacher is not None:
+            self._teacher.read()  # what is wrong with it is said before anything is trained or written
 
     def configure_optimizers(self) -> Any:
         return optimization(self._optimizer(self.parameters()), self._scheduler)

@@ -8,9 +8,11 @@ import yaml
 
 import datamodules
 from datamodules.split import TensorSplit
+from lightning_modules import SoftmaxClassifier
 from scripts.cli import CONFIGS
 from scripts.errors import door
 from scripts.train import main
+from tests.lightning_modules.points import save
 
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 FAST = (*QUIET, "--trainer.fast_dev_run", "true")
@@ -47,9 +49,19 @@ def compose(*configs: str) -> tuple[str, ...]:
     return tuple(word for config in configs for word in ("--config", config))
 
 
+def teacher(experiment: str, tmp_path: Path) -> tuple[str, ...]:
+    """The one thing that an experiment may take from another run, here untrained."""
+    options = yaml.safe_load((CONFIGS.parent / experiment).read_text())["model"]["init_args"]
+    if "teacher" not in options:
+        return ()
+    save(SoftmaxClassifier(datamodules.Digits.input_shape, datamodules.Digits.num_classes), tmp_path / "teacher.ckpt")
+    return ("--model.init_args.teacher", str(tmp_path / "teacher.ckpt"))
+
+
 @pytest.mark.parametrize("experiment", files("experiment"))
 def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) -> None:
-    run(*compose(experiment), *FAST, "--data.batch_size", "8", "--run_dir", str(tmp_path))
+    options = ("--data.batch_size", "8", "--run_dir", str(tmp_path), *teacher(experiment, tmp_path))
+    run(*compose(experiment), *FAST, *options)
 
 
 @pytest.mark.parametrize("data", [name for name in files("data") if "swirl" not in name])

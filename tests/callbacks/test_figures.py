@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
-from callbacks.figures import (
-    PALETTE,
-    as_image,
-    embedding_scatter,
-    label_places,
-    save_figure,
-    similarity_heatmap,
-)
+from callbacks.figures import as_image, save_figure, similarity_heatmap
 from likeness.measures.catalogue import MEASURES
 
 
@@ -52,39 +45,9 @@ def test_colours_span_what_the_measure_can_be() -> None:
     assert scale(0 * matrix(3), "kl").vmax == 1
 
 
-def scatter(models: int, num_classes: int = 10):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, num_classes, 200)
-    embeddings, unembeddings = rng.normal(size=(models, 200, 2)), rng.normal(size=(models, num_classes, 2))
-    return embedding_scatter(list(embeddings), labels, list(unembeddings), names(models))
-
-
-@pytest.mark.parametrize(("models", "panels"), [(1, 1), (5, 5), (8, 8), (11, 8)])
-def test_at_most_eight_models_are_drawn_and_said_so(models: int, panels: int) -> None:
-    figure = scatter(models)
-    assert len(figure.axes) == panels
-    assert ("the first 8 of 11 models" in figure.texts[0].get_text()) == (models > panels)
-
-
-def test_every_class_has_its_colour_in_the_legend() -> None:
-    legend = scatter(2, num_classes=18).legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == [str(label) for label in range(18)]
-    looks = {(handle.get_color(), handle.get_marker()) for handle in legend.legend_handles}
-    assert len(looks) == 18
-    assert len(set(PALETTE)) == len(PALETTE)
-
-
-@pytest.mark.parametrize("num_classes", [2, 10, 18])
-def test_labels_of_arrows_that_point_alike_do_not_overlap(num_classes: int) -> None:
-    arrows = np.tile([[1.0, 0.2]], (num_classes, 1)) + 1e-3 * np.random.default_rng(0).normal(size=(num_classes, 2))
-    places = label_places(arrows, radius=1.2)
-    distances = np.linalg.norm(places[:, None] - places, axis=-1) + 10 * np.eye(num_classes)
-    assert distances.min() > 0.19
-
-
 def test_a_figure_is_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "figures" / "embeddings.png"
-    assert save_figure(scatter(2), path) == path
+    path = tmp_path / "figures" / "similarity_kl.png"
+    assert save_figure(similarity_heatmap(matrix(2), names(2), names(2), MEASURES["kl"]), path) == path
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
     assert list(path.parent.iterdir()) == [path]
