@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,36 +10,42 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from callbacks.stored_inputs import empty_store, filled, keep, merge_stores
-from likeness.measures.all_pairs import compare_all_pairs
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.distribution import logits
+from likeness.measures.joint_moments import FactoredMoments, JointMoments, joint_features
 from likeness.measures.kinds import STORED, Measure, OfModels, OfMoments, OfSamples, SampleMean
-from likeness.measures.moments import JointMoments, Moments, joint_features, require_finite
+from likeness.measures.moments import require_finite
+from likeness.measures.pairwise_distances import PairwiseDistances
 from likeness.measures.representation import RankDeficientError
+from likeness.measures.softmax_models import SoftmaxModels
+from likeness.measures.threads import threads_for
 
+M = TypeVar("M", bound=Measure)
 MAX_EXACT_SEARCH = 2**26  # pairs of inputs, over all pairs of models: about a second
 
 
 class PairwiseSimilarity(Metric):
     """Measures between all ordered pairs of P softmax models on the same samples, streamed in float64.
 
-    The answer is the same at any batch size and on any number of ranks. On Apple's MPS, which has no float64,
-    leave the metric on the CPU.
+    The answer is that of a single pass to 1e-12 at any batch size and on any number of ranks, and the states' size
+    depends neither on the number of samples nor on that of labels. What is said of inputs one by one, term 2 of d_LLV
+    to begin with, is said of those that are kept; everything else, of all. On Apple's MPS, which has no float64, leave
+    the metric on the CPU.
 
     Args:
         measures: by name, from ``likeness.measures.catalogue``.
         dims: representation dimension M_i of each model, the constant coordinate of a biased head included.
         names: of the models, for messages.
-        max_stored: inputs that are kept, chosen by a hash of their ids, for the measures that sums do not suffice
-            for (d_LLV and its kin, neighbours, kernels); where there are no more than that, these too read them all.
+        max_stored: inputs that are kept, chosen by a hash of their ids, for what is said of single inputs (the input
+            side of d_LLV and d_{f,g}, neighbours, kernels); where there are no more than that, all are.
     """
 
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
 
-    packed_moments: Tensor  # [D+1, D+1] of the joint features, D = sum of (M_i + 1)
-    divergences: Tensor  # [measures that are means over samples, P, P] sums over samples
+    moments: Tensor  # [2 D + 1, D + 1] of the joint features, packed; D = sum of (M_i + 1)
+    sums: Tensor  # [measures that are means over samples, P, P]
     stored: Tensor  # [max_stored, 1 + sum of M_i] ids and embeddings; [0, ...] if no measure needs them
 
     def __init__(
@@ -51,12 +57,11 @@ class PairwiseSimilarity(Metric):
         self.measures = dict(measures)
         self.dims, self.names = tuple(dims), tuple(names)
         self.unembeddings: list[Tensor] = []
-        size, models = sum(self.dims) + len(self.dims) + 1, len(self.dims)
-        sums = sum(isinstance(measure, SampleMean) for measure in self.measures.values())
-        zeros = torch.zeros(size, size, dtype=torch.float64)
-        self.add_state("packed_moments", zeros, dist_reduce_fx=_merge)
-        self.add_state("divergences", torch.zeros(sums, models, models, dtype=torch.float64), dist_reduce_fx="sum")
-        size = max_stored if any(isinstance(measure, STORED) for measure in self.measures.values()) else 0
+        empty = FactoredMoments.of(torch.empty(0, sum(self.dims) + len(self.dims)))
+        self.add_state("moments", empty.pack(), dist_reduce_fx=_merge)
+        sums = torch.zeros(len(self._of_kind(SampleMean)), len(dims), len(dims), dtype=torch.float64)
+        self.add_state("sums", sums, dist_reduce_fx="sum")
+        size = max_stored if self._of_kind(*STORED) else 0
         self.add_state("stored", empty_store(size, sum(self.dims)), dist_reduce_fx=merge_stores)
 
     def update(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], ids: Tensor | None = None) -> None:
@@ -67,13 +72,12 @@ class PairwiseSimilarity(Metric):
         """
         require_finite(embeddings, self.names, ids=ids)
         require_finite(unembeddings, self.names, "label vector", "label")
-        self.unembeddings = [g.detach().to(self.packed_moments) for g in unembeddings]
-        scores = logits(embeddings, unembeddings).to(self.packed_moments.device)
-        features = joint_features(embeddings, scores.logsumexp(-1))
-        packed = Moments.of(features).pack()
-        self.packed_moments = _merge(torch.stack([self.packed_moments, packed]))
+        self.unembeddings = [g.detach().to(self.moments) for g in unembeddings]
+        scores = logits(embeddings, unembeddings).to(self.moments.device)
+        batch = FactoredMoments.of(joint_features(embeddings, scores.logsumexp(-1)))
+        self.moments = FactoredMoments.merge([FactoredMoments.unpack(self.moments), batch]).pack()
         log_p = scores.log_softmax(-1)
-        for total, measure in zip(self.divergences, self._sample_means(), strict=True):
+        for total, measure in zip(self.sums, self._of_kind(SampleMean).values(), strict=True):
             total += measure.pair_sums(log_p)
         if len(self.stored):
             self._store(embeddings, ids)
@@ -81,24 +85,22 @@ class PairwiseSimilarity(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The measures by name, [P, P] in float64; entry (i, j) has model i as the first of the pair.
 
-        A measure is NaN, with a warning that says why, where a representation does not span its dimensions.
+        A measure is NaN, with a warning that says why, where what the models computed is degenerate.
         """
-        joint = self.joint_moments()
-        means = iter(self.divergences / joint.moments.n)
-        answers: dict[str, Tensor] = {}
-        for name, measure in self.measures.items():
-            if isinstance(measure, OfMoments):
-                answers[name] = self._or_nan(
-                    name, partial(measure.function, joint, self.unembeddings), RankDeficientError
-                )
-            elif isinstance(measure, SampleMean):
-                answers[name] = next(means)
-        answers |= self._of_stored()
+        joint, kept = self.joint_moments(), filled(self.stored)[1].split(self.dims, dim=1)
+        answers = dict(zip(self._of_kind(SampleMean), self.sums / joint.moments.n, strict=True))
+        for name, of_moments in self._of_kind(OfMoments).items():
+            answer = partial(of_moments.function, joint, self.unembeddings)
+            answers[name] = self._or_nan(name, answer, RankDeficientError)
+        bare = [f[:, : joint.bare_dim(model)] for model, f in enumerate(kept)]
+        for name, of_samples in self._of_kind(OfSamples).items():
+            answers[name] = self._or_nan(name, partial(of_samples.function, bare, self.names))
+        answers |= self._distances(SoftmaxModels(joint, tuple(self.unembeddings), kept))
         return {name: answers[name] for name in self.measures}
 
     def joint_moments(self) -> JointMoments:
         """Moments of all embeddings and log-partitions: of this rank's samples, and within compute of all."""
-        return JointMoments(Moments.unpack(self.packed_moments), self.dims, self.names)
+        return JointMoments(FactoredMoments.unpack(self.moments), self.dims, self.names)
 
     def _store(self, embeddings: Sequence[Tensor], ids: Tensor | None) -> None:
         if ids is None:
@@ -106,44 +108,30 @@ class PairwiseSimilarity(Metric):
         rows = torch.column_stack([ids.to(self.stored), *(f.detach().to(self.stored) for f in embeddings)])
         self.stored = keep(torch.cat([self.stored, rows]), len(self.stored))
 
-    def _of_stored(self) -> dict[str, Tensor]:
-        """What needs the stored inputs themselves; models' shared work is done once."""
-        of_models = {name: measure.key for name, measure in self.measures.items() if isinstance(measure, OfModels)}
-        of_samples = {name: measure for name, measure in self.measures.items() if isinstance(measure, OfSamples)}
-        if not of_models and not of_samples:
-            return {}
-        embeddings = list(filled(self.stored)[1].split(self.dims, dim=1))
-        answers = {}
-        if of_models:
-            compared = self._or_nan(
-                ", ".join(of_models),
-                lambda: compare_all_pairs(
-                    embeddings, self.unembeddings, names=self.names, options=input_search(len(embeddings[0]), self.dims)
-                ),
-            )
-            answers = {
-                name: compared[key] if isinstance(compared, dict) else compared for name, key in of_models.items()
+    def _distances(self, models: SoftmaxModels) -> dict[str, Tensor]:
+        options = input_search(len(models.embeddings[0]), self.dims)
+        distances = PairwiseDistances(models, options)
+        with threads_for(options.largest_tensor(models.embeddings, models.unembeddings)):
+            return {
+                name: self._or_nan(name, partial(distances.__getitem__, measure.key))
+                for name, measure in self._of_kind(OfModels).items()
             }
-        bare = [f[:, : f.shape[1] - bool((f[:, -1] == 1).all())] for f in embeddings]
-        for name, measure in of_samples.items():
-            answers[name] = self._or_nan(name, partial(measure.function, bare, self.names))
-        return answers
 
-    def _or_nan(self, name: str, function: Callable[[], Any], degenerate: type[Exception] = ValueError) -> Any:
+    def _or_nan(self, name: str, function: Callable[[], Tensor], degenerate: type[Exception] = ValueError) -> Tensor:
         """What the function answers, or NaN for all pairs, with the reason, where its input is degenerate."""
         try:
             return function()
         except degenerate as error:
             rank_zero_warn(f"{name} is NaN: {error}")
-            return self.divergences.new_full((len(self.dims), len(self.dims)), torch.nan)
+            return self.sums.new_full((len(self.dims), len(self.dims)), torch.nan)
 
-    def _sample_means(self) -> list[SampleMean]:
-        return [measure for measure in self.measures.values() if isinstance(measure, SampleMean)]
+    def _of_kind(self, *kinds: type[M]) -> dict[str, M]:
+        return {name: measure for name, measure in self.measures.items() if isinstance(measure, kinds)}
 
 
 def _merge(packed: Tensor) -> Tensor:
     """One packed state from S stacked ones."""
-    return Moments.merge(Moments.unpack(packed)).pack()
+    return FactoredMoments.merge([FactoredMoments.unpack(shard) for shard in packed]).pack()
 
 
 def input_search(samples: int, dims: Sequence[int]) -> ComparisonOptions:

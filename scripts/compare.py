@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # everything that takes time to import waits until the comman
     import pytorch_lightning as pl
     import torch
 
+    from likeness.measures.kinds import Measure
     from likeness.protocols import SoftmaxModel
     from scripts.comparison import Comparison
 
@@ -31,12 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scripts.comparison import compare
 
     measures = select(arguments.measures)
+    require_nulls(arguments.nulls, measures)
     models = load_models(arguments.models)
     device = choose_device(arguments.device)
     data = load_data(Path(arguments.data) if arguments.data else default_data(arguments.models[0]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored)
+        comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored, arguments.nulls)
     for warning in caught:
         print(f"likeness: warning: {warning.message}", file=sys.stderr)
     publish(comparison, Path(arguments.out))
@@ -57,7 +59,21 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
     parser.add_argument("--measures", type=str, nargs="+", default=["kl", "m_cca"], help="Names of measures.")
     parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
+    parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
     return parser
+
+
+def require_nulls(permutations: int, measures: Mapping[str, Measure]) -> None:
+    """Raise ValueError where permutations are asked for and none of the measures has a null by permutation."""
+    from likeness.measures.kinds import OfSamples
+    from likeness.measures.peers import PEERS
+
+    if permutations < 0:
+        raise ValueError(f"--nulls takes a number of permutations, got {permutations}")
+    if permutations and not any(isinstance(measure, OfSamples) for measure in measures.values()):
+        raise ValueError(
+            f"--nulls needs measures of samples, such as --measures {' '.join(PEERS)}; got {', '.join(measures)}"
+        )
 
 
 def load_models(paths: Sequence[str]) -> NamedModels:

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.similarity_figures import EmbeddingSample, similarity_figures
 from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
+from callbacks.stored_inputs import filled
 from likeness.batch import Batch
 from likeness.measures.distribution import is_correct, log_probabilities, nll
-from likeness.measures.kinds import Measure
+from likeness.measures.kinds import Measure, OfSamples
+from likeness.measures.null_distribution import PairwiseNulls, pairwise_nulls
 from likeness.protocols import SoftmaxModel
+from scripts.comparison_bounds import PairwiseBound, bounds_on, sources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +37,9 @@ class Comparison:
     accuracy: Tensor  # [P]
     nll: Tensor  # [P] in nats
     values: Mapping[str, Tensor]  # [P, P] by the measure's name
+    bounds: Mapping[str, Sequence[PairwiseBound]]  # by the name of the measure that they bound
+    nulls: Mapping[str, PairwiseNulls]  # by the measure's name
+    permutations: int  # in each of the nulls
     metric: PairwiseSimilarity
     sample: EmbeddingSample
 
@@ -48,11 +56,13 @@ def compare(
     measures: Mapping[str, Measure],
     device: torch.device,
     max_stored: int = 10_000,
+    permutations: int = 0,
 ) -> Comparison:
     """Evaluate and compare all models on a split, ``val`` or ``test``.
 
-    Raises ValueError naming the model whose input shape or number of labels does not fit, or the measure for
-    which there are too few samples.
+    With ``permutations``, measures of samples (the peers) are set beside what unrelated representations of the same
+    inputs would score. Raises ValueError naming the model whose input shape or number of labels does not fit, or the
+    measure for which there are too few samples.
     """
     names = [name for name, _ in models]
     ready = [_ready(model, device) for _, model in models]
@@ -64,7 +74,8 @@ def compare(
     samples = len(loader.dataset)  # type: ignore[arg-type]
     require_enough(measures, shapes, names, samples)
 
-    metric = PairwiseSimilarity(measures, [dim for _, dim in shapes], names, max_stored).to(device)
+    needed = {**measures, **sources(measures)}
+    metric = PairwiseSimilarity(needed, [dim for _, dim in shapes], names, max_stored).to(device)
     sample, correct, loss = EmbeddingSample(), torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.float64)
     for batch in loader:
         x, y, ids = (tensor.to(device) for tensor in batch)
@@ -74,8 +85,34 @@ def compare(
         correct += is_correct(log_p, y).sum(1).cpu()
         loss += nll(log_p, y).sum(1).cpu()
         sample.add(y, embeddings)
-    values = {name: matrix.cpu() for name, matrix in metric.compute().items()}
-    return Comparison(names, split, samples, correct / samples, loss / samples, values, metric, sample)
+    computed = {name: matrix.cpu() for name, matrix in metric.compute().items()}
+    return Comparison(
+        names=names,
+        split=split,
+        samples=samples,
+        accuracy=correct / samples,
+        nll=loss / samples,
+        values={name: computed[name] for name in measures},
+        bounds=bounds_on(measures, computed, map(metric.joint_moments().bare_dim, range(len(names)))),
+        nulls=_nulls(metric, measures, computed, permutations) if permutations else {},
+        permutations=permutations,
+        metric=metric,
+        sample=sample,
+    )
+
+
+def _nulls(
+    metric: PairwiseSimilarity, measures: Mapping[str, Measure], values: Mapping[str, Tensor], permutations: int
+) -> dict[str, PairwiseNulls]:
+    """Of the measures of samples that are defined, on the inputs that the metric kept; a progress bar on a terminal."""
+    joint = metric.joint_moments()
+    kept = filled(metric.stored)[1].split(metric.dims, dim=1)
+    bare = [f[:, : joint.bare_dim(model)] for model, f in enumerate(kept)]
+    defined = [name for name in measures if not bool(values[name].isnan().any())]
+    peers = {name: measure for name, measure in measures.items() if name in defined and isinstance(measure, OfSamples)}
+    console = Console(stderr=True)
+    steps = track(peers, "permuting samples", console=console, transient=True, disable=not console.is_terminal)
+    return {name: pairwise_nulls(peers[name], bare, metric.names, n=permutations) for name in steps}
 
 
 def _ready(model: SoftmaxModel, device: torch.device) -> SoftmaxModel:

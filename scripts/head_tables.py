@@ -1,13 +1,12 @@
 """The tables of an inspected head, for the terminal and for files."""
 
-import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from callbacks.csv_files import write_csv
 from scripts.head_inspection import Inspection, PairReport
 
 DERIVED = "derived, not in the paper"
@@ -37,20 +36,19 @@ def tables(inspection: Inspection) -> Iterator[Table | Text]:
 
 def write_all(inspection: Inspection, folder: Path) -> list[Path]:
     """All tables as CSV in a folder, which is made; answers the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [_write(folder / "head.csv", ["quantity", "value"], gauge_rows(inspection))]
+    written = [write_csv(folder / "head.csv", ["quantity", "value"], gauge_rows(inspection))]
     if inspection.sampled is None and inspection.gauge.labels <= MAX_PAIRS:
-        written.append(_write(folder / "pairs.csv", *all_pairs(inspection)))
+        written.append(write_csv(folder / "pairs.csv", *all_pairs(inspection)))
     if inspection.pair is not None:
-        written.append(_write(folder / "equivalent_heads.csv", *equivalents_file(inspection.pair)))
+        written.append(write_csv(folder / "equivalent_heads.csv", *equivalents_file(inspection.pair)))
     if inspection.queries:
-        written.append(_write(folder / "neighbours.csv", *neighbour_file(inspection)))
+        written.append(write_csv(folder / "neighbours.csv", *neighbour_file(inspection)))
     if inspection.patterns:
-        written.append(_write(folder / "patterns.csv", *pattern_columns_and_rows(inspection)))
+        written.append(write_csv(folder / "patterns.csv", *pattern_columns_and_rows(inspection)))
     if inspection.winners:
         names = inspection.head.labels
         winners = ([w.labels[0], names[w.labels[0]], _decided(w.feasible)] for w in inspection.winners)
-        written.append(_write(folder / "labels.csv", ["label", "name", "can_win"], winners))
+        written.append(write_csv(folder / "labels.csv", ["label", "name", "can_win"], winners))
     return written
 
 
@@ -206,14 +204,3 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> Table:
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     return table
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Row]) -> Path:
-    """The whole file or none of it."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(temporary, path)
-    return path

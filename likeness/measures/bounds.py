@@ -9,7 +9,7 @@ from likeness.measures.cloud import Cloud, Pairs
 
 
 class Bound(NamedTuple):
-    """A bound, and whether it says more than what holds of any two models."""
+    """A bound, and whether it says more than what holds of any two models; elementwise."""
 
     value: Tensor
     informative: Tensor
@@ -19,18 +19,24 @@ class Bound(NamedTuple):
         return Bound(self.value.sqrt(), self.informative)
 
 
-def paper_bound(d_llv: Tensor, dim: int) -> Bound:
+def paper_bound(d_llv: Tensor, dim: int | Tensor) -> Bound:
     """d_{f,g} <= 2 M d_LLV, with M = ``dim``. Nielsen et al. 2025 (arXiv 2506.03784), Theorem 4.7."""
-    return _bound(2 * dim * d_llv)
+    return on_d_svd(2 * dim * d_llv)
 
 
 def squared_bound(d_llv: Tensor) -> Bound:
     """d_{f,g} <= 2 d_LLV^2, whatever M. Derived, not in the paper.
 
     With unit-variance u and u', sd(u_y - u'_y) <= 2 term 1 means Corr(u_y, u'_y) >= 1 - 2 term_1^2, and the nuclear
-    norm in m_SVD is at least the trace; the same on the input side with term 2. Below 1/M it is the sharper one.
+    norm in m_SVD is at least the trace; the same on the input side with term 2. It is the sharper one for d_LLV < M,
+    so wherever either is informative: the paper's from 1 / (2 M) down, this one from 1 / sqrt(2).
     """
-    return _bound(2 * d_llv.square())
+    return on_d_svd(2 * d_llv.square())
+
+
+def on_d_svd(value: Tensor) -> Bound:
+    """A bound on d_SVD, which never exceeds 1."""
+    return Bound(value, value < 1)
 
 
 def correlation_certificate(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out: Tensor, dim: int) -> Bound:
@@ -40,7 +46,7 @@ def correlation_certificate(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out:
     of the models whose label cloud [P, K, R] is given, with choices [B]; [B]. At most 2 term_1^2 at the same choice.
     """
     losses = label_correlation_losses(cloud, pairs, pivot, left_out)
-    return _bound(losses.topk(dim).values.mean(-1))
+    return on_d_svd(losses.topk(dim).values.mean(-1))
 
 
 def label_correlation_losses(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out: Tensor) -> Tensor:
@@ -56,8 +62,3 @@ def label_correlation_losses(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out
 def unit(vectors: Tensor) -> Tensor:
     """The vectors [..., R] at unit length; nan for zero ones."""
     return torch.nn.functional.normalize(vectors, dim=-1, eps=0.0)
-
-
-def _bound(value: Tensor) -> Bound:
-    """On d_SVD, which never exceeds 1."""
-    return Bound(value, value < 1)

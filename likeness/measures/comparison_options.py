@@ -43,10 +43,10 @@ class ComparisonOptions:
     max_choices: int = 20_000
 
     def largest_tensor(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> int:
-        """Elements of logits [P, N, K], or of the gaps [N, N] between inputs."""
-        samples = len(embeddings[0])
+        """Elements of logits [P, N, K], or of the gaps between labels [K, K] or inputs [N, N]."""
+        samples, labels = len(embeddings[0]), len(unembeddings[0])
         searched = samples**2 if self.search == "exact" and self.input_set is None else 0
-        return max(len(embeddings) * samples * len(unembeddings[0]), searched)
+        return max(len(embeddings) * samples * labels, labels**2, searched)
 
     def __post_init__(self) -> None:
         for name, allowed in (("search", ("exact", "sampled")), ("combine", ("max", "sum"))):

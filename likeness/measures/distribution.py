@@ -71,6 +71,12 @@ def pairwise_sum(divergence: Divergence, log_p: Tensor) -> Tensor:
     return total
 
 
+def agreement_sum(log_p: Tensor) -> Tensor:
+    """Samples with the same likeliest label for all pairs, [P, P], from log-probabilities [P, N, K]."""
+    likeliest = log_p.argmax(-1)
+    return (likeliest[:, None] == likeliest).sum(-1)
+
+
 def kl_sum(log_p: Tensor) -> Tensor:
     """KL(p_i || p_j) summed over samples for all ordered pairs, [P, P], from log-probabilities [P, N, K].
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pdist
 
-from likeness.measures.moments import JointMoments
+from likeness.measures.joint_moments import JointMoments
 from likeness.measures.neighbour_overlap import require_neighbours
 from likeness.measures.relations import cosine, from_pairs, unit_norm
 from likeness.measures.samples import centred, compact, compare_two
@@ -36,7 +36,7 @@ def linear_cka_f(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
 
     Raises ValueError for a model whose embeddings are the same for every input.
     """
-    n, mean, scatter = joint.moments
+    n, mean, scatter = joint.moments.n, joint.moments.mean, joint.moments.scatter
     members = scatter.new_zeros(len(scatter), len(joint.dims))
     for model, name in enumerate(joint.names):
         block = joint.embedding(model)

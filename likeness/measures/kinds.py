@@ -6,7 +6,7 @@ from typing import Generic
 
 from torch import Tensor
 
-from likeness.measures.moments import JointMoments
+from likeness.measures.joint_moments import JointMoments
 from likeness.measures.samples import Compare, Prepare, S, compare_all, compare_two
 
 
@@ -22,7 +22,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class SampleMean(Measure):
-    """The mean over samples of a divergence between predictive distributions."""
+    """The mean over samples of something between predictive distributions."""
 
     pair_sums: Callable[[Tensor], Tensor]  # from log-probabilities [P, N, K] to sums over samples [P, P]
 
@@ -37,9 +37,14 @@ class OfMoments(Measure):
 
 @dataclass(frozen=True)
 class OfModels(Measure):
-    """An entry of :func:`likeness.measures.all_pairs.compare_all_pairs`, which reads f and g on stored inputs."""
+    """One of :class:`likeness.measures.pairwise_distances.PairwiseDistances`, from joint moments and unembeddings."""
 
     key: str
+
+
+@dataclass(frozen=True)
+class OfModelsAndInputs(OfModels):
+    """One of these that reads embeddings of stored inputs too: those on the input side of d_LLV."""
 
 
 @dataclass(frozen=True)
@@ -59,4 +64,4 @@ class OfSamples(Measure, Generic[S]):
         return compare_two(self.prepare, self.compare, x, y)
 
 
-STORED = (OfModels, OfSamples)  # these need inputs to be kept, not only sums over them
+STORED = (OfModelsAndInputs, OfSamples)  # these need inputs to be kept, not only sums over them

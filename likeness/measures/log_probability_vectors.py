@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from likeness.measures.cloud import Cloud
-from likeness.measures.moments import JointMoments, as_float64, joint_features
+from likeness.measures.joint_moments import JointMoments
+from likeness.measures.moments import as_float64, triangle
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,26 @@ class LabelVectors:
         return self.mean.shape[1]
 
 
-def label_vectors(
-    embeddings: Sequence[Tensor],
-    unembeddings: Sequence[Tensor],
-    log_partitions: Tensor,
-    names: Sequence[str] | None = None,
-) -> LabelVectors:
-    """Of f_i [N, M_i], g_i [K, M_i] and Z [P, N] of P models on the same inputs; exact (QR)."""
-    features = joint_features(embeddings, log_partitions)
-    mean = features.mean(0)
-    root = _triangle((features - mean) / (len(features) - 1) ** 0.5)
-    biased = [has_bias(f) for f in embeddings]
-    return _assemble(len(features), mean, root, unembeddings, biased, names)
-
-
-def label_vectors_of_moments(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelVectors:
-    """Of streamed joint moments and g_i [K, M_i]; what is equal in theory is equal to about 1e-7 only."""
-    n, mean, scatter = joint.moments
-    eigenvalues, vectors = torch.linalg.eigh(scatter / (n - 1))
-    root = (vectors * eigenvalues.clamp(min=0).sqrt()).T
-    biased = [joint.has_bias(model) for model in range(len(joint.dims))]
-    return _assemble(float(n), mean, root, unembeddings, biased, joint.names)
+def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelVectors:
+    """Of joint moments over the inputs and g_i [K, M_i]. Raises ValueError for fewer than two inputs."""
+    sizes = [size for g in unembeddings for size in (g.shape[1], 1)]
+    roots = torch.split(joint.moments.root, sizes, dim=1)
+    label_means = [as_float64(g).mean(0) for g in unembeddings]
+    heads = [as_float64(g) - label_mean for g, label_mean in zip(unembeddings, label_means, strict=True)]
+    offsets = [f @ g - z.squeeze(1) for f, z, g in zip(roots[::2], roots[1::2], label_means, strict=True)]
+    means = torch.split(joint.moments.mean, sizes)[::2]
+    mean = torch.stack([head @ f for head, f in zip(heads, means, strict=True)])
+    dims = [joint.bare_dim(model) for model in range(len(unembeddings))]
+    heads = [head[:, :dim] for head, dim in zip(heads, dims, strict=True)]
+    functions = [f[:, :dim] for f, dim in zip(roots[::2], dims, strict=True)]
+    return LabelVectors(
+        samples=float(joint.moments.n),
+        names=joint.names,
+        heads=tuple(heads),
+        roots=tuple(functions),
+        cloud=Cloud.of_maps(heads, functions, torch.stack(offsets)),
+        mean=mean,
+    )
 
 
 def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Cloud:
@@ -77,47 +77,8 @@ def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) 
     """
     joint = torch.cat([as_float64(g) for g in unembeddings], dim=1)
     joint = joint - joint.mean(0)
-    root = _triangle(joint) if joint.shape[0] > joint.shape[1] else joint
+    root = triangle(joint) if joint.shape[0] > joint.shape[1] else joint
     maps = torch.split(root / (len(joint) - 1) ** 0.5, [g.shape[1] for g in unembeddings], dim=1)
     means = [as_float64(f).mean(0) for f in embeddings]
     centred = [as_float64(f) - mean for f, mean in zip(embeddings, means, strict=True)]
     return Cloud.of_maps(centred, maps, torch.stack([map_ @ mean for map_, mean in zip(maps, means, strict=True)]))
-
-
-def has_bias(f: Tensor) -> bool:
-    """Whether the last coordinate of f [N, M] is 1 on every input: it carries a head's bias."""
-    return f.shape[1] > 1 and bool((f[:, -1] == 1).all())
-
-
-def _triangle(x: Tensor) -> Tensor:
-    """R [min(N, D), D] of the QR of x [N, D]: R^T R = x^T x."""
-    triangle: Tensor = torch.linalg.qr(x, mode="r")[1]
-    return triangle
-
-
-def _assemble(
-    samples: float,
-    mean: Tensor,
-    root: Tensor,
-    unembeddings: Sequence[Tensor],
-    biased: Sequence[bool],
-    names: Sequence[str] | None,
-) -> LabelVectors:
-    """From the features' mean [D] and root [R, D]."""
-    sizes = [size for g in unembeddings for size in (g.shape[1], 1)]
-    roots, means = torch.split(root, sizes, dim=1), torch.split(mean, sizes)
-    label_means = [as_float64(g).mean(0) for g in unembeddings]
-    heads = [as_float64(g) - label_mean for g, label_mean in zip(unembeddings, label_means, strict=True)]
-    offsets = [f @ g - z.squeeze(1) for f, z, g in zip(roots[::2], roots[1::2], label_means, strict=True)]
-    mean = torch.stack([head @ f for head, f in zip(heads, means[::2], strict=True)])
-    parts = [slice(g.shape[1] - bias) for g, bias in zip(unembeddings, biased, strict=True)]
-    heads = [head[:, part] for head, part in zip(heads, parts, strict=True)]
-    functions = [f[:, part] for f, part in zip(roots[::2], parts, strict=True)]
-    return LabelVectors(
-        samples=samples,
-        names=tuple(names or (str(number + 1) for number in range(len(heads)))),
-        heads=tuple(heads),
-        roots=tuple(functions),
-        cloud=Cloud.of_maps(heads, functions, torch.stack(offsets)),
-        mean=mean,
-    )

@@ -1,13 +1,6 @@
-"""The joint second moments of several models' representations, streamed in float64.
-
-Everything on the label side of two softmax models, and every correlation between their representations, is
-a function of one small matrix: the mean and scatter over inputs of a(x) = [f_1; Z_1; ...; f_P; Z_P], where
-Z is the log-partition. Its size depends neither on the number of inputs nor on the number of labels.
-"""
+"""Mean and scatter of samples, streamed in float64, and what every measure does to tensors first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple, Self
 
 import torch
@@ -35,13 +28,8 @@ class Moments(NamedTuple):
 
         Chan, Golub & LeVeque 1983, for any number of shards.
         """
-        count = shards.n.sum(0)
-        weight = shards.n[:, None]
-        mean = (weight * shards.mean).sum(0) / count.clamp(min=1)
-        # Summing the deviations again recovers what rounding took from a mean far from the origin.
-        mean = mean + (weight * (shards.mean - mean)).sum(0) / count.clamp(min=1)
-        deviation = weight.sqrt() * (shards.mean - mean)
-        return cls(count, mean, shards.scatter.sum(0) + deviation.T @ deviation)
+        count, mean, deviations = merge_means(shards.n, shards.mean)
+        return cls(count, mean, shards.scatter.sum(0) + deviations.T @ deviations)
 
     def pack(self) -> Tensor:
         """One matrix [..., D+1, D+1]: the scatter, bordered by the mean, with the count in the corner."""
@@ -55,41 +43,16 @@ class Moments(NamedTuple):
         return cls(packed[..., -1, -1], packed[..., -1, :-1], packed[..., :-1, :-1])
 
 
-@dataclass(frozen=True)
-class JointMoments:
-    """Moments of a(x) = [f_1; Z_1; ...; f_P; Z_P] over inputs, with the layout of its P models.
+def merge_means(n: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean [D] and weighted deviations [S, D] of S shards with counts n [S] and means [S, D].
 
-    ``dims`` are the models' representation dimensions M_i; D = sum of (M_i + 1). ``names`` are for messages.
+    The deviations' scatter is what the scatters within the shards lack of that of all samples.
     """
-
-    moments: Moments
-    dims: tuple[int, ...]
-    names: tuple[str, ...]
-
-    def embedding(self, model: int) -> slice:
-        """Where f of a model lies among the D features, without the constant coordinate of a biased head."""
-        start = self._starts[model]
-        return slice(start, start + self.dims[model] - self.has_bias(model))
-
-    def log_partition(self, model: int) -> int:
-        """Where Z of a model lies among the D features."""
-        return self._starts[model] + self.dims[model]
-
-    def has_bias(self, model: int) -> bool:
-        """Whether the last coordinate of f was 1 on every input: it carries a head's bias."""
-        last = self._starts[model] + self.dims[model] - 1
-        _, mean, scatter = self.moments
-        return bool((mean[last] == 1) & (scatter[last, last] == 0))
-
-    @property
-    def _starts(self) -> list[int]:
-        return [0, *accumulate(dim + 1 for dim in self.dims)]
-
-
-def joint_features(embeddings: Sequence[Tensor], log_partitions: Tensor) -> Tensor:
-    """Rows [f_1; Z_1; ...; f_P; Z_P], [N, D] in float64, from f_i [N, M_i] and Z [P, N]."""
-    models = zip(embeddings, log_partitions, strict=True)
-    return torch.cat([torch.column_stack([as_float64(f), z]) for f, z in models], dim=1)
+    count, weight = n.sum(0), n[:, None]
+    merged = (weight * mean).sum(0) / count.clamp(min=1)
+    # Summing the deviations again recovers what rounding took from a mean far from the origin.
+    merged = merged + (weight * (mean - merged)).sum(0) / count.clamp(min=1)
+    return count, merged, weight.sqrt() * (mean - merged)
 
 
 def require_finite(
@@ -117,3 +80,9 @@ def require_finite(
 def as_float64(tensor: Tensor) -> Tensor:
     """The tensor in float64, where it is; on the CPU if its device has no float64 (Apple's MPS)."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def triangle(rows: Tensor) -> Tensor:
+    """R [min(N, D), D] of the QR of rows x [N, D]: R^T R = x^T x."""
+    factor: Tensor = torch.linalg.qr(rows, mode="r")[1]
+    return factor

@@ -4,8 +4,10 @@ Most measures of similarity are not 0 for unrelated representations, and what th
 the samples of one side with those of the other at random keeps N, M and both clouds, and breaks the relation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +50,13 @@ class NullDistribution:
         return (1 + int(as_extreme.sum())) / (len(self.values) + 1)
 
 
+class PairwiseNulls(NamedTuple):
+    """Of all ordered pairs of P representations, in float64 on the CPU; the diagonal is nan."""
+
+    mean: Tensor  # [P, P]
+    p_value: Tensor  # [P, P]
+
+
 def null_distribution(measure: OfSamples[S], x: Tensor, y: Tensor, *, n: int = 999, seed: int = 0) -> NullDistribution:
     """Values of a measure of x [N, M] and y [N, M'] under n random permutations of the samples of y.
 
@@ -56,22 +65,55 @@ def null_distribution(measure: OfSamples[S], x: Tensor, y: Tensor, *, n: int = 9
     belong together (augmentations of one image), permute groups instead. A pure function of the arguments, the
     same on every device up to rounding. Raises ValueError for n < 1 and as the measure does.
     """
+    a, b = _prepared(measure, [x, y], ("x", "y"), n)
+    return _null(measure, a, b, _Draws(n, len(x), seed))
+
+
+def pairwise_nulls(
+    measure: OfSamples[S], samples: Sequence[Tensor], names: Sequence[str], *, n: int = 999, seed: int = 0
+) -> PairwiseNulls:
+    """:func:`null_distribution` of all pairs of P representations [N, M_i], the second of a pair being permuted.
+
+    Of a symmetric measure each pair is permuted once. ``names`` are for messages.
+    """
+    prepared = _prepared(measure, samples, names, n)
+    draws = _Draws(n, len(samples[0]), seed)
+    mean, p_value = torch.full((2, len(samples), len(samples)), torch.nan, dtype=torch.float64)
+    for i, j in permutations(range(len(samples)), 2):
+        if measure.symmetric and i > j:
+            mean[i, j], p_value[i, j] = mean[j, i], p_value[j, i]
+        else:
+            null = _null(measure, prepared[i], prepared[j], draws)
+            mean[i, j], p_value[i, j] = null.mean, null.p_value
+    return PairwiseNulls(mean, p_value)
+
+
+class _Draws(NamedTuple):
+    """Of permutations."""
+
+    n: int
+    size: int  # N
+    seed: int
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The permutations in batches [B, N] of at most this size, the same at any size."""
+        for start in range(0, self.n, size):
+            numbers = range(start, min(start + size, self.n))
+            yield torch.stack([torch.randperm(self.size, generator=generator(self.seed, i)) for i in numbers])
+
+
+def _prepared(measure: OfSamples[S], samples: Sequence[Tensor], names: Sequence[str], n: int) -> list[S]:
     if n < 1:
         raise ValueError(f"a null distribution needs at least 1 permutation, but n is {n}")
-    require_same_samples([x, y], ("x", "y"))
-    x, y = as_float64(x), as_float64(y)
-    a, b = measure.prepare(x, "x"), measure.prepare(y, "y")
-    observed = float(measure.compare(a, b))
-    batches = _orders(n, len(x), max(1, _MAX_ELEMENTS // _elements(b)), seed)
-    values = [measure.compare(a, measure.reorder(b, orders.to(y.device))).cpu() for orders in batches]
-    return NullDistribution(observed, torch.cat(values), measure.larger_is_more_alike)
+    require_same_samples(samples, names)
+    return [measure.prepare(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
 
 
-def _orders(n: int, size: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """n random permutations of ``size`` samples in batches [B, size], the same at any batch size."""
-    for start in range(0, n, batch):
-        stop = min(start + batch, n)
-        yield torch.stack([torch.randperm(size, generator=generator(seed, i)) for i in range(start, stop)])
+def _null(measure: OfSamples[S], a: S, b: S, draws: _Draws) -> NullDistribution:
+    observed = measure.compare(a, b)
+    batches = draws.batches(max(1, _MAX_ELEMENTS // _elements(b)))
+    values = [measure.compare(a, measure.reorder(b, orders.to(observed.device))).cpu() for orders in batches]
+    return NullDistribution(float(observed), torch.cat(values), measure.larger_is_more_alike)
 
 
 def _elements(prepared: Tensor | tuple[Tensor, ...] | object) -> int:

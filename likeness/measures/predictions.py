@@ -27,15 +27,15 @@ class Predictions(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Of a block of n inputs; the last four are sums over them."""
+    """Of a block of n inputs with logits largest(x) + d(x, y); the last three are sums over them."""
 
-    log_partitions: Tensor  # [P, n]
-    lowest: Tensor  # [P]
-    likeliest: Tensor  # [P, n]
-    entropies: Tensor  # [P, P] cross-entropies of p_i and p_j
+    largest: Tensor  # [P, n]
+    likeliest: Tensor  # [P, n] its label
+    total: Tensor  # [P, n] sum over labels of exp d
+    least: Tensor  # [P, n] d
+    products: Tensor  # [P, P] sum over labels of p_i d_j
     mixtures: Tensor  # [P (P - 1) / 2] what :func:`_mixtures` says
     variations: Tensor  # [P (P - 1) / 2] L1 distances
-    same: Tensor  # [P, P] equal labels
 
 
 def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Predictions:
@@ -45,20 +45,24 @@ def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) ->
     cancels: these are summed term by term.
     """
     f, g = padded(embeddings), padded(unembeddings)
-    log_partitions, lowest, likeliest, *sums = zip(*_blocks(f, g), strict=True)
-    entropies, mixtures, variations, same = (torch.stack(values).sum(0) / f.shape[1] for values in sums)
+    models, samples, _ = f.shape
+    fields = list(zip(*_blocks(f, g), strict=True))
+    largest, likeliest, total, least = (torch.cat(values, dim=1) for values in fields[:4])
+    products, mixtures, variations = (torch.stack(values).sum(0) / samples for values in fields[4:])
+    log_total = total.log()
+    entropies = log_total.mean(1) - products  # cross-entropies of p_i and p_j
     own = entropies.diagonal()
-    divergence, js = entropies - own[:, None], _symmetric(mixtures, len(f)) - 0.5 * (own[:, None] + own)
+    divergence, js = entropies - own[:, None], _symmetric(_LOG_2 - 0.5 * mixtures, models) - 0.5 * (own[:, None] + own)
     for i, j in _nearly_equal(torch.minimum(divergence, js), own):
-        divergence[i, j], js[i, j] = _term_by_term(f[[i, j]], g[[i, j]]) / f.shape[1]
+        divergence[i, j], js[i, j] = _term_by_term(f[[i, j]], g[[i, j]]) / samples
     return Predictions(
-        torch.cat(log_partitions, dim=1),
-        torch.stack(lowest).amin(0),
-        torch.cat(likeliest, dim=1),
-        divergence.fill_diagonal_(0),
-        js.fill_diagonal_(0),
-        0.5 * _symmetric(variations, len(f)),
-        same,
+        log_partitions=largest + log_total,
+        lowest=(least - log_total).amin(1),
+        likeliest=likeliest,
+        kl=divergence.fill_diagonal_(0),
+        js=js.fill_diagonal_(0),
+        total_variation=0.5 * _symmetric(variations, models),
+        agreement=torch.stack([(likeliest == labels).double().mean(1) for labels in likeliest]),
     )
 
 
@@ -67,8 +71,8 @@ def js_sum(log_p: Tensor) -> Tensor:
     models, samples, _ = log_p.shape
     p = log_p.exp()
     own = -(p * log_p).sum((1, 2))
-    mixtures = _mixtures(p, torch.empty_like(p), torch.empty_like(p))
-    js = _symmetric(mixtures, models) - 0.5 * (own[:, None] + own)
+    mixtures = _mixtures(*(x.flatten(1) for x in (p, torch.empty_like(p), torch.empty_like(p))))
+    js = _symmetric(samples * _LOG_2 - 0.5 * mixtures, models) - 0.5 * (own[:, None] + own)
     for i, j in _nearly_equal(js / samples, own / samples):
         js[i, j] = jensen_shannon(log_p[i], log_p[j]).sum()
     return js.fill_diagonal_(0)
@@ -95,44 +99,35 @@ def _term_by_term(f: Tensor, g: Tensor) -> Tensor:
 
 def _blocks(f: Tensor, g: Tensor) -> Iterator[_Block]:
     """Of all inputs, with shared temporaries: fresh memory for each block would take as long as the arithmetic."""
-    scratch = f.new_empty(0)
-    transposed = g.mT.contiguous()  # else the product takes several times as long
+    memory = f.new_empty(0)
     for rows in _rows(f, g):
-        shape = (3, len(f), rows.stop - rows.start, g.shape[1])
-        scratch = scratch if scratch.shape == shape else f.new_empty(shape)
-        yield _summarised(f[:, rows], transposed, *scratch)
+        size = g.shape[1] * (rows.stop - rows.start)
+        memory = memory if memory.shape[-1] == size else f.new_empty(3, len(f), size)
+        yield _summarised(f[:, rows].mT, g, *memory)
 
 
-def _summarised(f: Tensor, transposed: Tensor, log_p: Tensor, p: Tensor, scratch: Tensor) -> _Block:
-    """Of f [P, n, M] and g^T [P, M, K]; the rest is memory [P, n, K]."""
-    largest, likeliest = torch.matmul(f, transposed, out=log_p).max(-1)
-    torch.exp(log_p.sub_(largest[..., None]), out=p)
-    total = p.sum(-1)
-    p.mul_(total.reciprocal()[..., None])
-    log_p.sub_(total.log()[..., None])
-    return _Block(
-        largest + total.log(),
-        log_p.amin((1, 2)),
-        likeliest,
-        -(p.flatten(1) @ log_p.flatten(1).T),
-        _mixtures(p, scratch, log_p),
-        torch.pdist(p.flatten(1), p=1),
-        (likeliest[:, None] == likeliest[None]).sum(-1).double(),
-    )
+def _summarised(f: Tensor, g: Tensor, d: Tensor, p: Tensor, sums: Tensor) -> _Block:
+    """Of f [P, M, n] and g [P, K, M]; the rest is memory [P, K n], so that sums over labels are sums of rows."""
+    logits, probabilities = (x.view(*g.shape[:2], -1) for x in (d, p))
+    largest, likeliest = torch.matmul(g, f, out=logits).max(1)
+    total = torch.exp(logits.sub_(largest[:, None]), out=probabilities).sum(1)
+    probabilities.mul_(total.reciprocal()[:, None])
+    least, products, variations = logits.amin(1), p @ d.T, torch.pdist(p, p=1)
+    return _Block(largest, likeliest, total, least, products, _mixtures(p, sums, d), variations)
 
 
 def _mixtures(p: Tensor, sums: Tensor, logs: Tensor) -> Tensor:
-    """Entropies of (p_i + p_j) / 2, i < j, summed over samples, from probabilities [P, n, K]; [P (P - 1) / 2].
+    """Sums of s log s for s = p_i + p_j, i < j, from probabilities [P, ...]; [P (P - 1) / 2].
 
-    Of the unhalved sum s, -s/2 log(s/2) adds up to log 2 a sample less s/2 log s: one logarithm an element. The other
-    arguments are memory [P, n, K].
+    Entropies of mixtures with one logarithm an element: -s/2 log(s/2) adds up to log 2 a sample less s/2 log s. Raises
+    probabilities that underflow to the least positive number; the other arguments are memory of the shape of p.
     """
-    tiny, samples, parts = torch.finfo(p.dtype).tiny, p.shape[1], []
-    p, sums, logs = (x.flatten(1) for x in (p, sums, logs))
-    for i in range(len(p)):
-        s = torch.add(p[i + 1 :], p[i], out=sums[i + 1 :]).clamp_(min=tiny)
-        parts.append(torch.log(s, out=logs[i + 1 :]).mul_(s).sum(1))
-    return samples * _LOG_2 - 0.5 * torch.cat(parts)
+    p.clamp_(min=torch.finfo(p.dtype).tiny)
+    parts = [p.new_empty(0)]
+    for i in range(1, len(p)):
+        s = torch.add(p[i:], p[i - 1], out=sums[i:])
+        parts.append(torch.log(s, out=logs[i:]).mul_(s).sum(1))
+    return torch.cat(parts)
 
 
 def _nearly_equal(divergence: Tensor, entropies: Tensor) -> list[list[int]]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from likeness.measures.moments import JointMoments, as_float64
+from likeness.measures.cloud import padded
+from likeness.measures.joint_moments import JointMoments
+from likeness.measures.moments import as_float64
 
-_SCATTER_TOLERANCE = 1e-12  # of the scatter's spectrum, whose rounding errors are about 1e-15
 _ROUNDING = 1e-14  # standard deviation over mean of a constant coordinate, after centring
+_SINGLE_PRECISION = 1e-6  # relative singular value of a dependent coordinate of what a network computes
 
 
 class RankDeficientError(ValueError):
@@ -35,27 +36,22 @@ def m_cca_of_samples(samples: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     ``names`` appear in the errors, which are those of :func:`m_cca`.
     """
     bases = [orthonormal_basis(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
-    dims = [basis.shape[1] for basis in bases]
-    joint = torch.cat([pad(basis, (0, max(dims) - dim)) for basis, dim in zip(bases, dims, strict=True)], dim=1)
-    return _mean_correlations(joint.T @ joint, dims)
+    return mean_canonical_correlations(bases)
 
 
 def m_cca_f(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
     """m_CCA of the embeddings for all pairs of P models, [P, P], from their joint moments.
 
-    The constant coordinate of a biased head is left out. Conditioning enters squared: prefer :func:`m_cca`
-    where a representation's directions differ by more than 1e6 in scale. Raises as :func:`m_cca` does.
+    The constant coordinate of a biased head is left out. Raises as :func:`m_cca` does, also where only the rounding
+    of float32 makes the embeddings span their dimensions.
     """
-    blocks = [joint.embedding(model) for model in range(len(joint.dims))]
-    dims = [block.stop - block.start for block in blocks]
-    n, mean, scatter = joint.moments
-    whitening = scatter.new_zeros(len(scatter), len(dims), max(dims))
-    for model, (block, dim) in enumerate(zip(blocks, dims, strict=True)):
-        _require_samples(int(n), dim, joint.names[model])
-        constant = scatter[block, block].diagonal() <= n * (_ROUNDING * mean[block]) ** 2
-        whitening[block, model, :dim] = _whitening(scatter[block, block], constant, joint.names[model])
-    whitening = whitening.flatten(1)
-    return _mean_correlations(whitening.T @ scatter @ whitening, dims)
+    n, mean, factor = joint.moments
+    bases = []
+    for model, name in enumerate(joint.names):
+        block = joint.embedding(model)
+        _require_samples(int(n), block.stop - block.start, name)
+        bases.append(_basis(factor[:, block], n.sqrt() * mean[block].abs(), _SINGLE_PRECISION, name))
+    return mean_canonical_correlations(bases)
 
 
 def m_cca_g(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
@@ -70,44 +66,35 @@ def m_cca_g(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
 def orthonormal_basis(x: Tensor, name: str) -> Tensor:
     """Q [N, M] of the thin QR of centred, standardised x [N, M]."""
     _require_samples(x.shape[0], x.shape[1], name)
-    centred = x - x.mean(0)
+    return _basis(x - x.mean(0), x.norm(dim=0), max(x.shape) * torch.finfo(x.dtype).eps, name)
+
+
+def mean_canonical_correlations(bases: Sequence[Tensor]) -> Tensor:
+    """m_CCA of all pairs of P representations, [P, P], from orthonormal bases [n, M_i] of what they span, centred."""
+    dims = torch.tensor([basis.shape[1] for basis in bases], device=bases[0].device)
+    joint = torch.cat(list(padded(bases)), dim=1)
+    products = (joint.T @ joint).view(len(bases), -1, len(bases), joint.shape[1] // len(bases)).transpose(1, 2)
+    correlations: Tensor = torch.linalg.svdvals(products).clamp(max=1)  # the padding adds zeros
+    return correlations.sum(-1) / torch.minimum(dims[:, None], dims)
+
+
+def _basis(centred: Tensor, size: Tensor, tolerance: float, name: str) -> Tensor:
+    """Q [R, M] of the QR of centred columns [R, M]; ``size`` [M] are their lengths before."""
     scale = centred.norm(dim=0)
-    constant = scale <= _ROUNDING * x.norm(dim=0)
+    constant = scale <= _ROUNDING * size
     basis: Tensor
     basis, triangle = torch.linalg.qr(centred / scale.where(~constant, torch.inf))
     singular = torch.linalg.svdvals(triangle)
-    _require_rank(singular, max(x.shape) * torch.finfo(x.dtype).eps, name)
+    rank, dim = int((singular > tolerance * singular[0]).sum()), centred.shape[1]
+    if rank < dim:
+        raise RankDeficientError(
+            f"m_CCA of model {name!r} needs a representation that spans its {dim} dimensions, but its rank is {rank}"
+        )
     return basis
-
-
-def _whitening(scatter: Tensor, constant: Tensor, name: str) -> Tensor:
-    """W [M, M] with W^T scatter W = I; ``constant`` [M] marks coordinates that do not vary."""
-    scale = scatter.diagonal().sqrt().where(~constant, torch.inf)
-    eigenvalues, vectors = torch.linalg.eigh(scatter / torch.outer(scale, scale))
-    _require_rank(eigenvalues, _SCATTER_TOLERANCE, name)
-    whitening: Tensor = vectors / eigenvalues.sqrt() / scale[:, None]
-    return whitening
-
-
-def _mean_correlations(whitened: Tensor, dims: Sequence[int]) -> Tensor:
-    """Means of the singular values of P x P blocks [M_i, M_j], [P, P]; each block is padded with zeros to max M."""
-    blocks = whitened.reshape(len(dims), max(dims), len(dims), max(dims)).transpose(1, 2)
-    correlations: Tensor = torch.linalg.svdvals(blocks).clamp(max=1)
-    size = torch.tensor(dims, device=whitened.device)
-    return correlations.sum(-1) / torch.minimum(size[:, None], size)
 
 
 def _require_samples(count: int, dim: int, name: str) -> None:
     if count <= dim:
         raise ValueError(
             f"m_CCA of model {name!r} needs more samples than dimensions, but its representation is [{count}, {dim}]"
-        )
-
-
-def _require_rank(spectrum: Tensor, tolerance: float, name: str) -> None:
-    rank = int((spectrum > tolerance * spectrum.max()).sum())
-    if rank < len(spectrum):
-        raise RankDeficientError(
-            f"m_CCA of model {name!r} needs a representation that spans its {len(spectrum)} dimensions, "
-            f"but its rank is {rank}"
         )

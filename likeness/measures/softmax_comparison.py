@@ -11,6 +11,7 @@ from likeness.measures.comparison_result import Certificate, SoftmaxComparison
 from likeness.measures.d_fg import LabelSvd, d_fg, input_svd, label_svd
 from likeness.measures.input_side import InputChoice
 from likeness.measures.log_likelihood_variance import combine, input_side, label_side
+from likeness.measures.predictions import Predictions
 from likeness.measures.softmax_models import SoftmaxModels
 from likeness.measures.threads import threads_for
 
@@ -47,15 +48,15 @@ def compare_softmax_models(
     _check_ids(ids1, ids2, len(f1), len(f2))
     options = options or ComparisonOptions()
     with threads_for(options.largest_tensor([f1, f2], [g1, g2])):
-        models = SoftmaxModels.of([f1, f2], [g1, g2])
+        models, predicted = SoftmaxModels.evaluated([f1, f2], [g1, g2])
         _check_labels(labels, len(f1), models.num_labels)
         undefined = _undefined(models, labels, options)
         return SoftmaxComparison(
-            **_predictions(models, labels),
+            **_predictions(predicted, labels),
             **_likelihood_distances(models, options, undefined),
             m_cca_f=float(models.m_cca_f[0, 1]),
             m_cca_g=float(models.m_cca_g[0, 1]),
-            **_logit_distances(models, options, undefined),
+            **_logit_distances(models, predicted, options, undefined),
             undefined=undefined,
         )
 
@@ -76,8 +77,7 @@ def _undefined(models: SoftmaxModels, labels: Tensor | None, options: Comparison
     return reasons
 
 
-def _predictions(models: SoftmaxModels, labels: Tensor | None) -> Fields:
-    predicted = models.predictions
+def _predictions(predicted: Predictions, labels: Tensor | None) -> Fields:
     fields: Fields = {
         "kl_12": float(predicted.kl[0, 1]),
         "kl_21": float(predicted.kl[1, 0]),
@@ -140,11 +140,13 @@ def _of_g(inputs: InputChoice, of_g: Tensor) -> Fields:
     }
 
 
-def _logit_distances(models: SoftmaxModels, options: ComparisonOptions, undefined: dict[str, str]) -> Fields:
+def _logit_distances(
+    models: SoftmaxModels, predicted: Predictions, options: ComparisonOptions, undefined: dict[str, str]
+) -> Fields:
     vectors, factors = models.labels, models.heads
     squared = logit_distance.pairwise_d_logit_squared(vectors)[0, 1]
-    log_tau = float(models.predictions.lowest.min())
-    of_kl = logit_bounds.d_logit_bound(models.predictions.kl[0, 1], log_tau, models.num_labels)
+    log_tau = float(predicted.lowest.min())
+    of_kl = logit_bounds.d_logit_bound(predicted.kl[0, 1], log_tau, models.num_labels)
     power = models.bare_embeddings[0].square().sum(1).mean()
     fields: Fields = {
         "d_logit": float(squared.sqrt()),

@@ -1,41 +1,52 @@
-"""P softmax models on the same inputs, checked, with everything that their pairwise measures share."""
+"""P softmax models on the same inputs, with everything that their pairwise measures share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from likeness.measures.cloud import Cloud, Pairs
+from likeness.measures.joint_moments import JointMoments
 from likeness.measures.log_probability_vectors import LabelVectors, input_vectors, label_vectors
 from likeness.measures.logit_distance import Head, heads
 from likeness.measures.moments import as_float64, require_finite
 from likeness.measures.predictions import Predictions, predictions
-from likeness.measures.spans import mean_canonical_correlations, require_span
+from likeness.measures.representation import mean_canonical_correlations
+from likeness.measures.spans import require_span
 
 
 @dataclass(frozen=True)
 class SoftmaxModels:
-    """p(y | x) = softmax_y f(x) . g(y) for P models, in float64."""
+    """p(y | x) = softmax_y f(x) . g(y) for P models, in float64.
 
-    embeddings: tuple[Tensor, ...]  # as given
-    unembeddings: tuple[Tensor, ...]  # as given
-    predictions: Predictions
-    labels: LabelVectors  # as functions of the input
-    heads: tuple[Head, ...]
-    inputs: Cloud  # as functions of the label
+    The moments say all there is to say about the labels; only what is said of single inputs needs their embeddings. Of
+    a stream of inputs these are the ones that were kept.
+    """
+
+    joint: JointMoments  # of f_i and the log-partitions over all inputs
+    unembeddings: tuple[Tensor, ...]  # g_i [K, M_i]
+    embeddings: tuple[Tensor, ...]  # f_i [n, M_i] of the inputs among which d_LLV's input set is sought
 
     @classmethod
     def of(
         cls, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str] | None = None
     ) -> Self:
-        """From f_i [N, M_i] and g_i [K, M_i]; a head with a bias has f_i = [f, 1] and g_i = [g, b].
+        """From f_i [N, M_i] on all inputs and g_i [K, M_i]; a head with a bias has f_i = [f, 1] and g_i = [g, b].
 
         Raises ValueError, with the shapes, where N, K or a model's two M differ, N <= M or K <= M; with the model and
         the sample or label where a value is not finite; RankDeficientError, with the model and the shape, where the
         f or the differences of the g do not span their dimensions.
         """
+        return cls.evaluated(embeddings, unembeddings, names)[0]
+
+    @classmethod
+    def evaluated(
+        cls, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str] | None = None
+    ) -> tuple[Self, Predictions]:
+        """As :meth:`of`, with what the models predict, since their log-partitions are computed on the way."""
         names = list(names or (str(number + 1) for number in range(len(embeddings))))
         _check_shapes(embeddings, unembeddings, names)
         require_finite(embeddings, names)
@@ -43,18 +54,29 @@ class SoftmaxModels:
         all_f = tuple(as_float64(f.detach()) for f in embeddings)
         all_g = tuple(as_float64(g.detach()) for g in unembeddings)
         predicted = predictions(all_f, all_g)
-        labels = label_vectors(all_f, all_g, predicted.log_partitions, names)
-        _check_sizes(labels, len(all_f[0]))
-        for root, name in zip(labels.roots, labels.names, strict=True):
-            require_span(
-                torch.linalg.svdvals(root), (len(all_f[0]), root.shape[1]), f"the embeddings of model {name!r}"
-            )
-        return cls(all_f, all_g, predicted, labels, heads(labels), input_vectors(all_f, all_g))
+        models = cls(JointMoments.of(all_f, predicted.log_partitions, names), all_g, all_f)
+        models._require_spans()
+        return models, predicted
+
+    @cached_property
+    def labels(self) -> LabelVectors:
+        """As functions of the input. Raises ValueError for fewer than two inputs."""
+        return label_vectors(self.joint, self.unembeddings)
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """Raises RankDeficientError where the differences of the g do not span their dimensions."""
+        return heads(self.labels)
+
+    @cached_property
+    def inputs(self) -> Cloud:
+        """Those whose embeddings are there, as functions of the label."""
+        return input_vectors(self.embeddings, self.unembeddings)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the models."""
-        return self.labels.names
+        return self.joint.names
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -91,6 +113,18 @@ class SoftmaxModels:
             pairs = (index[common == dim].to(self.embeddings[0].device) for index in (i, j))
             yield (next(pairs), next(pairs)), None if dim < 0 else dim
 
+    def _require_spans(self) -> None:
+        """Raise as :meth:`of` does, from the labels on."""
+        for root, name, dim in zip(self.labels.roots, self.names, self.dims, strict=True):
+            shape = len(self.embeddings[0]), dim
+            if shape[0] <= dim:
+                raise ValueError(f"at least M + 1 inputs are needed, but f of model {name!r} is [N, M] = {list(shape)}")
+            if self.num_labels <= dim:
+                wrong = [self.num_labels, dim]
+                raise ValueError(f"at least M + 1 labels are needed, but g of model {name!r} is [K, M] = {wrong}")
+            require_span(torch.linalg.svdvals(root), shape, f"the embeddings of model {name!r}")
+        _ = self.heads
+
 
 def _check_shapes(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str]) -> None:
     if not len(embeddings) == len(unembeddings) == len(names):
@@ -108,12 +142,3 @@ def _check_shapes(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], 
         raise ValueError(f"models are compared on the same N inputs, but received {', '.join(shapes)}")
     if len({len(g) for g in unembeddings}) > 1:
         raise ValueError(f"models are compared on the same K labels, but received {', '.join(shapes)}")
-
-
-def _check_sizes(labels: LabelVectors, samples: int) -> None:
-    for dim, name in zip(labels.dims, labels.names, strict=True):
-        if samples <= dim:
-            raise ValueError(f"at least M + 1 inputs are needed, but f of model {name!r} is [N, M] = {[samples, dim]}")
-        if labels.num_labels <= dim:
-            shape = [labels.num_labels, dim]
-            raise ValueError(f"at least M + 1 labels are needed, but g of model {name!r} is [K, M] = {shape}")

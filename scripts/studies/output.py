@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from callbacks.csv_files import write_csv
 from callbacks.figures import save_figure
 
 if TYPE_CHECKING:
@@ -35,22 +34,15 @@ def publish(
     folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
 ) -> None:
     """Write tables (``.csv``) and figures (``.png``) under their names into a folder, and say so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [write_csv(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
+    written = [_write(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
     written += [save_figure(figure, folder / f"{name}.png") for name, figure in (figures or {}).items()]
     for path in written:
         print(f"likeness: wrote {path}")
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> Path:
-    """The whole file or none of it; what is None is left empty."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-    return path
+def _write(path: Path, rows: Sequence[Row]) -> Path:
+    columns = list(rows[0]) if rows else []
+    return write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
 def _cell(value: Any) -> str:

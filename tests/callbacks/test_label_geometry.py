@@ -2,11 +2,9 @@
 
 import csv
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import Logger
@@ -16,25 +14,8 @@ from callbacks.label_metrics import LabelSimilarity
 from callbacks.loggers import RunCSVLogger
 from likeness.measures.label_agreement import rank_correlation
 from likeness.measures.label_geometry import centred_similarity, logit_correlation, raw_similarity
-from tests.callbacks.toy_siblings import ToyData, ToySiblings
+from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit
 from tests.callbacks.two_ranks import on_two_ranks
-
-
-def fit(folder: Path, *callbacks: pl.Callback, model: Any = None, data: Any = None, **options: Any) -> pl.Trainer:
-    defaults = {"max_epochs": 2, "logger": False, "num_sanity_val_steps": 1, "log_every_n_steps": 1}
-    run = pl.Trainer(
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **(defaults | options),
-    )
-    torch.manual_seed(0)
-    run.fit(model or ToySiblings(), datamodule=data or ToyData())
-    return run
 
 
 @torch.no_grad()
@@ -94,25 +75,6 @@ def test_writes_metrics_table_and_figure_into_the_run_directory(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["label_similarity.png"]
 
 
-def test_training_does_not_notice(tmp_path: Path) -> None:
-    watched, alone = ToySiblings(), ToySiblings()
-    fit(tmp_path, LabelGeometry(), model=watched)
-    fit(tmp_path, model=alone)
-    for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert watched.training == alone.training
-
-
-def test_the_cadence_counts_validations_and_survives_a_restart(tmp_path: Path) -> None:
-    first = LabelGeometry(every_n_validations=3)
-    fit(tmp_path, first, max_epochs=2)
-    assert not first.values
-    second = LabelGeometry(every_n_validations=3)
-    second.load_state_dict(first.state_dict())
-    fit(tmp_path, second, max_epochs=1)
-    assert second.values
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_averaged_weights_are_what_is_measured(tmp_path: Path, first: bool) -> None:
     callback, averages = LabelGeometry(), EMAWeightAveraging(decay=0.9, use_buffers=False)
@@ -157,17 +119,10 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path) -> N
         fit(tmp_path, LabelGeometry(), model=ToySiblings(num_classes=2), data=ToyData(num_classes=2))
     with pytest.raises(ValueError, match="given 3 names, the model has 4 labels"):
         fit(tmp_path, LabelGeometry(labels=["a", "b", "c"]))
-    with pytest.raises(ValueError, match="BoringModel is none"):
-        LabelGeometry().setup(SimpleNamespace(), type("BoringModel", (pl.LightningModule,), {})(), "fit")
     with pytest.raises(ValueError, match="num_disagreements must be at least 1, got 0"):
         LabelGeometry(num_disagreements=0)
     with pytest.raises(ValueError, match="similarity must be one of raw, centred, invariant, got 'cosine'"):
         LabelGeometry(similarity="cosine")  # type: ignore[arg-type]
-
-
-def test_a_run_without_validation_is_told_so(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="there is no validation loader"):
-        fit(tmp_path, LabelGeometry(), limit_val_batches=0)
 
 
 SAMPLES, MEMBERS, LABELS, DIM = 60, 2, 5, 3

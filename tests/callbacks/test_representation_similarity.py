@@ -5,7 +5,7 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,29 +20,9 @@ from callbacks.representation_similarity import RepresentationSimilarity
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.measures.distribution import kl, log_probabilities, pairwise
 from likeness.measures.representation import m_cca
+from likeness.measures.softmax_comparison import compare_softmax_models
 from likeness.networks import MLP
-from tests.callbacks.toy_siblings import ToyData, ToySiblings, save_checkpoint
-
-
-def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-    defaults = {"max_epochs": 2, "logger": False, "num_sanity_val_steps": 1, "log_every_n_steps": 1}
-    return pl.Trainer(
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **(defaults | options),
-    )
-
-
-def fit(folder: Path, *callbacks: pl.Callback, model: Any = None, data: Any = None, **options: Any) -> pl.Trainer:
-    run = trainer(folder, *callbacks, **options)
-    torch.manual_seed(0)
-    run.fit(model or ToySiblings(), datamodule=data or ToyData())
-    return run
+from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit, save_checkpoint, trainer
 
 
 def logged(run: pl.Trainer) -> dict[str, float]:
@@ -81,30 +61,29 @@ def test_writes_metrics_and_figures_into_the_run_directory(tmp_path: Path, bias:
     assert written == {f"{name}{step}.png" for name in names for step in ("", "-step=000008")}
 
 
-def test_training_does_not_notice(tmp_path: Path) -> None:
-    watched, alone = ToySiblings(), ToySiblings()
-    fit(tmp_path, RepresentationSimilarity(), model=watched)
-    fit(tmp_path, model=alone)
-    for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert watched.training == alone.training
-
-
-def test_the_cadence_counts_validations_and_survives_a_restart(tmp_path: Path) -> None:
-    first = RepresentationSimilarity(every_n_validations=3)
-    fit(tmp_path, first, max_epochs=2)
-    assert not first.values
-    second = RepresentationSimilarity(every_n_validations=3)
-    second.load_state_dict(first.state_dict())
-    fit(tmp_path, second, max_epochs=1)
-    assert second.values
-
-
 def test_validation_alone_measures_too(tmp_path: Path) -> None:
     run = trainer(tmp_path, RepresentationSimilarity(every_n_validations=5))
     run.validate(ToySiblings(), datamodule=ToyData(), verbose=False)
     assert "similarity/kl/mean" in run.callback_metrics
     assert not (tmp_path / "figures").exists()
+
+
+def test_distances_are_of_all_inputs_and_their_input_side_of_those_that_are_kept(tmp_path: Path) -> None:
+    callback = RepresentationSimilarity(["d_llv", "d_fg", "d_logit", "agreement"], max_stored=12)
+    model, data = ToySiblings(2, num_classes=5), ToyData(num_classes=5)
+    values = logged(fit(tmp_path, callback, model=model, data=data))
+    with torch.no_grad():
+        f, g = model.eval().embed(data.val.x), model.unembeddings()
+    found = compare_softmax_models(f[0], g[0], f[1], g[1])
+    for name in ("d_logit", "agreement"):
+        assert values[f"similarity/{name}/mean"] == pytest.approx(getattr(found, name), rel=1e-6)
+    assert found.term_2 is not None
+    assert max(found.term_1, found.term_2) < values["similarity/d_llv/mean"]  # fewer inputs to choose from
+
+
+def test_a_validation_without_measurement_leaves_what_was_measured(tmp_path: Path) -> None:
+    fit(tmp_path, RepresentationSimilarity(["kl"], every_n_validations=2), max_epochs=3)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"embeddings.png", "similarity_kl.png"}
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -212,24 +191,11 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path, monk
     refuses("this run has 4, five has 5", RepresentationSimilarity(references=["five"]), ToySiblings(0))
 
 
-def test_only_softmax_models_are_compared(tmp_path: Path) -> None:
-    callback = RepresentationSimilarity()
-    with pytest.raises(ValueError, match="BoringModel is none"):
-        callback.setup(SimpleNamespace(), type("BoringModel", (pl.LightningModule,), {})(), "fit")
-
-
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="unknown measure 'cka'"):
         RepresentationSimilarity(["cka"])
-    with pytest.raises(ValueError, match="every_n_validations must be at least 1, got 0"):
-        RepresentationSimilarity(every_n_validations=0)
     with pytest.raises(ValueError, match="figures_every_n_validations must be at least 1, got 0"):
         RepresentationSimilarity(figures_every_n_validations=0)
-
-
-def test_a_run_without_validation_is_told_so(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="this training has none"):
-        fit(tmp_path, RepresentationSimilarity(), limit_val_batches=0)
 
 
 class KeepMetrics(pl.Callback):

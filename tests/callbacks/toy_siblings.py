@@ -1,6 +1,7 @@
-"""A tiny softmax model with siblings, and data for it, to hold callbacks against."""
+"""A tiny softmax model with siblings, data for it and a quiet training, to hold callbacks against."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -97,8 +98,31 @@ class ToySiblings(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)
 
 
+def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    """One that writes nothing of its own."""
+    defaults = {"max_epochs": 2, "logger": False, "num_sanity_val_steps": 1, "log_every_n_steps": 1}
+    return pl.Trainer(
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        accelerator="cpu",
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(defaults | options),
+    )
+
+
+def fit(folder: Path, *callbacks: pl.Callback, model: Any = None, data: Any = None, **options: Any) -> pl.Trainer:
+    """Train with these callbacks, under a fixed seed."""
+    run = trainer(folder, *callbacks, **options)
+    torch.manual_seed(0)
+    run.fit(model or ToySiblings(), datamodule=data or ToyData())
+    return run
+
+
 def save_checkpoint(model: pl.LightningModule, path: Path) -> None:
     """Write the checkpoint that a training of this model would."""
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    trainer.strategy.connect(model)
-    trainer.save_checkpoint(path)
+    saver = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    saver.strategy.connect(model)
+    saver.save_checkpoint(path)

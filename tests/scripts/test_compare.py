@@ -17,7 +17,10 @@ from lightning_modules import checkpoints
 from lightning_modules.sibling_classifiers import SiblingClassifiers
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.measures.distribution import kl, log_probabilities
+from likeness.measures.null_distribution import null_distribution
+from likeness.measures.peers import PEERS
 from likeness.measures.representation import m_cca
+from likeness.measures.softmax_comparison import compare_softmax_models
 from likeness.networks import MLP
 from scripts import compare
 from scripts.errors import door
@@ -125,6 +128,55 @@ def test_values_are_those_of_the_pure_functions() -> None:
         assert float(row["m_cca_f"]) == pytest.approx(float(m_cca(embeddings[i], embeddings[j])), abs=1e-9)
 
 
+def test_bounds_stand_beside_what_they_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one", "two", "--data", "digits.yaml", "--measures", "d_fg", "max_d_svd_f") == 0
+    columns = ["d_fg", "paper_bound", "paper_bound_informative", "squared_bound", "squared_bound_informative"]
+    columns += ["max_d_svd_f", "certificate", "certificate_informative"]
+    found, *others = rows("out/comparison.csv")
+    assert list(found) == ["model_a", "model_b", *columns]
+    f, g = embeddings_of("one")
+    expected = compare_softmax_models(f[0], g[0], f[1], g[1])
+    for name in ("d_fg", "max_d_svd_f"):
+        assert float(found[name]) == pytest.approx(getattr(expected, name), rel=1e-9)
+    for name in ("paper_bound", "squared_bound", "certificate"):
+        bound = getattr(expected, name)
+        assert float(found[name]) == pytest.approx(bound.value, rel=1e-9)
+        assert found[f"{name}_informative"] == ("yes" if bound.informative else "no")
+    for row in others:  # of models whose M differ
+        assert {row[name] for name in columns} == {"nan", "no"}
+    printed = capsys.readouterr().out
+    for label in ("2 M d_LLV", "2 d_LLV^2", "certificate"):
+        assert f"at most {label}" in printed
+    assert "informative:" in printed
+    assert "* derived, not in the paper" in printed
+
+
+def test_what_unrelated_models_would_score(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one", "--measures", "kl", "linear_cka", "pwcca", "--nulls", "20") == 0
+    (found,) = rows("out/comparison.csv")
+    of_pwcca = ["pwcca_ab", "pwcca_ba", "pwcca_null_ab", "pwcca_null_ba", "pwcca_p_ab", "pwcca_p_ba"]
+    assert list(found)[4:] == ["linear_cka", "linear_cka_null", "linear_cka_p", *of_pwcca]
+    f, _ = embeddings_of("one")
+    null = null_distribution(PEERS["linear_cka"], f[0], f[1], n=20)
+    assert float(found["linear_cka"]) == pytest.approx(null.observed, rel=1e-9)
+    assert float(found["linear_cka_null"]) == pytest.approx(null.mean, rel=1e-9)
+    assert float(found["linear_cka_p"]) == pytest.approx(null.p_value)
+    printed = capsys.readouterr().out
+    assert printed.count("│   if unrelated") == 2
+    assert "mean of 20 permutations" in printed
+
+
+def embeddings_of(run: str) -> tuple[list[Tensor], list[Tensor]]:
+    """f [N, M] and g [K, M] of a run's models on the test split."""
+    from datamodules import Digits
+
+    data = Digits()
+    data.setup("test")
+    batch = data.splits["test"][torch.arange(360)]
+    with torch.no_grad():
+        return [model.embed(batch.x) for model in MODELS[run]], [model.g.detach() for model in MODELS[run]]
+
+
 def test_the_first_run_tells_the_data_and_measures_are_chosen_by_name() -> None:
     assert run("one", "--measures", "js", "tv") == 0
     assert list(rows("out/comparison.csv")[0]) == ["model_a", "model_b", "js", "tv"]
@@ -153,6 +205,8 @@ def test_a_collapsed_model_is_reported_and_the_rest_is_measured(capsys: pytest.C
         (["one", "--data", "radial.yaml"], 1, "model 'one#0' has 10 labels, but Radial has 4"),
         (["one", "wide"], 1, "m_cca_g needs more labels than dimensions: model 'wide' has 12"),
         (["one", "--measures", "cka"], 1, "unknown measure 'cka': the known ones are kl, js"),
+        (["one", "--nulls", "9"], 1, "--nulls needs measures of samples, such as --measures linear_cka"),
+        (["one", "--measures", "rsa", "--nulls", "-1"], 1, "--nulls takes a number of permutations, got -1"),
         (["one", "--device", "gpu"], 2, "device"),
         (["one", "--meas", "kl"], 2, "--meas"),
         ([], 2, "models"),

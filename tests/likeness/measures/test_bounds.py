@@ -79,6 +79,18 @@ def test_values() -> None:
     assert squared_bound(distances).sqrt().value.tolist() == pytest.approx([0.02**0.5, 0.18**0.5, 1.28**0.5])
 
 
+@given(d_llv=st.floats(1e-6, 10), dim=st.integers(1, 20))
+def test_which_bound_is_the_sharper_one(d_llv: float, dim: int) -> None:
+    """The squared one under M; so wherever the paper's is informative, and it still is up to 1 / sqrt(2)."""
+    paper, squared = paper_bound(torch.tensor(d_llv).double(), dim), squared_bound(torch.tensor(d_llv).double())
+    if abs(d_llv - dim) > 1e-9:
+        assert bool(squared.value < paper.value) == (d_llv < dim)
+    if paper.informative:
+        assert bool(squared.informative)
+        assert bool(squared.value < paper.value)
+    assert bool(squared.informative) == (2 * d_llv**2 < 1)
+
+
 def test_certificate_from_its_definition() -> None:
     first, second = model(40, 6, 2, 0), model(40, 6, 2, 1)
     vectors = SoftmaxModels.of([first[0], second[0]], [first[1], second[1]]).labels

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from likeness.measures import distribution
 from likeness.measures.distribution import (
+    agreement_sum,
     is_correct,
     jensen_shannon,
     kl,
@@ -113,3 +114,10 @@ def test_nll_and_accuracy() -> None:
     expected = torch.nn.functional.nll_loss(log_p.transpose(1, 2), y.expand(3, 50), reduction="none")
     torch.testing.assert_close(nll(log_p, y), expected)
     assert torch.equal(is_correct(log_p, y)[1], log_p[1].argmax(-1) == y)
+
+
+def test_agreement_counts_equal_preferences() -> None:
+    log_p = random_models()
+    likeliest = log_p.numpy().argmax(-1)
+    expected = [[(a == b).sum() for b in likeliest] for a in likeliest]
+    assert agreement_sum(log_p).tolist() == expected

@@ -8,8 +8,8 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import KernelCenterer
 from torch import Tensor
 
+from likeness.measures.joint_moments import JointMoments
 from likeness.measures.kernel_alignment import cknna, linear_cka, linear_cka_f, rbf_cka, unbiased_linear_cka
-from likeness.measures.moments import JointMoments, Moments, joint_features
 from likeness.measures.peers import PEERS
 from tests.likeness.measures.paired_samples import generator, related, unrelated
 
@@ -29,9 +29,8 @@ def hsic_1(kernel: np.ndarray, other: np.ndarray) -> float:
 
 
 def joint(embeddings: list[Tensor]) -> JointMoments:
-    features = joint_features(embeddings, torch.ones(len(embeddings), len(embeddings[0])))
-    dims = tuple(f.shape[1] for f in embeddings)
-    return JointMoments(Moments.of(features), dims, tuple(f"m{i}" for i in range(len(dims))))
+    names = [f"m{i}" for i in range(len(embeddings))]
+    return JointMoments.of(embeddings, torch.ones(len(embeddings), len(embeddings[0])), names)
 
 
 @pytest.mark.parametrize(("n", "dims"), SHAPES)

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.measures.cloud import one_pair
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.input_side import (
     SingularInputsError,
@@ -16,16 +15,13 @@ from likeness.measures.input_side import (
     conditioning,
     sample_input_sets,
 )
-from likeness.measures.label_side import choose_labels, term_1_matrix
+from likeness.measures.label_side import term_1_matrix
 from likeness.measures.log_likelihood_variance import d_llv, d_llv_of_pairs
-from likeness.measures.log_probability_vectors import input_vectors, label_vectors_of_moments
-from likeness.measures.moments import JointMoments, Moments, joint_features
-from likeness.measures.predictions import predictions
+from likeness.measures.log_probability_vectors import input_vectors
 from likeness.measures.softmax_models import SoftmaxModels
 from tests.likeness.measures.softmax_pairs import entries, equivalent_to, log_p, model, related_to, with_bias
 
 SEEDS = st.integers(0, 10_000)
-CPU = torch.device("cpu")
 
 
 def all_choices_of_labels(lp1: np.ndarray, lp2: np.ndarray) -> dict[tuple[int, int], tuple[float, float]]:
@@ -128,16 +124,6 @@ def test_no_sampled_set_beats_the_exact_search(seed: int, noise: float) -> None:
     sampled = d_llv(*first, *second, ComparisonOptions(search="sampled", num_samples=20, seed=seed))
     assert float(exact.term_2) <= float(sampled.term_2) + 1e-13
     assert float(exact.term_1) == float(sampled.term_1)
-
-
-def test_streamed_moments_give_the_label_side() -> None:
-    first, second = model(200, 6, 2, 0), model(200, 6, 2, 1)
-    f, g = [first[0], second[0]], [first[1], second[1]]
-    joint = JointMoments(Moments.of(joint_features(f, predictions(f, g).log_partitions)), (2, 2), ("1", "2"))
-    streamed = choose_labels(label_vectors_of_moments(joint, g), one_pair(0, 1, CPU))
-    exact = choose_labels(SoftmaxModels.of(f, g).labels, one_pair(0, 1, CPU))
-    assert float(streamed.term_1) == pytest.approx(float(exact.term_1), abs=1e-12)
-    assert streamed.ties.tolist() == exact.ties.tolist()
 
 
 def test_sampled_sets_are_those_of_the_papers_code() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.measures.log_probability_vectors import LabelVectors, label_vectors_of_moments
+from likeness.measures.log_probability_vectors import LabelVectors
 from likeness.measures.logit_bounds import correlation_deficit, d_logit_bound, d_rep_bound, m_cca_bound
 from likeness.measures.logit_distance import (
     d_logit_squared,
@@ -19,8 +19,6 @@ from likeness.measures.logit_distance import (
     pairwise_d_logit_squared,
     pairwise_d_rep_squared,
 )
-from likeness.measures.moments import JointMoments, Moments, joint_features
-from likeness.measures.predictions import predictions
 from likeness.measures.representation import RankDeficientError, m_cca
 from likeness.measures.softmax_models import SoftmaxModels
 from tests.likeness.measures.softmax_pairs import Model, equivalent_to, model, related_to, with_bias
@@ -54,15 +52,6 @@ def test_d_logit_from_its_definition(bias: bool) -> None:
     assert logit_power(vectors(*pair)).tolist() == pytest.approx([mean_square(centred_logits(m)) for m in pair])
     assert float(d_logit_squared(*logits)) == pytest.approx(expected, rel=1e-12)
     assert float(d_logit_squared(*(x.log_softmax(1) for x in logits))) == pytest.approx(expected, rel=1e-12)
-
-
-def test_streamed_moments_give_the_same() -> None:
-    pair = [with_bias(model(300, 6, 3, 0)), model(300, 6, 2, 1)]
-    f, g = [f for f, _ in pair], [g for _, g in pair]
-    joint = JointMoments(Moments.of(joint_features(f, predictions(f, g).log_partitions)), (4, 2), ("1", "2"))
-    streamed, exact = label_vectors_of_moments(joint, g), vectors(*pair)
-    for measure in (pairwise_d_logit_squared, logit_power, lambda v: pairwise_d_rep_squared(v, heads(v))):
-        torch.testing.assert_close(measure(streamed), measure(exact), rtol=1e-12, atol=1e-12)
 
 
 def test_d_logit_is_differentiable_and_ignores_shifts() -> None:
@@ -164,7 +153,7 @@ def test_bounds_on_trained_models() -> None:
 
 def assert_bounded(first: Model, second: Model) -> None:
     f, f_other = (m[0].double() for m in (first, second))
-    every = SoftmaxModels.of([first[0], second[0]], [first[1], second[1]])
+    every, predicted = SoftmaxModels.evaluated([first[0], second[0]], [first[1], second[1]])
     found, (factor, _) = every.labels, heads(every.labels)
     squared = pairwise_d_logit_squared(found)[0, 1]
     of_rep = d_rep_bound(squared, factor, f.square().sum(1).mean())
@@ -173,8 +162,8 @@ def assert_bounded(first: Model, second: Model) -> None:
     of_m_cca = m_cca_bound(squared, found, factor)
     assert float(m_cca(f, f_other)) >= float(of_m_cca.value) - 1e-12
     assert bool(of_m_cca.informative) == (float(of_m_cca.value) > 0)
-    log_tau = float(every.predictions.lowest.min())
-    for kl in (every.predictions.kl[0, 1], every.predictions.kl[1, 0]):
+    log_tau = float(predicted.lowest.min())
+    for kl in (predicted.kl[0, 1], predicted.kl[1, 0]):
         assert float(squared) <= float(d_logit_bound(kl, log_tau, every.num_labels).value)
     if f.shape == f_other.shape:
         subsets = d_rep_of_subsets(found)

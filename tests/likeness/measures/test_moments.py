@@ -1,4 +1,4 @@
-"""The streamed joint moments against one pass over all samples."""
+"""Streamed moments against one pass over all samples."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.measures.moments import JointMoments, Moments, joint_features, require_finite
+from likeness.measures.moments import Moments, require_finite
 
 
 def far_from_origin(size: int = 400, dim: int = 6, seed: int = 0) -> Tensor:
@@ -64,27 +64,6 @@ def test_packing_is_lossless() -> None:
     moments = Moments.of(far_from_origin())
     for field, unpacked in zip(moments, Moments.unpack(moments.pack()), strict=True):
         assert torch.equal(field, unpacked)
-
-
-def joint(embeddings: list[Tensor]) -> JointMoments:
-    features = joint_features(embeddings, torch.ones(len(embeddings), len(embeddings[0])))
-    dims = tuple(f.shape[1] for f in embeddings)
-    return JointMoments(Moments.of(features), dims, tuple(map(str, range(len(dims)))))
-
-
-def test_layout_of_models_with_different_dimensions() -> None:
-    x, y = torch.randn(20, 3), torch.randn(20, 2)
-    moments = joint([x, y])
-    torch.testing.assert_close(moments.moments.mean[moments.embedding(1)], y.double().mean(0))
-    assert [moments.log_partition(model) for model in (0, 1)] == [3, 6]
-    assert moments.embedding(0) == slice(0, 3)
-
-
-def test_the_constant_coordinate_of_a_biased_head_is_no_part_of_the_embedding() -> None:
-    f = torch.cat([torch.randn(20, 2), torch.ones(20, 1)], dim=1)
-    moments = joint([f, f[:, :2], 2 * f])
-    assert [moments.has_bias(model) for model in range(3)] == [True, False, False]
-    assert moments.embedding(0) == slice(0, 2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from likeness.measures.correlation_analysis import principal_basis
-from likeness.measures.null_distribution import NullDistribution, null_distribution
+from likeness.measures.null_distribution import NullDistribution, null_distribution, pairwise_nulls
 from likeness.measures.peers import PEERS, OfSamples, of_function
 from likeness.measures.representation import m_cca
 from tests.likeness.measures.paired_samples import related, unrelated
@@ -81,6 +81,21 @@ def test_any_function_has_a_null() -> None:
     whole = replace(PEERS["svcca"], prepare=partial(principal_basis, variance=1.0))
     torch.testing.assert_close(null.values, null_distribution(whole, x, y, n=99).values, rtol=0, atol=1e-12)
     assert null.p_value == 0.01
+
+
+@pytest.mark.parametrize("name", ["procrustes", "pwcca"])
+def test_all_pairs_at_once(name: str) -> None:
+    """PWCCA has two directions, so that each pair is permuted twice; of a symmetric measure both are one."""
+    samples = [*related(30, (3, 4)), unrelated(30)[0]]
+    found = pairwise_nulls(PEERS[name], samples, ("a", "b", "c"), n=19, seed=2)
+    assert found.mean.diagonal().isnan().all()
+    for i, j in ((0, 1), (0, 2), (1, 2), (1, 0)):
+        pair = (i, j) if name == "pwcca" else tuple(sorted((i, j)))
+        null = null_distribution(PEERS[name], *(samples[model] for model in pair), n=19, seed=2)
+        assert float(found.mean[i, j]) == pytest.approx(null.mean, abs=1e-12)
+        assert float(found.p_value[i, j]) == null.p_value
+    with pytest.raises(ValueError, match="'c' of shape"):
+        pairwise_nulls(PEERS[name], [*samples[:2], torch.ones(30, 2)], ("a", "b", "c"), n=1)
 
 
 def test_no_permutations_are_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 from torch import Tensor
 
-from likeness.measures.moments import JointMoments, Moments, joint_features
+from likeness.measures.joint_moments import JointMoments
 from likeness.measures.representation import RankDeficientError, m_cca, m_cca_f, m_cca_g, m_cca_of_samples
 
 
@@ -24,9 +24,8 @@ def related(samples: int = 200, dims: tuple[int, ...] = (3, 3), seed: int = 0) -
 
 
 def joint(embeddings: list[Tensor]) -> JointMoments:
-    features = joint_features(embeddings, torch.zeros(len(embeddings), len(embeddings[0])))
-    dims = tuple(f.shape[1] for f in embeddings)
-    return JointMoments(Moments.of(features), dims, tuple(f"m{i}" for i in range(len(dims))))
+    names = [f"m{i}" for i in range(len(embeddings))]
+    return JointMoments.of(embeddings, torch.zeros(len(embeddings), len(embeddings[0])), names)
 
 
 def correlations_by_eigenvalues(x: np.ndarray, y: np.ndarray) -> np.ndarray:
