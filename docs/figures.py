@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, 
 
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.comparison_result import SoftmaxComparison
+from likeness.measures.label_geometry import centred_similarity, logit_correlation, raw_similarity
 from likeness.measures.null_distribution import null_distribution
 from likeness.measures.peers import PEERS, of_function
 from likeness.measures.representation import m_cca
@@ -171,7 +172,61 @@ def null_values() -> Figure:
     return figure
 
 
-FIGURES = {"what_is_seen": what_is_seen, "kl_to_zero": kl_to_zero, "null": null_values}
+def bounds() -> Figure:
+    """d_{f,g} of models under growing noise against d_LLV, with what each bound promises."""
+    f, g = classifier(per_label=60)
+    other_f, other_g = (torch.randn(x.shape, generator=generator(3)).double() for x in (f, g))
+    levels = torch.logspace(-2, 0.5, 40).tolist()
+    found = [compare_softmax_models(f, g, f + level * other_f, g + level * other_g) for level in levels]
+    d_llv = torch.tensor([float(c.d_llv or 0) for c in found])
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    x = torch.linspace(0, 1.2, 200)
+    axes.plot(x, 4 * x, "--", color=BLUE, linewidth=2, label="2 M d_LLV, M = 2")
+    axes.plot(x, 2 * x**2, color=BLACK, linewidth=2, label="2 d_LLV² (derived)")
+    certificates = [c.certificate.value for c in found if c.certificate is not None]
+    axes.scatter(d_llv, certificates, s=30, marker="_", color=ORANGE, label="certificate (derived)")
+    axes.scatter(d_llv, [c.max_d_svd_f for c in found], s=14, color=VERMILION, label="max d_SVD(f)")
+    axes.axhspan(1, 1.3, color="#dddddd", linewidth=0)
+    axes.text(0.02, 1.15, "says nothing: d_SVD is at most 1", va="center")
+    axes.set(xlabel="d_LLV", ylabel="max d_SVD(f), and bounds on it", xlim=(0, 1.2), ylim=(0, 1.3))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def label_cosines() -> Figure:
+    """What happens to the similarity of two labels along changes of coordinates that no probability shows."""
+    f, g = classifier()
+    strengths = torch.linspace(0, 1, 61).tolist()
+    shift = 2.2 * circle(torch.tensor([math.pi * 7 / 6]), 1.0)[0].double()  # from between the labels through the origin
+    maps = {strength: linear_map(strength, 0.5, 12.0) for strength in strengths}
+    changes = {
+        "a translation: g → g + v": [(f, g + strength * shift) for strength in strengths],
+        "a linear map: f → A f, g → A⁻ᵀ g": [(f @ a.T, (g + 0.2 * shift) @ torch.linalg.inv(a)) for a in maps.values()],
+    }
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (title, models) in zip(panels, changes.items(), strict=True):
+        raw = [float(raw_similarity(v)[0, 1]) for _, v in models]
+        centred = [float(centred_similarity(v)[0, 1]) for _, v in models]
+        invariant = [float(logit_correlation(v, torch.cov(u.T))[0, 1]) for u, v in models]
+        axes.plot(strengths, raw, color=ORANGE, linewidth=2, label="raw cosine")
+        axes.plot(strengths, centred, "--", color=BLUE, linewidth=2, label="centred cosine")
+        axes.plot(strengths, invariant, color=BLACK, linewidth=2, label="logit correlation")
+        axes.set(xlabel="strength of the change", xlim=(0, 1), ylim=(-1.04, 1.04))
+        axes.set_title(title, fontsize=9)
+    panels[0].set(ylabel="similarity of two neighbouring labels")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+FIGURES = {
+    "what_is_seen": what_is_seen,
+    "kl_to_zero": kl_to_zero,
+    "bounds": bounds,
+    "null": null_values,
+    "label_cosines": label_cosines,
+}
 
 
 def main(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,17 +14,21 @@ from lightning_modules.sibling_classifiers import SiblingClassifiers
 from likeness.protocols import SoftmaxModel
 
 LAST = Path("checkpoints", "last.ckpt")
+Weights = Literal["ema", "raw"]
+RAW = "current_model_state"  # where Lightning's weight averaging puts what it averages
 # Unlike module.to(dtype), these leave the states of metrics as they are.
 CASTS = {torch.float64: nn.Module.double, torch.float16: nn.Module.half, torch.bfloat16: nn.Module.bfloat16}
 
 
-def load_module(path: str | Path) -> pl.LightningModule:
+def load_module(path: str | Path, weights: Weights = "ema") -> pl.LightningModule:
     """The module of a checkpoint file, or of the newest checkpoint of a run directory, on the CPU.
 
-    Weights that a run averages (EMA) come averaged. The class is one of this project or of a module that is already
-    imported, and so is every class its hyper-parameters name: a file cannot make anything else run.
+    Of a run that averages its weights these are the averaged ones (``ema``) or the last step's (``raw``); another
+    run has only its own. The class is one of this project or of a module that is already imported, and so is every
+    class its hyper-parameters name: a file cannot make anything else run.
     Raises FileNotFoundError, and CheckpointError (one line that names the file) for one that is truncated, is no
-    checkpoint, could execute code, or does not fit the class it names.
+    checkpoint, could execute code, does not fit the class it names, or holds averaged weights where ``raw`` ones are
+    asked for.
     """
     path = _checkpoint_file(Path(path))
     checkpoint = read_checkpoint(path)
@@ -35,18 +39,28 @@ def load_module(path: str | Path) -> pl.LightningModule:
         module: pl.LightningModule = rebuild(resolve_class(hparams["_class_path"], (pl.LightningModule,)), hparams)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} is refused: {error}") from error
-    _load_weights(module, checkpoint, path)
+    _load_weights(module, _with(weights, checkpoint, path), path)
     return module
 
 
-def load_softmax_models(path: str | Path) -> list[tuple[str, SoftmaxModel]]:
+def averages_weights(path: str | Path) -> bool:
+    """Whether the run of a checkpoint file or run directory averages its weights, so that there are two sets."""
+    return RAW in read_checkpoint(_checkpoint_file(Path(path)), mmap=True)
+
+
+def load_softmax_models(path: str | Path, weights: Weights = "ema") -> list[tuple[str, SoftmaxModel]]:
     """The classifiers of a run directory or checkpoint, each with the name that selects it alone, ready to evaluate.
 
     Siblings give all their members, named ``PATH#0``, ``PATH#1``, ...; ``PATH#3`` as ``path`` gives that one.
     Raises what ``load_module`` does, and CheckpointError for a model of another kind or a member that is not there.
     """
-    location, index = _split_member(str(path))
-    module = load_module(location).eval().requires_grad_(False)
+    location, index = split_member(str(path))
+    return softmax_models(load_module(location, weights), location, index)
+
+
+def softmax_models(module: pl.LightningModule, location: str, index: int | None) -> list[tuple[str, SoftmaxModel]]:
+    """The classifiers that a loaded module holds, or its member ``index``; see :func:`load_softmax_models`."""
+    module.eval().requires_grad_(False)
     if isinstance(module, SiblingClassifiers):
         members = range(module.num_members) if index is None else [index]
         if index is not None and not 0 <= index < module.num_members:
@@ -67,11 +81,21 @@ def _checkpoint_file(path: Path) -> Path:
     return path / LAST
 
 
-def _split_member(path: str) -> tuple[str, int | None]:
+def split_member(path: str) -> tuple[str, int | None]:
+    """``PATH#3`` as the path and the member's number, which is None where the path names no member."""
     location, mark, index = path.rpartition("#")
     if not mark or not index.isdecimal() or Path(path).exists():
         return path, None
     return location, int(index)
+
+
+def _with(weights: Weights, checkpoint: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The checkpoint with the set of weights that is asked for as its ``state_dict``."""
+    if weights == "ema":
+        return checkpoint
+    if RAW not in checkpoint and any("WeightAveraging" in name for name in checkpoint.get("callbacks", {})):
+        raise CheckpointError(f"checkpoint {path} holds averaged weights only: there are no raw ones in it")
+    return {**checkpoint, "state_dict": checkpoint.get(RAW, checkpoint["state_dict"])}
 
 
 def _load_weights(module: pl.LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Hyper-parameters as plain values, the same from Python as from the command line, and modules rebuilt from them."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -33,7 +34,8 @@ def save_hyperparameters(module: pl.LightningModule) -> None:
     own = {*inspect.signature(type(module)).parameters, "_class_path"}
     for name in module.hparams.keys() - own:  # the CLI also records what it links to models that have use for it
         del module.hparams[name]
-    plain = {name: _describe(value, name) for name, value in module.hparams.items()}
+    hints = _hints(type(module))
+    plain = {name: _describe(value, name, _called_with(hints.get(name))) for name, value in module.hparams.items()}
     plain |= {"_class_path": plain.get("_class_path", class_path(type(module))), "_instantiator": INSTANTIATOR}
     module.save_hyperparameters(plain)
 
@@ -100,24 +102,26 @@ def class_path(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _describe(value: Any, name: str) -> Any:
+def _describe(value: Any, name: str, called_with: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return value
     if isinstance(value, np.generic):
         return value.item()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _describe(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence):
         return [_describe(item, name) for item in value]
     if isinstance(value, type):
-        return _describe_class(value, {}, name)
+        return _describe_class(value, {}, name, called_with)
     if isinstance(value, functools.partial) and (cls := _class_of(value)) is not None:
-        return _describe_class(cls, value.keywords, name)
+        return _describe_class(cls, value.keywords, name, called_with)
     raise TypeError(f"{name} must be plain values, a class or functools.partial of a class to be saved, got {value!r}")
 
 
-def _describe_class(cls: type[Any], arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {"class_path": class_path(cls), "init_args": _defaults(cls) | _describe(arguments, name)}
+def _describe_class(cls: type[Any], arguments: Mapping[str, Any], name: str, called_with: int) -> dict[str, Any]:
+    return {"class_path": class_path(cls), "init_args": _defaults(cls, called_with) | _describe(arguments, name)}
 
 
 def _class_of(factory: functools.partial[Any]) -> type[Any] | None:
@@ -128,10 +132,10 @@ def _class_of(factory: functools.partial[Any]) -> type[Any] | None:
     return wrapped if isinstance(wrapped, type) else None
 
 
-def _defaults(cls: type[Any]) -> dict[str, Any]:
-    """The optional arguments of ``cls``, so that a checkpoint outlives a change of defaults."""
+def _defaults(cls: type[Any], called_with: int) -> dict[str, Any]:
+    """The optional arguments of ``cls`` after those it is called with: a checkpoint outlives a change of defaults."""
     found = {}
-    for name, argument in inspect.signature(cls).parameters.items():
+    for name, argument in list(inspect.signature(cls).parameters.items())[called_with:]:
         if argument.default is not argument.empty:
             try:
                 found[name] = _describe(argument.default, name)
@@ -141,11 +145,15 @@ def _defaults(cls: type[Any]) -> dict[str, Any]:
 
 
 def _build_arguments(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        hints = typing.get_type_hints(cls.__init__)
-    except NameError:  # an annotation that only a type checker can resolve
-        hints = {}
+    hints = _hints(cls)
     return {name: _build(value, hints.get(name)) for name, value in values.items()}
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except NameError:  # an annotation that only a type checker can resolve
+        return {}
 
 
 def _build(value: Any, hint: Any) -> Any:
@@ -156,10 +164,22 @@ def _build(value: Any, hint: Any) -> Any:
         return factory if _is_factory(hint) else factory()
     if isinstance(value, list) and typing.get_origin(hint) is tuple:
         return tuple(value)
+    options: Any = next((choice for choice in _choices(hint) if dataclasses.is_dataclass(choice)), None)
+    if isinstance(value, Mapping) and options is not None:
+        return options(**value)
     return value
 
 
 def _is_factory(hint: Any) -> bool:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_is_factory(choice) for choice in typing.get_args(hint))
-    return typing.get_origin(hint) in (Callable, type)
+    return any(typing.get_origin(choice) in (Callable, type) for choice in _choices(hint))
+
+
+def _called_with(hint: Any) -> int:
+    """How many arguments a factory of this type is called with."""
+    factories = [choice for choice in _choices(hint) if typing.get_origin(choice) is Callable]
+    return len(typing.get_args(factories[0])[0]) if factories else 0
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)

@@ -4,6 +4,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from likeness.diffusion.model import DiffusionModel
+
 
 @runtime_checkable
 class Embedder(Protocol):
@@ -25,3 +27,12 @@ class SoftmaxModel(Embedder, Protocol):
     def unembeddings(self) -> Tensor:
         """The label vectors g [K, M]."""
         ...
+
+
+@runtime_checkable
+class Diffuser(Protocol):
+    """A module that trains a variational diffusion model."""
+
+    diffusion: DiffusionModel
+    seed: int  # of the noise with which it is evaluated
+    class_conditional: bool  # whether the networks are given the labels

@@ -1,4 +1,4 @@
-"""Published weights as checkpoints: ``python -m scripts.import_published close-dist FILE [FILE ...] --out CKPT``."""
+"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
 
 from scripts.errors import door
 from scripts.parsing import Parser
@@ -21,13 +23,12 @@ CLOSE_DIST_NAME = re.compile(r"(untrained_)?radial_classification_SmallMLP_class
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, convert, write; raises what went wrong, before anything is written."""
     arguments = build_parser().parse_args(argv)
-    convert = {"close-dist": close_dist}[arguments.kind]
     options = arguments[arguments.kind]
-    targets = choose_targets([Path(file) for file in options.files], Path(options.out), options.overwrite)
-    models = {target: convert(file) for target, file in targets.items()}
-    for target, model in models.items():
+    for target, (model, description) in {"close-dist": classifiers, "diffenc": diffusion}[arguments.kind](
+        options
+    ).items():
         save(model, target)
-        print(f"likeness: wrote {target}: {describe(model)}")
+        print(f"likeness: wrote {target}: {description}")
     return 0
 
 
@@ -41,9 +42,54 @@ def build_parser() -> Parser:
     )
     close.add_argument("files", nargs="+", metavar="FILE", help="State dicts, as torch.save wrote them.")
     close.add_argument("--out", type=str, required=True, help="A .ckpt file for one FILE, or a folder.")
-    close.add_argument("--overwrite", type=bool, default=False, help="Replace checkpoints that are there.")
     kinds.add_subcommand("close-dist", close, help=close.description)
+    diffenc = Parser(
+        description="The diffusion models of Nielsen et al. 2024 (arXiv 2310.19789): VDM, DiffEnc-nt and DiffEnc.",
+        epilog="evaluate and sample read the checkpoint.",
+    )
+    diffenc.add_argument("--params", type=str, required=True, help="An .npz by Flax path, or a Flax checkpoint.")
+    diffenc.add_argument("--model-config", type=str, required=True, help="The authors' JSON file of the model.")
+    diffenc.add_argument("--input_shape", type=list[int] | None, help="C H W as [C, H, W]; of 32 x 32 if not given.")
+    diffenc.add_argument("--out", type=str, required=True, help="A .ckpt file.")
+    kinds.add_subcommand("diffenc", diffenc, help=diffenc.description)
+    for kind in (close, diffenc):
+        kind.add_argument("--overwrite", type=bool, default=False, help="Replace checkpoints that are there.")
     return parser
+
+
+def classifiers(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]]:
+    """The checkpoints of ``close-dist`` that are to be written, with a line on each."""
+    targets = choose_targets([Path(file) for file in options.files], Path(options.out), options.overwrite)
+    models = {target: close_dist(file) for target, file in targets.items()}
+    return {target: (model, describe(model)) for target, model in models.items()}
+
+
+def diffusion(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]]:
+    """The checkpoint of ``diffenc`` that is to be written, with a line on it."""
+    import json
+
+    from lightning_modules.published import load_published_diffusion
+    from scripts.flax_parameters import read_parameters
+
+    target, file = Path(options.out), Path(options.model_config)
+    if target.suffix != SUFFIX:
+        raise ValueError(f"--out {target} must be a {SUFFIX} file")
+    if target.exists() and not options.overwrite:
+        raise FileExistsError(f"{target} exists already: replace it with --overwrite true")
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    params = read_parameters(Path(options.params))
+    try:
+        model = load_published_diffusion(params, config, options.input_shape)
+    except KeyError as error:
+        raise ValueError(f"{file} lacks {error.args[0]}") from error
+    count = sum(parameter.numel() for parameter in model.parameters())
+    shape = " x ".join(map(str, model.diffusion.input_shape))
+    return {target: (model, f"{config['ddpm_type']}, {count:,} parameters, samples of {shape}")}
 
 
 def choose_targets(files: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:

@@ -8,6 +8,8 @@ from scripts.errors import USAGE_STATUS, door, report
 
 DOORS = {
     "train": "train, validate, test or predict with a model",
+    "evaluate": "how good: a bound in bits per dimension, accuracy, or FID of samples",
+    "sample": "draw samples of a diffusion model",
     "compare": "how alike finished runs, checkpoints or siblings are",
     "study": "the papers' experiments, each with its table and its figure",
     "inspect_head": "what the angles between a head's labels mean, and what they do not",

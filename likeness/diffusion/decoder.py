@@ -12,9 +12,9 @@ from torch import Tensor
 _NEGLIGIBLE = 45.0  # nats under which a level's weight is lost in float64's rounding
 
 
-def scaled(levels_of_x: Tensor, levels: int) -> Tensor:
-    """x in (-1, 1) of integers 0 .. levels - 1, in the default dtype; a shift by half a level, not to the ends."""
-    return (levels_of_x.to(torch.get_default_dtype()) + 0.5) * (2 / levels) - 1
+def scaled(levels_of_x: Tensor, levels: int, dtype: torch.dtype | None = None) -> Tensor:
+    """x in (-1, 1) of integers 0 .. levels - 1, by default in the default dtype; half a level short of the ends."""
+    return (levels_of_x.to(dtype or torch.get_default_dtype()) + 0.5) * (2 / levels) - 1
 
 
 def nearest_level(x: Tensor, levels: int) -> Tensor:
@@ -35,23 +35,33 @@ def log_likelihood(levels_of_x: Tensor, z: Tensor, gamma_0: Tensor, levels: int,
     ``reach`` levels on either side of the one nearest to z are summed over, all of them if None: the memory is that
     times the data's. :func:`neighbours_within_reach` says how many make a difference.
     """
-    precision = torch.exp(-0.5 * gamma_0)
-    own = (z - scaled(levels_of_x, levels).to(z)) * precision
-    return -0.5 * own.square() - _log_normaliser(z, precision, levels, reach)
+    nearest = nearest_level(z.detach(), levels)
+    away = _all_levels(nearest, levels)
+    if reach is not None and 2 * reach + 1 < levels:
+        away = torch.arange(-reach, reach + 1, device=z.device)
+    own = _logits(z, nearest, (levels_of_x.long() - nearest)[..., None], gamma_0, levels)
+    return own.squeeze(-1) - _logits(z, nearest, away, gamma_0, levels).logsumexp(-1)
 
 
 def sample_level(z: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
     """A draw from p(k | z_0), int64, of z = z_0 / alpha_0."""
-    values = scaled(torch.arange(levels, device=z.device), levels).to(z)
-    logits = -0.5 * ((z[..., None] - values) * torch.exp(-0.5 * gamma_0)).square()
-    flat = logits.softmax(-1).flatten(0, -2)
-    return torch.multinomial(flat, 1, generator=generator).reshape(z.shape)
+    nearest = nearest_level(z, levels)
+    chances = _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(-1)
+    return torch.multinomial(chances.flatten(0, -2), 1, generator=generator).reshape(z.shape)
 
 
-def _log_normaliser(z: Tensor, precision: Tensor, levels: int, reach: int | None) -> Tensor:
-    if reach is None or 2 * reach + 1 >= levels:
-        near = torch.arange(levels, device=z.device).expand(*z.shape, levels)
-    else:
-        near = nearest_level(z.detach(), levels)[..., None] + torch.arange(-reach, reach + 1, device=z.device)
-    energies = -0.5 * ((z[..., None] - scaled(near, levels).to(z)) * precision).square()
-    return energies.masked_fill((near < 0) | (near >= levels), -torch.inf).logsumexp(-1)
+def _all_levels(nearest: Tensor, levels: int) -> Tensor:
+    return torch.arange(levels, device=nearest.device) - nearest[..., None]
+
+
+def _logits(z: Tensor, nearest: Tensor, away: Tensor, gamma_0: Tensor, levels: int) -> Tensor:
+    """log N(z; x_k, exp(gamma_0)) of the levels k = nearest + away, less that of the nearest; -inf of no level.
+
+    With z - x_nearest = r the difference of squares is taken as a product, which keeps its digits for z far outside.
+    """
+    spacing = 2 / levels
+    offset = (z - scaled(nearest, levels, z.dtype))[..., None]
+    step = spacing * away.to(z.dtype)
+    logits = torch.exp(-gamma_0) * step * (offset - 0.5 * step)
+    level = nearest[..., None] + away
+    return logits.masked_fill((level < 0) | (level >= levels), -torch.inf)

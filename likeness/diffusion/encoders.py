@@ -37,6 +37,14 @@ class DepthEncoder(nn.Module):
         """u and du/dgamma, in one pass."""
         raise NotImplementedError
 
+    def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """m(gamma) and d log m/dgamma of an encoder that is x_t = m(gamma) x; raises ValueError if it is not."""
+        name = type(self).__name__
+        raise ValueError(
+            f"the probability flow of {name} is unknown: it needs the expectation of dx_t/dgamma given z, which the "
+            "network does not answer; it is defined for IdentityEncoder (VDM) and ParameterFreeEncoder"
+        )
+
     def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """The mean x_t."""
         return x + torch.sigmoid(broadcast(gamma, x)) * self.direction(x, gamma, labels)
@@ -59,6 +67,10 @@ class IdentityEncoder(DepthEncoder):
     def direction_with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(x), torch.zeros_like(x)
 
+    @override
+    def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(gamma), torch.zeros_like(gamma)
+
 
 class ParameterFreeEncoder(DepthEncoder):
     """x_t = alpha_t^2 x: DiffEnc-nt, ``S4V_NT``."""
@@ -70,6 +82,10 @@ class ParameterFreeEncoder(DepthEncoder):
     @override
     def direction_with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         return -x, torch.zeros_like(x)
+
+    @override
+    def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(-gamma), -torch.sigmoid(gamma)
 
 
 class TrainableEncoder(DepthEncoder):

@@ -1,6 +1,7 @@
 """A variational diffusion model: the pieces bound into one density model of data with grey levels."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol, get_args
 
 import torch
@@ -106,6 +107,12 @@ class DiffusionModel(nn.Module):
         """d, the number of dimensions of a sample."""
         return int(torch.Size(self.input_shape).numel())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
+        weights = chain(self.network.parameters(), self.network.buffers())
+        return next((tensor.dtype for tensor in weights if tensor.is_floating_point()), torch.get_default_dtype())
+
     def elbo_terms(
         self,
         images: Tensor,
@@ -128,17 +135,17 @@ class DiffusionModel(nn.Module):
         Raises ValueError naming a value that is no grey level (on an accelerator, where looking would wait for it,
         only the type is looked at).
         """
-        x = self.scale(images).to(eps)
+        x = self.scale(images, eps.dtype)
         gamma_0, gamma_1 = self.schedule.ends(t)
         x_0, latent = self._endpoints(x, gamma_0, gamma_1, labels, lean)
         z_0 = x_0 + torch.exp(0.5 * gamma_0) * eps_0
         reconstruction = -log_likelihood(images, z_0, gamma_0, self.levels, self.reach).flatten(1).sum(1)
         return ElboTerms(reconstruction, latent, self.diffusion_loss(x, t, eps, labels))
 
-    def scale(self, images: Tensor) -> Tensor:
+    def scale(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """x in (-1, 1), [B, ...], of grey levels; raises ValueError for what are none."""
         require_levels(images, self.levels)
-        return scaled(images, self.levels)
+        return scaled(images, self.levels, dtype)
 
     def diffusion_loss(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
         """The diffusion term's estimate at times t, of scaled data x, in nats, [B]."""
@@ -165,10 +172,11 @@ class DiffusionModel(nn.Module):
         gamma_s, gamma_t = self.schedule(s), self.schedule(t)
         dgamma = self.schedule.increment(t, 1 / self.num_steps)
         twice = None if labels is None else torch.cat([labels, labels])
-        both = self.encoder.direction(torch.cat([x, x]), torch.cat([gamma_s, gamma_t]), twice)
-        directions = both.chunk(2)
-        found = self._estimate(x, directions[1], gamma_t, eps, labels)
-        error = step_error(found, directions, (gamma_s, gamma_t), dgamma, float(self.counter_term))
+        both = torch.cat([gamma_s, gamma_t])
+        direction_s, direction = self.encoder.direction(torch.cat([x, x]), both, twice).chunk(2)
+        found = self._estimate(x, direction, gamma_t, eps, labels)
+        c = float(self.counter_term)
+        error = step_error(found, (direction_s, direction), (gamma_s, gamma_t), dgamma, c)
         return StepError(error, gamma_s, gamma_t, dgamma)
 
     def predict(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -189,165 +197,10 @@ class DiffusionModel(nn.Module):
         rho = ratio(gamma_s.to(z_t)[None], gamma_t.to(z_t)[None])
         return Posterior(mean, variance * torch.exp(rho))  # [1] or [1, ...] of one step
 
-    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What its middle makes of z, averaged over positions, [B, M]."""
-        ...
-
-
-class StepError(NamedTuple):
-    """What one step of finite depth costs; its KL at equal variances is expm1(dgamma) / 2 times |error|^2."""
-
-    error: Tensor  # [B, ...], see likeness.diffusion.elbo.step_error
-    gamma_s: Tensor  # [B], where the step ends
-    gamma_t: Tensor  # [B], where it starts
-    dgamma: Tensor  # [B], gamma_t - gamma_s
-
-
-class DiffusionModel(nn.Module):
-    """VDM and DiffEnc in finite and infinite depth.
-
-    Args:
-        network: predicts from z_t; see :class:`ScoreNetwork`.
-        encoder: of the depth-dependent mean.
-        schedule: gamma(t).
-        input_shape: of one sample.
-        levels: grey levels of the data, whose values are integers 0 .. levels - 1.
-        prediction: what the network predicts.
-        counter_term: whether the generative steps model the change of the mean by sigma^2 x_hat dgamma (DiffEnc,
-            eq. 15); it belongs to encoders that change the mean.
-        num_steps: T, or None for infinite depth.
-        ratio: of the variances, None for 1.
-
-    Raises ValueError for fewer than two levels, T < 1, an unknown prediction and a ratio in infinite depth.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        encoder: DepthEncoder,
-        schedule: NoiseSchedule,
-        input_shape: Sequence[int],
-        levels: int,
-        prediction: Prediction = "v",
-        counter_term: bool = False,
-        num_steps: int | None = None,
-        ratio: VarianceRatio | None = None,
-    ) -> None:
-        super().__init__()
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
-        if prediction not in get_args(Prediction):
-            raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
-        self.network, self.encoder, self.schedule, self.ratio = network, encoder, schedule, ratio
-        self.input_shape, self.levels = tuple(input_shape), levels
-        self.prediction: Prediction = prediction
-        self.counter_term = counter_term
-        self.reach = None if schedule.learned_ends else neighbours_within_reach(schedule.gamma_min, levels)
-        self.num_steps = num_steps
-
-    @property
-    def num_steps(self) -> int | None:
-        """T, or None for infinite depth; it can be changed after training."""
-        return self._num_steps
-
-    @num_steps.setter
-    def num_steps(self, num_steps: int | None) -> None:
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        self._num_steps = num_steps
-        self._require_finite_depth_for_ratio()
-
-    @property
-    def dims(self) -> int:
-        """d, the number of dimensions of a sample."""
-        return int(torch.Size(self.input_shape).numel())
-
-    def elbo_terms(
-        self,
-        images: Tensor,
-        *,
-        t: Tensor,
-        eps_0: Tensor,
-        eps: Tensor,
-        labels: Tensor | None = None,
-        lean: bool = False,
-    ) -> ElboTerms:
-        """The negative ELBO's terms in nats, [B] each, at times t [B] in [0, 1] with the given noise.
-
-        ``images`` [B, ...] are integers 0 .. levels - 1. ``eps_0`` is the noise of z_0 and ``eps`` that of z_t. In
-        finite depth a time stands for the step that contains it.
-
-        ``lean`` leaves encoder passes out: x_0 is taken to be x (they differ by sigma_0^2 |u|, at most 3.4e-6 at the
-        papers' gamma_0, where the noise is 1.3e-3), and the latent term is the mean over the first quarter of the
-        batch, for every sample: unbiased.
-
-        Raises ValueError naming a value that is no grey level (on an accelerator, where looking would wait for it,
-        only the type is looked at).
-        """
-        x = self.scale(images).to(eps)
-        gamma_0, gamma_1 = self.schedule.ends(t)
-        x_0, latent = self._endpoints(x, gamma_0, gamma_1, labels, lean)
-        z_0 = x_0 + torch.exp(0.5 * gamma_0) * eps_0
-        reconstruction = -log_likelihood(images, z_0, gamma_0, self.levels, self.reach).flatten(1).sum(1)
-        return ElboTerms(reconstruction, latent, self.diffusion_loss(x, t, eps, labels))
-
-    def scale(self, images: Tensor) -> Tensor:
-        """x in (-1, 1), [B, ...], of grey levels; raises ValueError for what are none."""
-        require_levels(images, self.levels)
-        return scaled(images, self.levels)
-
-    def diffusion_loss(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The diffusion term's estimate at times t, of scaled data x, in nats, [B]."""
-        self._require_finite_depth_for_ratio()
-        if self.num_steps is None:
-            error, dgamma_dt = self.rate_error(x, t, eps, labels)
-            return continuous_loss(error, dgamma_dt)
-        step = self.step_error(x, t, eps, labels)
-        rho = None if self.ratio is None else self.ratio(step.gamma_s, step.gamma_t)
-        return self.num_steps * step_loss(step.error, step.dgamma, rho)
-
-    def rate_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """In infinite depth: the error [B, ...] whose half square is the loss per gamma, and dgamma/dt [B]."""
-        gamma, dgamma_dt = self.schedule.with_derivative(t)
-        direction, derivative = self.encoder.direction_with_derivative(x, gamma, labels)
-        found = self._estimate(x, direction, gamma, eps, labels)
-        return continuous_error(found, direction, derivative, gamma, float(self.counter_term)), dgamma_dt
-
-    def step_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> StepError:
-        """In finite depth: the error of the step that contains each time t [B]."""
-        if self.num_steps is None:
-            raise ValueError("in infinite depth (num_steps=None) there are no steps: set num_steps")
-        s, t = step_of(t, self.num_steps)
-        gamma_s, gamma_t = self.schedule(s), self.schedule(t)
-        dgamma = self.schedule.increment(t, 1 / self.num_steps)
-        twice = None if labels is None else torch.cat([labels, labels])
-        both = self.encoder.direction(torch.cat([x, x]), torch.cat([gamma_s, gamma_t]), twice)
-        direction_s, direction = both.chunk(2)
-        # from the small terms: the difference of the means themselves has lost its digits
-        change = torch.sigmoid(broadcast(gamma_s, x)) * direction_s - torch.sigmoid(broadcast(gamma_t, x)) * direction
-        found = self._estimate(x, direction, gamma_t, eps, labels)
-        return StepError(
-            step_error(found, change, gamma_t, dgamma, float(self.counter_term)), gamma_s, gamma_t, dgamma
-        )
-
-    def predict(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_hat, [B, ...], of z at gamma [B]."""
-        return x_hat(self.network(z, gamma, labels), z, gamma, self.prediction)
-
-    def generative_step(self, z_t: Tensor, s: Tensor, t: Tensor, x_hat: Tensor) -> Posterior:
-        """p(z_s | z_t) for scalar times s < t and the prediction x_hat; DiffEnc, eq. 14 and 15."""
-        gamma_s, gamma_t = self.schedule(s), self.schedule(t)
-        counter = self.counter_term * self.schedule.difference(s, t) * torch.sigmoid(gamma_t)
-        mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t)
-        if self.ratio is not None:
-            rho = self.ratio(gamma_s[None], gamma_t[None])
-            variance = variance * torch.exp(broadcast(rho, z_t) if rho.dim() == 1 else rho)
-        return Posterior(mean, variance)
-
     def features(self, images: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean at t [B] through the score network without noise, averaged over positions, [B, M]."""
         gamma = self.schedule(t)
-        mean = self.encoder(self.scale(images).to(t), gamma, labels)
+        mean = self.encoder(self.scale(images, t.dtype), gamma, labels)
         return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore
 
     def _require_finite_depth_for_ratio(self) -> None:

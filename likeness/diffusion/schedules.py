@@ -5,12 +5,14 @@ normalise their time by them, whatever a learned schedule makes of its ends.
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 GAMMA_MIN, GAMMA_MAX = -13.3, 5.0  # of all models in both papers
+Spacing = Literal["t", "gamma"]
 
 
 class NoiseSchedule(nn.Module):
@@ -32,9 +34,9 @@ class NoiseSchedule(nn.Module):
         """gamma(t) and dgamma/dt, both shaped as t."""
         raise NotImplementedError
 
-    def difference(self, s: Tensor, t: Tensor) -> Tensor:
-        """gamma(t) - gamma(s), shaped as t."""
-        return self.with_derivative(t)[0] - self.with_derivative(s)[0]
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        """gamma(t) - gamma(t - width), shaped as t, without subtracting two gammas: that costs float32 its digits."""
+        raise NotImplementedError
 
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """gamma(0) and gamma(1), scalars of the dtype and device of ``like``."""
@@ -155,7 +157,8 @@ class MonotoneSchedule(NoiseSchedule):
         first, last = self._raw(t.new_tensor([0.0, 1.0]))[0]
         risen = (self.slope.abs() * width + 2 * (bend * height).sum(-1)) / (last - first)
         low, high = self.limits
-        return (high - low) * self._hooked(risen)
+        rise: Tensor = (high - low) * self._hooked(risen)
+        return rise
 
     @override
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +171,7 @@ class MonotoneSchedule(NoiseSchedule):
 
     def _hooked(self, shape: Tensor) -> Tensor:
         if self.minimise_variance and shape.requires_grad:
-            shape.register_hook(self._weighted)
+            shape.register_hook(self._weighted)  # type: ignore[no-untyped-call]
         return shape
 
     def _weighted(self, gradient: Tensor) -> Tensor:
@@ -185,3 +188,23 @@ class MonotoneSchedule(NoiseSchedule):
         # sums of products, not matrix products: those autocast would round to bfloat16
         value = self.slope.abs() * t + ((2 * bend - 1) * height).sum(-1)
         return value, self.slope.abs() + (4 * bend * (1 - bend) * scale * height).sum(-1)
+
+
+def gamma_grid(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "t") -> Tensor:
+    """gamma(1) down to gamma(0) in ``num_steps`` steps that are equal in t or in gamma: [num_steps + 1], float64.
+
+    Raises ValueError for num_steps < 1 and an unknown spacing.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if spacing not in get_args(Spacing):
+        raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
+    like = next(schedule.parameters(), torch.empty((), dtype=torch.float64))
+    with torch.no_grad():
+        gamma_0, gamma_1 = (end.double().cpu() for end in schedule.ends(like))
+        t = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+        if spacing == "gamma":
+            return gamma_0 + (gamma_1 - gamma_0) * t
+        grid: Tensor = schedule(t.to(like)).double().cpu()
+        grid[0], grid[-1] = gamma_1, gamma_0
+        return grid

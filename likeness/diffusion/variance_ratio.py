@@ -16,6 +16,8 @@ from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
 class VarianceRatio(nn.Module):
     """gamma_s, gamma_t [B] of the ends of each step to rho, [B] or one for each dimension, [B or 1, ...]."""
 
+    any_steps = False  # whether rho is as good for steps of another size than those of training
+
     def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
         """rho of each step."""
         raise NotImplementedError
@@ -46,6 +48,8 @@ class LearnedRatio(VarianceRatio):
         gamma_max: see ``gamma_min``.
     """
 
+    any_steps = True
+
     def __init__(
         self,
         dims: tuple[int, ...] | None = None,
@@ -65,7 +69,8 @@ class LearnedRatio(VarianceRatio):
     @override
     def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
         time = 2 * (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min) - 1
-        theta = self.head(self.theta(time[:, None].to(self.head.weight.dtype)))
+        with torch.autocast(time.device.type, enabled=False):
+            theta = self.head(self.theta(time[:, None].to(self.head.weight.dtype)))
         rho = theta * (F.logsigmoid(gamma_t) - F.logsigmoid(gamma_s))[:, None]
         return rho[:, 0] if self.dims is None else rho.reshape(-1, *self.dims)  # type: ignore[no-any-return]
 
@@ -77,12 +82,14 @@ class FittedRatio(VarianceRatio):
     bound, so do not fit it on the data that are evaluated. It belongs to the number of steps it was fitted with.
 
     Args:
-        num_bins: of gamma between the limits; the number of steps makes it exact for a linear schedule.
+        num_bins: of gamma, equal ones between the limits; :func:`likeness.diffusion.ratio_fitting.fit_ratio` makes
+            one for each step.
         dims: shape of one sample, for a ratio of each dimension; none is one ratio for all.
         gamma_min: where the bins start.
         gamma_max: where they end.
     """
 
+    edges: Tensor
     total: Tensor
     count: Tensor
 
@@ -97,7 +104,7 @@ class FittedRatio(VarianceRatio):
         if num_bins < 1:
             raise ValueError(f"num_bins must be at least 1, got {num_bins}")
         self.dims = None if dims is None else tuple(dims)
-        self.num_bins, self.gamma_min, self.gamma_max = num_bins, gamma_min, gamma_max
+        self.register_buffer("edges", torch.linspace(gamma_min, gamma_max, num_bins + 1, dtype=torch.float64))
         self.register_buffer("total", torch.zeros(num_bins, *(dims or ()), dtype=torch.float64))
         self.register_buffer("count", torch.zeros(num_bins, dtype=torch.float64))
 
@@ -110,12 +117,11 @@ class FittedRatio(VarianceRatio):
     @torch.no_grad()
     def observe(self, gamma_s: Tensor, gamma_t: Tensor, squared: Tensor) -> None:
         """Add steps' equal-variance KL in nats of each dimension, ``squared`` [B, ...]."""
-        values = squared.double()
+        values = squared.to(self.total)
         values = values.flatten(1).mean(1) if self.dims is None else values
         bins = self._bins(gamma_s, gamma_t)
         self.total.index_add_(0, bins, values)
-        self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        self.count.index_add_(0, bins, torch.ones_like(bins, dtype=self.count.dtype))
 
     def _bins(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-        place = ((gamma_s + gamma_t) / 2 - self.gamma_min) / (self.gamma_max - self.gamma_min)
-        return (place * self.num_bins).long().clamp(0, self.num_bins - 1)
+        return torch.bucketize(((gamma_s + gamma_t) / 2).to(self.edges), self.edges[1:-1])

@@ -37,3 +37,13 @@ def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:
     if lowest < 0 or highest >= num_classes:
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"label {wrong} lies outside 0..{num_classes - 1} (num_classes={num_classes})")
+
+
+def require_batch(name: str, batch: Tensor, gamma: Tensor, shape: Sequence[int | str]) -> None:
+    """Raise ValueError unless ``batch`` is [B, *shape] and ``gamma`` is [B]; a size given as a name is free."""
+    sizes = batch.shape[1:]
+    if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{name} has shape {list(batch.shape)}, the network takes [B, {wanted}]")
+    if gamma.shape != batch.shape[:1]:
+        raise ValueError(f"gamma has shape {list(gamma.shape)}, not [{len(batch)}] for a batch of {len(batch)}")

@@ -33,7 +33,10 @@ class Contestant:
 class Report(Protocol):
     """What a bench found, to be printed and written."""
 
-    title: str
+    @property
+    def title(self) -> str:
+        """Of the table."""
+        ...
 
     def table(self) -> "Table":
         """The figures, as they are printed."""
@@ -50,11 +53,12 @@ class Report(Protocol):
 
 @dataclass
 class Ratios:
-    """Contestants of each comparison, the slow one first, and how many times faster the second has to be."""
+    """Contestants of each comparison, the slow one first, and what the second has to reach."""
 
     title: str
     comparisons: Mapping[str, tuple[Contestant, Contestant]]
-    required: Mapping[str, float] = field(default_factory=dict)
+    required: Mapping[str, float] = field(default_factory=dict)  # times faster
+    allowed: Mapping[str, float] = field(default_factory=dict)  # seconds
 
     def ratio(self, comparison: str) -> float:
         """How many times faster the second is than the first, in medians."""
@@ -73,12 +77,18 @@ class Ratios:
         return table
 
     def verdicts(self) -> list[str]:
-        """A line for each ratio that is asked for."""
-        return [
+        """A line for each ratio and each time that is asked for."""
+        ratios = [
             f"{name}: at least {wanted:g} times faster is asked for: {_yes(self.ratio(name) >= wanted)} "
             f"({self.ratio(name):.1f})"
             for name, wanted in self.required.items()
         ]
+        medians = {name: self.comparisons[name][1].median for name in self.allowed}
+        times = [
+            f"{name}: under {self.allowed[name]:g} s is asked for: {_yes(median < self.allowed[name])} ({median:.3f})"
+            for name, median in medians.items()
+        ]
+        return ratios + times
 
     def as_dict(self) -> dict[str, Any]:
         """Every repeat's seconds and the ratios."""
@@ -87,6 +97,7 @@ class Ratios:
                 "seconds": {contestant.name: contestant.seconds for contestant in contestants},
                 "ratio_of_medians": self.ratio(name),
                 "required": self.required.get(name),
+                "allowed_seconds": self.allowed.get(name),
             }
             for name, contestants in self.comparisons.items()
         }

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.measures.catalogue import MEASURES
+from likeness.measures.catalogue import FAMILIES, MEASURES
 from likeness.measures.peers import PEERS
 from likeness.measures.representation import m_cca
 from likeness.measures.softmax_comparison import compare_softmax_models
+from scripts.comparison_bounds import bounds_on
 from tests.likeness.measures.paired_samples import generator, invertible, orthogonal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "measures.md"
@@ -91,15 +92,27 @@ def test_links_and_pictures_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert {target for target in targets if target.startswith("#")} <= {f"#{heading}" for heading in headings}
     files = [target for target in targets if not target.startswith("#")]
-    assert len(files) == 3
     assert [target for target in files if not (PAGE.parent / target).exists()] == []
     paths = re.findall(r"`(likeness/[a-z_/.]+)`", text)
     assert [path for path in paths if not (PAGE.parents[1] / path).exists()] == []
 
 
-def test_every_peer_is_on_the_page() -> None:
-    assert [name for name in PEERS if f"`{name}`" not in PAGE.read_text()] == []
-    assert {"kl", "js", "tv"} <= set(MEASURES)
+def test_every_measure_and_family_is_on_the_page() -> None:
+    assert [name for name in [*MEASURES, *FAMILIES] if f"`{name}`" not in PAGE.read_text()] == []
+
+
+def test_the_families_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| `(\w+)`: (.*?)(?: \(and|\|)", PAGE.read_text(), re.M)
+    listed = {family: tuple(re.findall(r"`(\w+)`", members)) for family, members in rows}
+    assert listed.pop("peers") == ()
+    assert listed == {family: members for family, members in FAMILIES.items() if family != "peers"}
+
+
+def test_the_columns_of_bounds_are_on_the_page() -> None:
+    matrix = torch.zeros(2, 2)
+    found = bounds_on(MEASURES, dict.fromkeys([*MEASURES, "certificate"], matrix), dims=[2, 2])
+    columns = [bound.column for bounds in found.values() for bound in bounds]
+    assert [name for name in columns if f"`{name}`" not in PAGE.read_text()] == []
 
 
 def test_the_pictures_are_the_ones_that_the_script_draws() -> None:

@@ -12,7 +12,7 @@ import torch
 from lightning_modules.checkpoints import load_softmax_models
 from scripts import compare, import_published
 from scripts.errors import door
-from tests.lightning_modules.test_published import output, weights
+from tests.lightning_modules.test_published_close_dist import output, weights
 from tests.reference import FOLDER, NAME, needs_reference, published
 
 LONG = "2025-04-22{}_radial_classification_SmallMLP_classes4_seed{}_features8_fd2_data20000_lr0_0001_steps15000"

@@ -1,0 +1,168 @@
+"""The training and evaluation that variational diffusion models share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_modules.bound_metric import BoundMetric
+from lightning_modules.hyperparameters import plain_factory
+from lightning_modules.optimization import optimization, without_decay_of_biases
+from lightning_modules.step_seed import step_seed
+from likeness.batch import Batch
+from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
+from likeness.diffusion.schedules import MonotoneSchedule, NoiseSchedule
+from likeness.diffusion.variance_ratio import VarianceRatio
+
+ScoreFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
+ScheduleFactory = Callable[[], NoiseSchedule]
+RatioFactory = Callable[[], VarianceRatio]
+MONITOR = "val/bpd"
+
+
+class DiffusionModule(pl.LightningModule):
+    """Trains a :class:`DiffusionModel` on the batch mean of its negative ELBO in bits per dimension.
+
+    Times and noise of a training sample are a function of (seed, batch of the run, place in the global batch);
+    those of an evaluated sample of (seed, its id, draw). Subclasses build the model.
+    """
+
+    diffusion: DiffusionModel
+
+    def _prepare(
+        self,
+        diffusion: DiffusionModel,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None,
+        ratio_lr: float,
+        class_conditional: bool,
+        eval_draws: int,
+        compiled: bool,
+        channels_last: bool,
+        seed: int,
+        order_seed: int | None,
+    ) -> None:
+        self.diffusion = diffusion.to(memory_format=torch.channels_last) if channels_last else diffusion
+        self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
+        self.ratio_lr = ratio_lr
+        self.class_conditional, self.eval_draws = class_conditional, eval_draws
+        self.compiled, self.channels_last = compiled, channels_last
+        self.seed = seed
+        self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
+        self.lean = False
+        self.val_bound, self.test_bound = (BoundMetric(eval_draws) for _ in range(2))
+        self._terms: Callable[..., ElboTerms] | None = None
+
+    def elbo_terms(
+        self,
+        images: Tensor,
+        *,
+        t: Tensor,
+        eps_0: Tensor,
+        eps: Tensor,
+        labels: Tensor | None = None,
+    ) -> ElboTerms:
+        """Reconstruction, latent and diffusion loss of grey levels [B, ...] in nats, [B] each, with every term exact.
+
+        See :meth:`likeness.diffusion.model.DiffusionModel.elbo_terms`.
+        """
+        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, labels=labels)
+
+    def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
+        x = self.diffusion.scale(images).to(self.float_type)
+        return self.diffusion.encoder(x, self.diffusion.schedule(self._times(x, t)), labels)
+
+    def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
+        """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""
+        return self.diffusion.features(x, self._times(x, t), labels)
+
+    @property
+    def float_type(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.diffusion.parameters()).dtype
+
+    def configure_optimizers(self) -> Any:
+        ratio = self.diffusion.ratio
+        groups = without_decay_of_biases(self.diffusion, [] if ratio is None else [ratio])
+        if ratio is not None and any(True for _ in ratio.parameters()):
+            groups[-1]["lr"] = self.ratio_lr
+        return optimization(self._optimizer(groups), self._scheduler, MONITOR)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(step_seed(self, self.seed))  # dropout
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        step = self.trainer.fit_loop.total_batch_idx
+        like = self._like(batch.x)
+        noise = training_noise(like, self.seed, step, self.global_rank, self.trainer.world_size)
+        terms = self._training_terms()(batch.x, **noise._asdict(), labels=self._labels(batch), lean=self.lean)
+        dims = batch.x[0].numel()
+        loss = bits_per_dim(terms.total, dims)
+        schedule = self.diffusion.schedule
+        if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
+            schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
+        self.log("train/loss", loss.mean(), prog_bar=True)
+        return {"loss": loss.mean(), "terms": ElboTerms(*(term.detach() for term in terms)), "t": noise.t}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluate(batch, self.val_bound)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_bound("val", self.val_bound)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluate(batch, self.test_bound)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_bound("test", self.test_bound)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        noises = (self._evaluation_noise(batch, draw) for draw in range(self.eval_draws))
+        nats = torch.stack([self._noisy_terms(batch, noise).total for noise in noises])
+        bpd = bits_per_dim(nats.mean(0), batch.x[0].numel())
+        return {"id": batch.id, "bpd": bpd, "representations": self.embed(batch.x, labels=self._labels(batch))}
+
+    def _training_terms(self) -> Callable[..., ElboTerms]:
+        """Made at the first step: a compiled function cannot be copied, and weight averaging copies the module."""
+        if self._terms is None:
+            terms = self.diffusion.elbo_terms
+            # the outer function: compiled networks under a derivative lose their tangents
+            self._terms = torch.compile(terms) if self.compiled else terms
+        return self._terms
+
+    def _evaluate(self, batch: Batch, bound: BoundMetric) -> dict[str, Any]:
+        """Add the batch to the bound; the answer, of K draws, is what callbacks read: nats and times, [K, B] each."""
+        terms, times = [], []
+        for draw in range(self.eval_draws):
+            noise = self._evaluation_noise(batch, draw)
+            terms.append(self._noisy_terms(batch, noise))
+            times.append(noise.t)
+            bound.update(draw, terms[-1], batch.x[0].numel())
+        return {"terms": ElboTerms(*map(torch.stack, zip(*terms, strict=True))), "t": torch.stack(times)}
+
+    def _noisy_terms(self, batch: Batch, noise: Noise) -> ElboTerms:
+        return self.diffusion.elbo_terms(batch.x, **noise._asdict(), labels=self._labels(batch))
+
+    def _evaluation_noise(self, batch: Batch, draw: int) -> Noise:
+        return evaluation_noise(self._like(batch.x), batch.id, self.seed, draw)
+
+    def _log_bound(self, split: str, bound: BoundMetric) -> None:
+        for name, value in bound.compute().items():
+            self.log(f"{split}/{name}", value.float(), prog_bar=name == "bpd")
+        bound.reset()
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.y if self.class_conditional else None
+
+    def _like(self, images: Tensor) -> Tensor:
+        like = torch.empty(images.shape, dtype=self.float_type, device=self.device)
+        return like.contiguous(memory_format=torch.channels_last) if self.channels_last and like.dim() == 4 else like
+
+    def _times(self, like: Tensor, t: float | Tensor) -> Tensor:
+        return torch.as_tensor(t, dtype=self.float_type, device=self.device).expand(len(like))

@@ -1,0 +1,141 @@
+"""The diffusion models that the authors of DiffEnc published, as this project's.
+
+Nielsen, Christensen, Dittadi and Winther 2024 (arXiv 2310.19789) store a model as a configuration in JSON and Flax
+parameters. Their four kinds are ``VDM2`` (eps-prediction) and ``VDM2_V``, ``S4V_NT`` (the encoder without parameters)
+and ``S3VA`` (the trainable one).
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.diffenc import DiffEnc
+from lightning_modules.diffusion_module import DiffusionModule
+from lightning_modules.flax_weights import load_flax_weights
+from lightning_modules.variational_diffusion import VariationalDiffusion
+from likeness.diffusion import AffineSchedule, LinearSchedule, NoiseSchedule, PolynomialSchedule
+from likeness.networks import EncoderOutput, EncoderUNet, PyramidScoreUNet, ScoreUNet
+from likeness.networks.encoder_unet import Kind
+from likeness.networks.pyramid_unet import Downsampling
+
+SCHEDULES: dict[str, type[NoiseSchedule]] = {
+    "fixed": LinearSchedule,
+    "poly10": PolynomialSchedule,
+    "train_scalar": AffineSchedule,
+}
+ENCODER_KINDS: dict[str, Kind] = {"unet": "unet", "unet_mult_res": "unet_mult_res", "vdm_unet": "constant"}
+OUTPUT_OPTIONS = {
+    "m1_to_1": "tanh",
+    "gamma_reg": "vanish_at_zero",
+    "end_reg": "vanish_at_one",
+    "end_half_reg": "vanish_after_half",
+    "k": "factor",
+    "init_var": "max_variance",
+    "min_var": "min_variance",
+    "use_x_var": "cap_by_input_variance",
+    "id_at_zero": "identity_at_zero",
+}
+
+
+def load_published_diffusion(
+    params: Mapping[str, Any], model_config: Mapping[str, Any], input_shape: Sequence[int] | None = None
+) -> DiffusionModule:
+    """The model of Flax parameters by path (``score_model/conv_in/kernel``, ...) and the authors' configuration.
+
+    ``input_shape`` is (C, H, W); it is what the model samples, and it evaluates images of any size its networks take.
+    The parameters tell C; without an ``input_shape`` images are as small as the encoder's levels allow, and at least
+    32 x 32.
+
+    Raises ValueError naming an option that is unknown, and listing parameters that are missing, unexpected or of
+    another shape.
+    """
+    channels = int(_required(params, "score_model/conv_out/bias").shape[0])
+    shape = tuple(input_shape) if input_shape is not None else (channels, *_size(params))
+    kind = _option(model_config, "ddpm_type", ("VDM2", "VDM2_V", "S4V_NT", "S3VA"))
+    shared: dict[str, Any] = {
+        "input_shape": shape,
+        "levels": int(model_config["vocab_size"]),
+        "network": _score_network(model_config["score_model_config"]),
+        "schedule": functools.partial(
+            SCHEDULES[_option(model_config, "gamma_type", tuple(SCHEDULES))],
+            gamma_min=float(model_config["gamma_min"]),
+            gamma_max=float(model_config["gamma_max"]),
+        ),
+    }
+    model: DiffusionModule
+    if kind in ("VDM2", "VDM2_V"):
+        model = VariationalDiffusion(**shared, prediction="v" if kind == "VDM2_V" else "eps")
+    else:
+        model = DiffEnc(**shared, encoder=_encoder(model_config["encoder_config"]) if kind == "S3VA" else None)
+    load_flax_weights(model.diffusion, {path: torch.as_tensor(_array(value)) for path, value in params.items()})
+    return model.eval()
+
+
+def _score_network(config: Mapping[str, Any]) -> Any:
+    kind = _option(config, "m_type", ("unet", "unet_alt"))
+    shared = {"width": config["n_embd"], "dropout": config["p_dropout"], "fourier": config["with_fourier_features"]}
+    groups = config["num_groups_groupnorm"]
+    if kind == "unet":
+        depth, attention = config["n_layer"], config["with_attention"]
+        return functools.partial(ScoreUNet, **shared, depth=depth, attention=attention, output_groups=groups)
+    return functools.partial(
+        PyramidScoreUNet,
+        **shared,
+        levels=config["n_layer"],
+        blocks=1,
+        mid_groups=groups,
+        output_groups=groups,
+        downsampling=_downsampling(config),
+        doubling=config["channel_scaling"] == "double",
+    )
+
+
+def _encoder(config: Mapping[str, Any]) -> Any:
+    network = config["nn_config"]
+    options = {ours: config[theirs] for theirs, ours in OUTPUT_OPTIONS.items() if theirs in config}
+    return functools.partial(
+        EncoderUNet,
+        kind=ENCODER_KINDS[_option(network, "m_type", tuple(ENCODER_KINDS))],
+        width=network["n_embd"],
+        depth=network["n_layer"],
+        output_groups=network["num_groups_groupnorm"],
+        dropout=network["p_dropout"],
+        attention=network["with_attention"],
+        downsampling=_downsampling(network),
+        doubling=network["channel_scaling"] == "double",
+        output=EncoderOutput(**options),
+    )
+
+
+def _downsampling(config: Mapping[str, Any]) -> Downsampling:
+    if config["pooling"] and config["down_conv"]:
+        raise ValueError("pooling and down_conv exclude each other, but model_config asks for both")
+    return "max_pool" if config["pooling"] else "convolution" if config["down_conv"] else "none"
+
+
+def _size(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width at which the encoder has as many levels as there are parameters for."""
+    prefix = "encdec/inner_encoder/enc_model/down_blocks_"
+    levels = {path.removeprefix(prefix).partition("/")[0] for path in params if path.startswith(prefix)}
+    size = 8 * 2 ** len(levels) if levels else 32
+    return size, size
+
+
+def _option(config: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
+    value = config.get(key)
+    if value not in known:
+        raise ValueError(f"model_config has {key} {value!r}, the known ones are {', '.join(known)}")
+    return str(value)
+
+
+def _required(params: Mapping[str, Any], path: str) -> Any:
+    if path not in params:
+        raise ValueError(f"these are no parameters of a published diffusion model: there is no {path}")
+    return params[path]
+
+
+def _array(value: Any) -> Tensor | Any:
+    return value if isinstance(value, Tensor) else torch.from_numpy(value.copy())

@@ -1,0 +1,172 @@
+"""How good a model is, or its samples: ``python -m scripts.evaluate RUN_CKPT_OR_SAMPLES [--data FILE]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from scripts.compare import choose_device, default_data, load_data
+from scripts.errors import door
+from scripts.parsing import Parser
+
+if TYPE_CHECKING:  # everything that takes time to import waits until the command line is known to be right
+    from lightning_modules.diffusion_module import DiffusionModule
+    from likeness.protocols import SoftmaxModel
+    from scripts.evaluation_data import EvaluatedSplit
+    from scripts.report import Report
+
+DRAWS = 5
+# Options that say something about models or samples of one kind only.
+OF_DIFFUSION = ("steps", "draws", "ratio", "importance", "ode")
+OF_SAMPLES = ("features",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load, evaluate, print, save; raises what went wrong."""
+    arguments = build_parser().parse_args(argv)
+    report = evaluate(arguments)
+    report.show()
+    print(f"likeness: wrote {report.write(Path(arguments.out) / 'evaluation.csv')}")
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The command line of this door."""
+    parser = Parser(
+        prog="likeness evaluate",
+        description="Diffusion models: the bound in bits per dimension. Classifiers: accuracy and NLL. "
+        "Samples: FID and KID.",
+        epilog="--debug shows the traceback of an error.",
+    )
+    add = parser.add_argument
+    add("model", metavar="RUN_CKPT_OR_SAMPLES", help="A run, a checkpoint, a member (demo#3), or samples.npz.")
+    add("--data", type=str | None, help="A data config; by default that of the run.")
+    add("--split", type=Literal["train", "val", "test"], default="test", help="The split to evaluate on.")
+    add("--weights", type=Literal["ema", "raw"], default="ema", help="Of runs that average them: averaged, or not.")
+    add("--steps", type=str | None, help="Depths T, as 10,100,inf; by default the model's own.")
+    add("--ratio", type=Literal["one", "learned", "fitted"] | None, help="Of the variances; fitted is on train.")
+    add("--draws", type=int | None, help=f"Of the noise, for each sample; {DRAWS} by default.")
+    add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
+    add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bound: its trace.")
+    add("--features", type=str | None, help="For samples: inception (default), pixels, a checkpoint, or a class path.")
+    add("--seed", type=int | None, help="Of the noise; by default the run's.")
+    add("--batch_size", type=int | None, help="Samples at a time; it changes no result.")
+    add("--limit", type=int | None, help="The most samples of the split, from its start.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
+    add("--out", type=str, default="runs/evaluation", help="Where evaluation.csv is written.")
+    return parser
+
+
+def evaluate(arguments: Namespace) -> Report:
+    """The report on whatever was named."""
+    from lightning_modules.checkpoints import load_module, softmax_models, split_member
+    from lightning_modules.diffusion_module import DiffusionModule
+
+    for option in ("draws", "importance"):
+        if arguments[option] is not None and arguments[option] < 1:
+            raise ValueError(f"--{option} must be at least 1, got {arguments[option]}")
+    if Path(arguments.model).suffix == ".npz":
+        return evaluate_samples(arguments)
+    location, index = split_member(arguments.model)
+    module = load_module(location, arguments.weights).eval().requires_grad_(False)
+    if isinstance(module, DiffusionModule):
+        return evaluate_diffusion(arguments, module)
+    return evaluate_classifiers(arguments, softmax_models(module, location, index))
+
+
+def evaluate_classifiers(arguments: Namespace, models: Sequence[tuple[str, SoftmaxModel]]) -> Report:
+    """Accuracy and NLL of softmax classifiers."""
+    from callbacks.model_names import short_names
+    from scripts import classifier_evaluation
+    from scripts.report import Report
+
+    _refuse(arguments, (*OF_DIFFUSION, *OF_SAMPLES), "classifiers")
+    split = _open(arguments)
+    names = short_names([name for name, _ in models])
+    named = [(name, model) for name, (_, model) in zip(names, models, strict=True)]
+    rows = classifier_evaluation.evaluate_classifiers(named, split)
+    weights = _weights(arguments)
+    return Report(f"{weights}, on {split}", rows, {"weights": weights, **split.about()})
+
+
+def evaluate_diffusion(arguments: Namespace, module: DiffusionModule) -> Report:
+    """The bounds of a diffusion model, and those of models that know next to nothing."""
+    import torch
+
+    from callbacks.model_names import short_names
+    from scripts.bound_evaluation import BoundEvaluation, baselines, require_fit
+    from scripts.depths import choose_depths, parse_steps
+    from scripts.evaluation_data import open_split
+    from scripts.report import Report
+
+    _refuse(arguments, OF_SAMPLES, "diffusion models")
+    model = module.diffusion
+    steps = [model.num_steps] if arguments.steps is None else parse_steps(arguments.steps)
+    depths = choose_depths(model, steps, arguments.ratio)
+    if arguments.importance and None in steps:
+        raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
+    if arguments.ode:
+        model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown, before anything is computed
+    split = _open(arguments)
+    require_fit(module, arguments.model, split)
+    train = open_split(split.data, "train", split.device, arguments.batch_size)
+    draws = DRAWS if arguments.draws is None else arguments.draws
+    seed = module.seed if arguments.seed is None else arguments.seed
+    evaluation = BoundEvaluation(module.to(split.device), split, train, draws, seed)
+    rows = [evaluation.elbo(depth) for depth in depths]
+    if arguments.importance:
+        rows += [evaluation.importance_weighted(depth, arguments.importance) for depth in depths]
+    if arguments.ode:
+        rows.append(evaluation.probability_flow(arguments.ode))
+    (name,) = short_names([arguments.model])
+    about = {"model": name, "weights": _weights(arguments), **split.about(), "draws": draws, "seed": seed}
+    title = f"{name}, {about['weights']}: bits per dimension of {split}, {draws} draws with seed {seed}"
+    return Report(title, rows + baselines(split, train), about)
+
+
+def evaluate_samples(arguments: Namespace) -> Report:
+    """FID and KID of a file of samples."""
+    from scripts import sample_quality
+    from scripts.feature_extractors import INCEPTION, open_features
+    from scripts.report import Report
+
+    _refuse(arguments, OF_DIFFUSION, "files of samples")
+    samples = sample_quality.read_samples(Path(arguments.model))
+    split = _open(arguments)
+    sample_quality.require_fit(samples, split)
+    name = arguments.features or INCEPTION
+    features = open_features(name, samples.levels, split.device)
+    row = sample_quality.evaluate_samples(samples, split, features, arguments.seed or 0)
+    title = f"{arguments.model}: {len(samples.images)} samples against {split}, in features {name}"
+    return Report(title, [row], {"model": arguments.model, **split.about(), "features": name})
+
+
+def _open(arguments: Namespace) -> EvaluatedSplit:
+    """The split that is evaluated."""
+    from scripts.evaluation_data import open_split
+
+    data = load_data(Path(arguments.data) if arguments.data else default_data(arguments.model))
+    device = choose_device(arguments.device)
+    return open_split(data, arguments.split, device, arguments.batch_size, arguments.limit)
+
+
+def _refuse(arguments: Namespace, options: Sequence[str], kind: str) -> None:
+    for option in options:
+        if arguments[option] is not None:
+            raise ValueError(f"--{option} says nothing about {kind}, and {arguments.model} is one")
+
+
+def _weights(arguments: Namespace) -> str:
+    """Which of a run's weights these are, if it has several."""
+    from lightning_modules.checkpoints import averages_weights, split_member
+
+    if not averages_weights(split_member(arguments.model)[0]):
+        return "its own weights"
+    return "averaged weights" if arguments.weights == "ema" else "raw weights"
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,63 @@
+"""A diffusion model small enough to train in a test, and checkpoints of it."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from datamodules import Digits
+from lightning_modules.variational_diffusion import VariationalDiffusion
+from tests.lightning_modules.points import save, trainer
+
+DIGITS = "data:\n  class_path: datamodules.Digits\n  init_args: {eval_batch_size: 100}\n"
+
+
+class TinyScore(nn.Module):
+    """One hidden layer on all values, the time and the label; any number of values a sample, but a fixed one."""
+
+    def __init__(
+        self, input_shape: Sequence[int], gamma_min: float, gamma_max: float, num_labels: int | None, width: int = 32
+    ) -> None:
+        super().__init__()
+        self.limits, self.num_labels = (gamma_min, gamma_max), num_labels
+        dims = torch.Size(input_shape).numel()
+        self.hidden = nn.Linear(dims + 1 + (num_labels or 0), width)
+        self.out = nn.Linear(width, dims)
+
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.out(self._hidden(z, gamma, labels)).reshape(z.shape) + z
+
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self._hidden(z, gamma, labels)
+
+    def _hidden(self, z: Tensor, gamma: Tensor, labels: Tensor | None) -> Tensor:
+        time = (gamma - self.limits[0]) / (self.limits[1] - self.limits[0])
+        parts = [z.flatten(1), time[:, None]]
+        if self.num_labels is not None:
+            assert labels is not None
+            parts.append(nn.functional.one_hot(labels, self.num_labels).to(z))
+        return torch.tanh(self.hidden(torch.cat(parts, dim=1)))
+
+
+def tiny(input_shape: Sequence[int] = (1, 8, 8), levels: int = 17, **options: Any) -> VariationalDiffusion:
+    optimizer = partial(torch.optim.AdamW, lr=3e-3)
+    return VariationalDiffusion(input_shape, levels, network=TinyScore, optimizer=optimizer, scheduler=None, **options)
+
+
+def trained(path: Path, callbacks: Sequence[pl.Callback] = (), epochs: int = 2, **options: Any) -> VariationalDiffusion:
+    """A tiny model trained on the digits, whose checkpoint is written to ``path``."""
+    module = tiny(**options)
+    training = trainer(max_epochs=epochs, callbacks=list(callbacks), limit_val_batches=0)
+    training.fit(module, datamodule=Digits(batch_size=64))
+    training.save_checkpoint(path)
+    return module
+
+
+def untrained(path: Path, **options: Any) -> VariationalDiffusion:
+    module = tiny(**options)
+    save(module, path)
+    return module
