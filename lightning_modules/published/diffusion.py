@@ -20,6 +20,7 @@ from likeness.diffusion import AffineSchedule, LinearSchedule, NoiseSchedule, Po
 from likeness.networks import EncoderOutput, EncoderUNet, PyramidScoreUNet, ScoreUNet
 from likeness.networks.encoder_unet import Kind
 from likeness.networks.pyramid_unet import Downsampling
+from likeness.networks.score_unet import FOURIER_EXPONENTS
 
 SCHEDULES: dict[str, type[NoiseSchedule]] = {
     "fixed": LinearSchedule,
@@ -76,7 +77,8 @@ def load_published_diffusion(
 
 def _score_network(config: Mapping[str, Any]) -> Any:
     kind = _option(config, "m_type", ("unet", "unet_alt"))
-    shared = {"width": config["n_embd"], "dropout": config["p_dropout"], "fourier": config["with_fourier_features"]}
+    exponents = FOURIER_EXPONENTS if config["with_fourier_features"] else ()
+    shared = {"width": config["n_embd"], "dropout": config["p_dropout"], "fourier_exponents": exponents}
     groups = config["num_groups_groupnorm"]
     if kind == "unet":
         depth, attention = config["n_layer"], config["with_attention"]

@@ -19,8 +19,9 @@ FOURIER_EXPONENTS = (6, 7)
 class ScoreNetwork(ConditionedUNet):
     """o(z, gamma) = conv_out(...) + z, which is z at the start, for images [B, C, H, W], around any body.
 
-    conv_in reads z and, where ``fourier``, its Fourier features. Under autocast the time, the Fourier features, conv_in
-    and the sum with z stay in float32: z carries noise of 1e-3 that a network must see.
+    conv_in reads z and its Fourier features (none where ``fourier_exponents`` is empty; the papers' 6 and 7 suit 256
+    levels). Under autocast the time, the Fourier features, conv_in and the sum with z stay in float32: z carries noise
+    of 1e-3 that a network must see.
     """
 
     def __init__(
@@ -30,13 +31,13 @@ class ScoreNetwork(ConditionedUNet):
         body: ConstantUNet | PyramidUNet,
         output_groups: int,
         time: NetworkTime,
-        fourier: bool,
+        fourier_exponents: Sequence[int],
         num_labels: int | None,
     ) -> None:
         require_shape("input_shape", input_shape, length=3)
-        in_channels = input_shape[0] * (1 + 2 * len(FOURIER_EXPONENTS) * fourier)
+        in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents))
         super().__init__(input_shape, in_channels, width, body, output_groups, time, num_labels)
-        self.fourier = fourier
+        self.fourier_exponents = tuple(fourier_exponents)
 
     def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [B, C, H, W], gamma [B] and, with ``num_labels``, labels [B] -> o, as z."""
@@ -51,7 +52,7 @@ class ScoreNetwork(ConditionedUNet):
     def _start(self, z: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Dual, Dual]:
         require_batch("z", z, gamma, (self.input_shape[0], "H", "W"))
         with torch.autocast(z.device.type, enabled=False):
-            parts = [z, fourier_features(z, FOURIER_EXPONENTS)] if self.fourier else [z]
+            parts = [z, fourier_features(z, self.fourier_exponents)] if self.fourier_exponents else [z]
             return self.stem(torch.cat(parts, dim=1)), self.time_embedding(Dual(gamma), labels)
 
 
@@ -76,11 +77,11 @@ class ScoreUNet(ScoreNetwork):
         output_groups: int | None = None,
         dropout: float = 0.1,
         attention: bool = False,
-        fourier: bool = True,
+        fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
     ) -> None:
         body = ConstantUNet(width, depth, groups, dropout, attention)
         time = NetworkTime(gamma_min, gamma_max)
-        super().__init__(input_shape, width, body, output_groups or groups, time, fourier, num_labels)
+        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
 
 
 class PyramidScoreUNet(ScoreNetwork):
@@ -106,9 +107,9 @@ class PyramidScoreUNet(ScoreNetwork):
         downsampling: Downsampling = "max_pool",
         doubling: bool = True,
         attention_levels: Sequence[int] = (),
-        fourier: bool = True,
+        fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
     ) -> None:
         rest = (dropout, downsampling, doubling, attention_levels)
         body = PyramidUNet(input_shape[1:], width, levels, blocks, groups, mid_groups, *rest)
         time = NetworkTime(gamma_min, gamma_max)
-        super().__init__(input_shape, width, body, output_groups or groups, time, fourier, num_labels)
+        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
