@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 def benches() -> dict[str, Callable[..., Report]]:
     """Every bench by its name on the command line; its arguments are the function's. A new one is one line here."""
     from scripts.benches.callbacks import callbacks
+    from scripts.benches.diffusion import diffusion
     from scripts.benches.loss import loss
     from scripts.benches.siblings import siblings
     from scripts.benches.similarity import similarity
 
-    return {"siblings": siblings, "loss": loss, "callbacks": callbacks, "similarity": similarity}
+    return {
+        "siblings": siblings,
+        "loss": loss,
+        "callbacks": callbacks,
+        "similarity": similarity,
+        "diffusion": diffusion,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
