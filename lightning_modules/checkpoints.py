@@ -16,6 +16,7 @@ from likeness.protocols import SoftmaxModel
 LAST = Path("checkpoints", "last.ckpt")
 Weights = Literal["ema", "raw"]
 RAW = "current_model_state"  # where Lightning's weight averaging puts what it averages
+AVERAGING = {"WeightAveraging", "EMAWeightAveraging"}
 # Unlike module.to(dtype), these leave the states of metrics as they are.
 CASTS = {torch.float64: nn.Module.double, torch.float16: nn.Module.half, torch.bfloat16: nn.Module.bfloat16}
 
@@ -93,7 +94,7 @@ def _with(weights: Weights, checkpoint: Mapping[str, Any], path: Path) -> Mappin
     """The checkpoint with the set of weights that is asked for as its ``state_dict``."""
     if weights == "ema":
         return checkpoint
-    if RAW not in checkpoint and any("WeightAveraging" in name for name in checkpoint.get("callbacks", {})):
+    if RAW not in checkpoint and AVERAGING & checkpoint.get("callbacks", {}).keys():
         raise CheckpointError(f"checkpoint {path} holds averaged weights only: there are no raw ones in it")
     return {**checkpoint, "state_dict": checkpoint.get(RAW, checkpoint["state_dict"])}
 

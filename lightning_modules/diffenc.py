@@ -7,8 +7,8 @@ from torch import nn
 
 from lightning_modules.diffusion_module import DiffusionModule, RatioFactory, ScheduleFactory, ScoreFactory
 from lightning_modules.hyperparameters import save_hyperparameters
-from lightning_modules.optimization import LinearWarmup
-from lightning_modules.variational_diffusion import ADAMW, required_labels
+from lightning_modules.optimization import DiffusionAdamW, LinearWarmup
+from lightning_modules.variational_diffusion import required_labels
 from likeness.diffusion.elbo import Prediction
 from likeness.diffusion.encoders import DepthEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
@@ -42,7 +42,7 @@ class DiffEnc(DiffusionModule):
         ratio_lr: learning rate of the ratio, which has no weight decay.
         eval_draws: how many times the noise of each evaluated sample is drawn; two or more give a standard error.
         compiled: compile the loss.
-        channels_last: keep images and weights with the channels innermost.
+        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
         seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
         order_seed: decides the order of the data.
     """
@@ -61,12 +61,12 @@ class DiffEnc(DiffusionModule):
         ratio: RatioFactory | None = None,
         class_conditional: bool = False,
         num_classes: int | None = None,
-        optimizer: OptimizerCallable = ADAMW,
+        optimizer: OptimizerCallable = DiffusionAdamW,
         scheduler: LRSchedulerCallable | None = LinearWarmup,
         ratio_lr: float = 1e-3,
         eval_draws: int = 1,
         compiled: bool = False,
-        channels_last: bool = False,
+        channels_last: bool = True,
         seed: int = 0,
         order_seed: int | None = None,
     ) -> None:

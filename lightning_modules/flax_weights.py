@@ -107,7 +107,7 @@ def _module_path(network: ConditionedUNet, name: str) -> str:
     encoder = isinstance(network, EncoderUNet)
     if parent == "":
         return last
-    if parent == "time_embedding":
+    if parent == "time_embedding" and last != "labels":
         return f"{'time_embedding' if encoder else 'TimeEmbedding_0'}/{last}"
     constant = isinstance(network.body, ConstantUNet)
     for pattern, template in (CONSTANT_BODY if constant else PYRAMID_BODY).items():

@@ -5,10 +5,26 @@ from typing import Any
 
 from pytorch_lightning.cli import LRSchedulerCallable
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.optimizer import ParamsT
 
 MONITOR = "val/nll"
+
+
+class DiffusionAdamW(AdamW):
+    """AdamW as VDM and DiffEnc were trained with it: a default that a configuration can name."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
 class LinearWarmup(LRScheduler):
