@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
 from lightning_modules.checkpoint_file import CheckpointError
-from lightning_modules.checkpoints import load_module, load_softmax_models
+from lightning_modules.checkpoints import averages_weights, load_module, load_softmax_models
 from likeness.networks import MLP
 from tests.lightning_modules.points import Points, save, trainer
 
@@ -46,6 +47,28 @@ def refusal(path: Path | str) -> str:
     assert "\n" not in message
     assert str(path) in message
     return message
+
+
+def test_averaged_and_raw_weights(tmp_path: Path) -> None:
+    """Raw weights are the optimiser's: Lightning keeps them beside the averaged ones while it trains."""
+    callbacks = [EMAWeightAveraging(decay=0.5, use_buffers=False), ModelCheckpoint(tmp_path, save_last=True)]
+    training = trainer(max_epochs=1, callbacks=callbacks, enable_checkpointing=True, limit_val_batches=0)
+    path, model = tmp_path / "last.ckpt", SoftmaxClassifier(**ARGUMENTS)
+    training.fit(model, datamodule=Points())
+    content = torch.load(path, weights_only=True)
+    name = "network.embedding.l1.weight"
+    raw, averaged = (load_module(path, weights).state_dict()[name] for weights in ("raw", "ema"))
+    assert raw.equal(content["current_model_state"][name])
+    assert averaged.equal(content["state_dict"][name])
+    assert not raw.equal(averaged)
+    assert averages_weights(path)
+
+    change(path, lambda content: content.pop("current_model_state"))
+    with pytest.raises(CheckpointError, match="holds averaged weights only"):
+        load_module(path, "raw")
+    change(path, lambda content: content.pop("callbacks"))
+    assert load_module(path, "raw").state_dict()[name].equal(averaged)  # nothing says that they are averaged
+    assert not averages_weights(path)
 
 
 @pytest.mark.parametrize("double", [False, True])

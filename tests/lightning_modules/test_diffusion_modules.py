@@ -1,0 +1,207 @@
+"""What training and evaluating diffusion models adds to the mathematics in ``likeness.diffusion``."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from datamodules import Digits
+from lightning_modules.checkpoints import load_module
+from lightning_modules.diffusion_module import DiffusionModule
+from likeness.batch import Batch
+from likeness.diffusion import LearnedRatio, MonotoneSchedule
+from likeness.diffusion.elbo import bits_per_dim
+from likeness.diffusion.noise import evaluation_noise, training_noise
+from tests.lightning_modules.tiny_diffusion import LEVELS, SHAPE, awake, batch, diffenc, vdm
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+DIMS = 64
+
+
+def evaluated(module: DiffusionModule, parts: list[slice], size: int = 12) -> dict[str, float]:
+    whole = batch(size)
+    with torch.no_grad():
+        for part in parts:
+            module.eval()._evaluate(Batch(*(field[part] for field in whole)), module.test_bound)
+    answers = {name: value.item() for name, value in module.test_bound.compute().items()}
+    module.test_bound.reset()
+    return answers
+
+
+@pytest.mark.parametrize("build", [vdm, diffenc])
+def test_the_bound_does_not_depend_on_how_samples_are_batched(build: partial) -> None:
+    module = awake(build(eval_draws=3)).double()
+    whole = evaluated(module, [slice(None)])
+    parts = evaluated(module, [slice(7, 12), slice(0, 1), slice(1, 7)])
+    assert whole == pytest.approx(parts, rel=1e-12)
+    assert set(whole) == {"bpd", "reconstruction", "latent", "diffusion", "bpd_se"}
+    assert whole["bpd"] == pytest.approx(whole["reconstruction"] + whole["latent"] + whole["diffusion"], rel=1e-12)
+
+
+def test_the_training_loss_is_the_mean_bound_in_bits_at_the_step_s_noise() -> None:
+    module, losses = awake(vdm(seed=4)), []
+
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+            losses.append((outputs["loss"].item(), batch))
+
+    data = Digits(batch_size=16, seed=4)
+    reference = awake(vdm(seed=4))
+    trainer = pl.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        callbacks=[Losses()],
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        **QUIET,
+    )
+    trainer.fit(module, data)
+    noise = training_noise(torch.empty(16, *SHAPE), 4, 0, 0, 1)
+    expected = bits_per_dim(reference.elbo_terms(losses[0][1].x, **noise._asdict()).total, DIMS).mean()
+    assert losses[0][0] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_new_diffenc_is_the_one_without_parameters_and_its_score_network_vdm_s() -> None:
+    trained, free, plain = diffenc(seed=3), diffenc(seed=3, encoder=None), vdm(seed=3)
+    for name, value in plain.diffusion.network.state_dict().items():
+        assert torch.equal(value, trained.diffusion.network.state_dict()[name]), name
+    noise = evaluation_noise(torch.empty(5, *SHAPE), torch.arange(5), 0, 0)._asdict()
+    for a, b in zip(trained.elbo_terms(batch(5).x, **noise), free.elbo_terms(batch(5).x, **noise), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_the_lean_form_differs_by_what_it_states() -> None:
+    module = awake(diffenc()).double()
+    noise = evaluation_noise(torch.empty(8, *SHAPE, dtype=torch.float64), torch.arange(8), 0, 0)._asdict()
+    exact = module.diffusion.elbo_terms(batch(8).x, **noise)
+    lean = module.diffusion.elbo_terms(batch(8).x, **noise, lean=True)
+    assert torch.equal(lean.diffusion, exact.diffusion)
+    torch.testing.assert_close(lean.latent, exact.latent[:2].mean().expand(8), rtol=1e-12, atol=0)
+    shift = torch.sigmoid(torch.tensor(-7.9)) * 2  # sigma_0^2 |y - x|
+    assert (lean.reconstruction - exact.reconstruction).abs().max() < DIMS * shift * torch.exp(torch.tensor(7.9))
+
+
+def test_the_schedule_s_shape_is_trained_on_the_squared_loss() -> None:
+    schedule = partial(MonotoneSchedule, gamma_min=-7.9, width=8, minimise_variance=True)
+    module = awake(vdm(schedule=schedule)).double()
+    own = module.diffusion.schedule
+    with torch.no_grad():
+        own.scale.add_(1.0)
+    noise = evaluation_noise(torch.empty(6, *SHAPE, dtype=torch.float64), torch.arange(6), 0, 0)._asdict()
+    loss = bits_per_dim(module.elbo_terms(batch(6).x, **noise).diffusion, DIMS)
+    own.weigh_gradient(loss)
+    loss.mean().backward()
+    found = {name: parameter.grad.clone() for name, parameter in own.named_parameters() if parameter.grad is not None}
+    own.minimise_variance = False
+    module.zero_grad()
+    bits_per_dim(module.elbo_terms(batch(6).x, **noise).diffusion, DIMS).square().mean().backward()
+    assert found
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, own.get_parameter(name).grad, rtol=1e-9, atol=1e-12)
+
+
+def test_the_ratio_has_its_own_rate_and_no_decay() -> None:
+    module = vdm(num_steps=4, ratio=partial(LearnedRatio, width=4, gamma_min=-7.9), ratio_lr=0.02)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    ratio = {id(parameter) for parameter in module.diffusion.ratio.parameters()}
+    own = [group for group in groups if {id(parameter) for parameter in group["params"]} & ratio]
+    assert len(own) == 1
+    assert {id(parameter) for parameter in own[0]["params"]} == ratio
+    assert own[0]["weight_decay"] == 0
+    assert own[0]["initial_lr"] == 0.02
+    with pytest.raises(ValueError, match=r"in infinite depth .* got LearnedRatio"):
+        vdm(ratio=LearnedRatio)
+
+
+@pytest.mark.parametrize("build", [vdm, diffenc])
+def test_layout_does_not_change_results(build: partial) -> None:
+    noise = evaluation_noise(torch.empty(4, *SHAPE), torch.arange(4), 0, 0)._asdict()
+    last, first = (awake(build(channels_last=wanted)).elbo_terms(batch(4).x, **noise) for wanted in (True, False))
+    for a, b in zip(last, first, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [vdm, diffenc])
+def test_bfloat16_is_near_float32_in_value_and_gradient(build: partial) -> None:
+    noise = evaluation_noise(torch.empty(4, *SHAPE), torch.arange(4), 0, 0)._asdict()
+    found = []
+    for enabled in (False, True):
+        module = awake(build())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms = module.elbo_terms(batch(4).x, **noise)
+        assert all(term.dtype == torch.float32 for term in terms)
+        terms.total.mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+        found.append((terms, gradient))
+    (exact, exact_gradient), (rough, rough_gradient) = found
+    for a, b in zip(rough, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=3e-2, atol=1e-5)
+    assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("build", [vdm, diffenc])
+def test_the_compiled_loss_is_the_loss(build: partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated ahead of time, tangents included; the machine code is left out, which takes minutes."""
+    traced = partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr("lightning_modules.diffusion_module.torch.compile", traced)
+    noise = evaluation_noise(torch.empty(4, *SHAPE), torch.arange(4), 0, 0)._asdict()
+    plain, compiled = (awake(build(compiled=wanted)) for wanted in (False, True))
+    for module in (plain, compiled):
+        module._training_terms()(batch(4).x, **noise, labels=None, lean=False).total.mean().backward()
+    for (name, a), (_, b) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-4 * a.grad.abs().max().item() + 1e-4, msg=name)
+
+
+def test_labels_reach_the_networks_where_they_are_wanted() -> None:
+    module = diffenc(class_conditional=True, num_classes=10)
+    with torch.no_grad():
+        for network in (module.diffusion.network, module.diffusion.encoder.network):
+            for name, parameter in network.named_parameters():
+                if "label" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    awake(module)
+    images, noise = batch(4).x, evaluation_noise(torch.empty(4, *SHAPE), torch.arange(4), 0, 0)._asdict()
+    zeros, ones = (module.elbo_terms(images, **noise, labels=torch.full((4,), k)).diffusion for k in (0, 1))
+    assert (zeros - ones).abs().min() > 1e-4
+    with pytest.raises(ValueError, match="class_conditional needs num_classes, got None"):
+        vdm(class_conditional=True)
+
+
+def test_embeddings_and_means_of_stored_images() -> None:
+    module = awake(diffenc()).eval()
+    images = batch(3).x
+    assert module.embed(images).shape == (3, 8)
+    x = 2 * (images.float() + 0.5) / LEVELS - 1
+    torch.testing.assert_close(module.encode(images, 0.0), x, rtol=0, atol=2 * 3.8e-4)  # sigma_0^2 |y - x|
+    free = diffenc(encoder=None)
+    gamma = torch.tensor(-7.9 + 12.9 * 0.7)
+    torch.testing.assert_close(free.encode(images, 0.7), torch.sigmoid(-gamma) * x)
+
+
+@pytest.mark.parametrize("build", [vdm, diffenc])
+def test_a_checkpoint_is_the_module(build: partial, tmp_path: Path) -> None:
+    from scripts.import_published import save
+
+    module = awake(build(eval_draws=2))
+    save(module, tmp_path / "model.ckpt")
+    loaded = load_module(tmp_path / "model.ckpt").eval()
+    assert type(loaded) is type(module)
+    assert evaluated(loaded, [slice(None)]) == evaluated(module, [slice(None)])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((1, *SHAPE), 17, dtype=torch.uint8), r"grey level 17 lies outside 0\.\.16"),
+        (torch.full((1, *SHAPE), -1), r"grey level -1 lies outside 0\.\.16"),
+        (torch.full((1, *SHAPE), 0.5), "whole grey levels, got 0.5"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "3, 8, 8"),
+        (torch.zeros(1, 1, 9, 8, dtype=torch.uint8), "9"),
+    ],
+)
+def test_images_that_no_model_can_take(images: torch.Tensor, message: str) -> None:
+    noise = evaluation_noise(torch.empty(images.shape), torch.arange(1), 0, 0)._asdict()
+    with pytest.raises(ValueError, match=message):
+        diffenc().elbo_terms(images, **noise)
