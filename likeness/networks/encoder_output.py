@@ -64,9 +64,9 @@ class EncoderOutput:
         if self.vanish_at_one:
             h = multiply(h, Dual(1 - t.value, None if t.tangent is None else -t.tangent))
         if self.vanish_after_half:
-            early = t.value < 0.5
-            slope = None if t.tangent is None else (0.5 - 2 * t.value) * t.tangent * early
-            h = multiply(h, Dual((t.value / 2 - t.value.square()) * early, slope))
+            factor = (t.value / 2 - t.value.square()).clamp(min=0)
+            slope = None if t.tangent is None else (0.5 - 2 * t.value) * t.tangent * (factor > 0)
+            h = multiply(h, Dual(factor, slope))
         return h
 
     def _bound_variance(self, h: Dual, x: Tensor) -> Dual:

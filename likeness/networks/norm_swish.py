@@ -56,15 +56,14 @@ class _NormSwish(torch.autograd.Function):
         first, second = _swish_derivatives(torch.addcmul(b, x, w))
         gdn = gdy * first
         gn = first.mul_(gy).addcmul_(second.mul_(dx).mul_(w), gdy)
-        buffer = second
-        means = [_position_mean(a) for a in (gn, gdn)]
-        means += [_position_mean(torch.mul(a, b, out=buffer)) for a, b in ((gn, x), (gdn, x), (gdn, dx))]
-        gn_1, gdn_1, gn_x, gdn_x, gdn_dx = means
+        # Means of both gradients, and of their products with x and dx, which take turns in one tensor's memory.
+        gn_1, gdn_1 = _position_mean(gn), _position_mean(gdn)
+        products = (torch.mul(g, other, out=second) for g, other in ((gn, x), (gdn, x), (gdn, dx)))
+        gn_x, gdn_x, gdn_dx = map(_position_mean, products)
         a_1, c_1, a_x, c_x, c_dx = (_group_mean(w * mean, ctx.groups) for mean in (gn_1, gdn_1, gn_x, gdn_x, gdn_dx))
         gdh = gdn.mul_(r * w).addcmul_(x, -r * c_x).add_(-r * c_1)
-        gh = (
-            gn.mul_(r * w).addcmul_(x, -r * (a_x + c_dx)).addcmul_(gdh, -r * dh_x).addcmul_(dx, -r * c_x).add_(-r * a_1)
-        )
+        gh = gn.mul_(r * w).addcmul_(x, -r * (a_x + c_dx)).add_(-r * a_1)
+        gh.addcmul_(gdh, -r * dh_x).addcmul_(dx, -r * c_x)
         positions = x[0, 0].numel()
         gw = (gn_x + gdn_dx).sum(0).flatten() * positions
         return gh, gdh, gw, gn_1.sum(0).flatten() * positions, None, None
