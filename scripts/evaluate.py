@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,8 +16,10 @@ from scripts.parsing import Parser
 if TYPE_CHECKING:  # everything that takes time to import waits until the command line is known to be right
     from lightning_modules.diffusion_module import DiffusionModule
     from likeness.protocols import SoftmaxModel
+    from scripts.bound_evaluation import BoundEvaluation
+    from scripts.depths import Depth
     from scripts.evaluation_data import EvaluatedSplit
-    from scripts.report import Report
+    from scripts.report import Report, Row
 
 DRAWS = 5
 # Options that say something about models or samples of one kind only.
@@ -48,6 +51,7 @@ def build_parser() -> ArgumentParser:
     add("--weights", type=Literal["ema", "raw"], default="ema", help="Of runs that average them: averaged, or not.")
     add("--steps", type=str | None, help="Depths T, as 10,100,inf; by default the model's own.")
     add("--ratio", type=Literal["one", "learned", "fitted"] | None, help="Of the variances; fitted is on train.")
+    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by --ratio fitted.")
     add("--draws", type=int | None, help=f"Of the noise, for each sample; {DRAWS} by default.")
     add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
     add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bound: its trace.")
@@ -65,14 +69,14 @@ def evaluate(arguments: Namespace) -> Report:
     from lightning_modules.checkpoints import load_module, softmax_models, split_member
     from lightning_modules.diffusion_module import DiffusionModule
 
-    for option in ("draws", "importance"):
+    for option in ("draws", "importance", "fit_samples"):
         if arguments[option] is not None and arguments[option] < 1:
             raise ValueError(f"--{option} must be at least 1, got {arguments[option]}")
     if Path(arguments.model).suffix == ".npz":
         return evaluate_samples(arguments)
     location, index = split_member(arguments.model)
     module = load_module(location, arguments.weights).eval().requires_grad_(False)
-    if isinstance(module, DiffusionModule):
+    if isinstance(module, DiffusionModule) and index is None:
         return evaluate_diffusion(arguments, module)
     return evaluate_classifiers(arguments, softmax_models(module, location, index))
 
@@ -89,42 +93,52 @@ def evaluate_classifiers(arguments: Namespace, models: Sequence[tuple[str, Softm
     named = [(name, model) for name, (_, model) in zip(names, models, strict=True)]
     rows = classifier_evaluation.evaluate_classifiers(named, split)
     weights = _weights(arguments)
-    return Report(f"{weights}, on {split}", rows, {"weights": weights, **split.about()})
+    return Report(f"{split}, {weights}", rows, {"weights": weights, **split.about()})
 
 
 def evaluate_diffusion(arguments: Namespace, module: DiffusionModule) -> Report:
     """The bounds of a diffusion model, and those of models that know next to nothing."""
-    import torch
-
     from callbacks.model_names import short_names
     from scripts.bound_evaluation import BoundEvaluation, baselines, require_fit
-    from scripts.depths import choose_depths, parse_steps
     from scripts.evaluation_data import open_split
     from scripts.report import Report
+
+    depths = _choose_bounds(arguments, module)
+    split = _open(arguments)
+    require_fit(module, arguments.model, split)
+    train = open_split(split.data, "train", split.device, arguments.batch_size)
+    fitted_on = replace(train, size=min(train.size, arguments.fit_samples))
+    draws = DRAWS if arguments.draws is None else arguments.draws
+    seed = module.seed if arguments.seed is None else arguments.seed
+    evaluation = BoundEvaluation(module.to(split.device), split, fitted_on, draws, seed)
+    rows = [*_bounds(evaluation, depths, arguments), *baselines(split, train)]
+    (name,), weights = short_names([arguments.model]), _weights(arguments)
+    title = f"{name} ({weights}): bits per dimension of {split}, {draws} draws with seed {seed}"
+    return Report(title, rows, {"model": name, "weights": weights, **split.about(), "draws": draws, "seed": seed})
+
+
+def _choose_bounds(arguments: Namespace, module: DiffusionModule) -> list[Depth]:
+    """The depths to evaluate; refuses what cannot be computed before anything is."""
+    import torch
+
+    from scripts.depths import choose_depths, parse_steps
 
     _refuse(arguments, OF_SAMPLES, "diffusion models")
     model = module.diffusion
     steps = [model.num_steps] if arguments.steps is None else parse_steps(arguments.steps)
-    depths = choose_depths(model, steps, arguments.ratio)
     if arguments.importance and None in steps:
         raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
     if arguments.ode:
-        model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown, before anything is computed
-    split = _open(arguments)
-    require_fit(module, arguments.model, split)
-    train = open_split(split.data, "train", split.device, arguments.batch_size)
-    draws = DRAWS if arguments.draws is None else arguments.draws
-    seed = module.seed if arguments.seed is None else arguments.seed
-    evaluation = BoundEvaluation(module.to(split.device), split, train, draws, seed)
-    rows = [evaluation.elbo(depth) for depth in depths]
+        model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown
+    return choose_depths(model, steps, arguments.ratio)
+
+
+def _bounds(evaluation: BoundEvaluation, depths: Sequence[Depth], arguments: Namespace) -> Iterator[Row]:
+    yield from (evaluation.elbo(depth) for depth in depths)
     if arguments.importance:
-        rows += [evaluation.importance_weighted(depth, arguments.importance) for depth in depths]
+        yield from (evaluation.importance_weighted(depth, arguments.importance) for depth in depths)
     if arguments.ode:
-        rows.append(evaluation.probability_flow(arguments.ode))
-    (name,) = short_names([arguments.model])
-    about = {"model": name, "weights": _weights(arguments), **split.about(), "draws": draws, "seed": seed}
-    title = f"{name}, {about['weights']}: bits per dimension of {split}, {draws} draws with seed {seed}"
-    return Report(title, rows + baselines(split, train), about)
+        yield evaluation.probability_flow(arguments.ode)
 
 
 def evaluate_samples(arguments: Namespace) -> Report:
@@ -156,15 +170,15 @@ def _open(arguments: Namespace) -> EvaluatedSplit:
 def _refuse(arguments: Namespace, options: Sequence[str], kind: str) -> None:
     for option in options:
         if arguments[option] is not None:
-            raise ValueError(f"--{option} says nothing about {kind}, and {arguments.model} is one")
+            raise ValueError(f"--{option} says nothing about {kind}, such as {arguments.model}")
 
 
 def _weights(arguments: Namespace) -> str:
-    """Which of a run's weights these are, if it has several."""
+    """Which of a run's weights these are."""
     from lightning_modules.checkpoints import averages_weights, split_member
 
     if not averages_weights(split_member(arguments.model)[0]):
-        return "its own weights"
+        return "weights not averaged"
     return "averaged weights" if arguments.weights == "ema" else "raw weights"
 
 

@@ -1,8 +1,8 @@
 """A split of a datamodule as doors evaluate it: every sample once, in its own order, train included."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -36,10 +36,6 @@ class EvaluatedSplit:
     def about(self) -> Row:
         """For a table: what it is evaluated on."""
         return {"data": self.data.dataset_name, "split": self.name, "samples": self.size}
-
-    def resized(self, most: int, batch_size: int) -> Self:
-        """The first of its samples, ``most`` at most, in batches of another size."""
-        return replace(self, size=min(self.size, most), batch_size=batch_size)
 
     def batches(self, description: str) -> Iterator[Batch]:
         """Batches on the device, with a progress bar of this name on a terminal."""

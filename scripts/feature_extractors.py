@@ -44,7 +44,7 @@ class _Inception:
         try:
             self.network = FrechetInceptionDistance(feature=2048).inception.to(device).requires_grad_(False)
         except ModuleNotFoundError as error:
-            other = "name other --features, such as pixels or a checkpoint"
+            other = "pip install torch-fidelity, or name other --features, such as pixels or a checkpoint"
             raise ModuleNotFoundError(f"Inception's features need the package torch-fidelity: {other}") from error
         except URLError as error:
             raise OSError(f"Inception's weights could not be downloaded: {error.reason}") from error
@@ -58,9 +58,8 @@ class _Inception:
 
 def _of_checkpoint(name: str, device: torch.device) -> Features:
     location, index = split_member(name)
-    module: object = load_module(location)
-    if index is not None:
-        (_, module), *_ = softmax_models(load_module(location), location, index)
+    loaded = load_module(location)
+    module: object = loaded if index is None else softmax_models(loaded, location, index)[0][1]
     if not (isinstance(module, nn.Module) and isinstance(module, Embedder)):
         raise ValueError(f"--features {name}: a {type(module).__name__} has no embed(x)")
     module.to(device).eval().requires_grad_(False)

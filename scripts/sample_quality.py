@@ -38,9 +38,7 @@ def read_samples(path: Path) -> GeneratedSamples:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no file of samples: it needs arrays samples [N, ...] and levels") from error
     if not np.issubdtype(images.dtype, np.integer) or images.ndim < 2 or len(images) < 2:
-        raise ValueError(
-            f"{path}: samples must be at least two [N, ...] of integers, got {images.dtype} {images.shape}"
-        )
+        raise ValueError(f"{path}: samples must be two or more of integers, got {images.shape} of {images.dtype}")
     return GeneratedSamples(path, torch.from_numpy(images), levels)
 
 

@@ -21,7 +21,8 @@ from likeness.measures.all_pairs import compare_all_pairs
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.distribution import is_correct, log_probabilities, nll
 from scripts.studies.output import Row, publish, show
-from scripts.studies.sibling_runs import SiblingRun, ensure_all_trained
+from scripts.studies.sibling_runs import SiblingRun
+from scripts.studies.training_run import ensure_all_trained
 from scripts.studies.width_figure import draw
 
 DIM = 2

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import Digits
+from lightning_modules.diffenc import DiffEnc
 from lightning_modules.variational_diffusion import VariationalDiffusion
-from tests.lightning_modules.points import save, trainer
+from tests.lightning_modules.points import trainer
 
 DIGITS = "data:\n  class_path: datamodules.Digits\n  init_args: {eval_batch_size: 100}\n"
 
@@ -43,21 +43,37 @@ class TinyScore(nn.Module):
         return torch.tanh(self.hidden(torch.cat(parts, dim=1)))
 
 
+class TinyEncoder(nn.Module):
+    """y = w tanh(x) gamma / 10 with one weight."""
+
+    def __init__(self, input_shape: Sequence[int], gamma_min: float, gamma_max: float, num_labels: int | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.with_derivative(x, gamma)[0]
+
+    def with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        derivative = self.weight * torch.tanh(x) / 10
+        return derivative * gamma.reshape(-1, *[1] * (x.dim() - 1)), derivative
+
+
+OPTIONS: dict[str, Any] = {
+    "network": TinyScore,
+    "optimizer": partial(torch.optim.AdamW, lr=3e-3),
+    "scheduler": None,
+}
+
+
 def tiny(input_shape: Sequence[int] = (1, 8, 8), levels: int = 17, **options: Any) -> VariationalDiffusion:
-    optimizer = partial(torch.optim.AdamW, lr=3e-3)
-    return VariationalDiffusion(input_shape, levels, network=TinyScore, optimizer=optimizer, scheduler=None, **options)
+    return VariationalDiffusion(input_shape, levels, **OPTIONS, **options)
 
 
-def trained(path: Path, callbacks: Sequence[pl.Callback] = (), epochs: int = 2, **options: Any) -> VariationalDiffusion:
-    """A tiny model trained on the digits, whose checkpoint is written to ``path``."""
-    module = tiny(**options)
-    training = trainer(max_epochs=epochs, callbacks=list(callbacks), limit_val_batches=0)
-    training.fit(module, datamodule=Digits(batch_size=64))
-    training.save_checkpoint(path)
-    return module
+def tiny_diffenc() -> DiffEnc:
+    return DiffEnc((1, 8, 8), 17, encoder=TinyEncoder, **OPTIONS)
 
 
-def untrained(path: Path, **options: Any) -> VariationalDiffusion:
-    module = tiny(**options)
-    save(module, path)
-    return module
+def trained(callbacks: Sequence[pl.Callback], epochs: int = 2) -> None:
+    """Train a tiny model on the digits; the callbacks keep what comes of it."""
+    training = trainer(max_epochs=epochs, callbacks=list(callbacks), limit_val_batches=0, enable_checkpointing=True)
+    training.fit(tiny(), datamodule=Digits(batch_size=64))

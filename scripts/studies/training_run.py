@@ -1,0 +1,99 @@
+"""The trainings of a study: each a run directory of the training door that a later call continues."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints import LAST
+from scripts import train
+from scripts.errors import Stopped
+
+
+class TrainingRun(ABC):
+    """One training of ``steps`` steps."""
+
+    steps: int
+
+    @abstractmethod
+    def folder(self, out: Path) -> Path:
+        """The run directory."""
+
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """The configurations of the run and its options, all but how and how long it is trained."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What tells this run from one of another setting, by name."""
+
+    @abstractmethod
+    def settings_of(self, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
+        """The same of the run in ``folder``, whose checkpoint has these hyper-parameters."""
+
+    def threads(self) -> AbstractContextManager[None]:
+        """How many threads it is trained with: as many as torch would take."""
+        return nullcontext()
+
+    def ensure_trained(self, out: Path, device: str) -> None:
+        """Train, continue from the last checkpoint, or leave alone what has all its steps.
+
+        Raises ValueError naming the setting in which a run that is there differs, Stopped on Ctrl-C and SIGTERM.
+        """
+        folder = self.folder(out)
+        begun: list[str] = []
+        if (folder / LAST).is_file():
+            if self._steps_done(folder) == self.steps:
+                return
+            begun = ["--ckpt_path", "last"]
+        elif folder.exists():  # stopped before its first checkpoint: nothing is lost
+            begun = ["--overwrite", "true"]
+        try:
+            with self.threads():
+                train.main(["fit", *self.arguments(), *self._training(folder, device), *begun])
+        except Stopped as stop:
+            raise Stopped(f"stopped in {folder}; the same command continues", stop.status) from stop
+
+    def _training(self, folder: Path, device: str) -> list[str]:
+        return as_arguments(
+            {
+                "run_dir": folder,
+                "trainer.max_steps": self.steps,
+                "trainer.max_epochs": -1,
+                "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
+                "trainer.devices": 1,
+                "trainer.enable_model_summary": "false",
+                "trainer.enable_progress_bar": str(sys.stderr.isatty()).lower(),
+                "trainer.num_sanity_val_steps": 0,
+            }
+        )
+
+    def _steps_done(self, folder: Path) -> int:
+        """Of a run with the same settings; raises ValueError where one differs or it was trained for longer."""
+        checkpoint = folder / LAST
+        content = read_checkpoint(checkpoint, mmap=True)
+        found, done = self.settings_of(folder, content.get("hyper_parameters", {})), int(content["global_step"])
+        for name, value in self.settings().items():
+            if found.get(name) != value:
+                raise ValueError(f"{checkpoint} is of {name} {found.get(name)}, not {value}: choose another --out")
+        if done > self.steps:
+            raise ValueError(f"{checkpoint} has done {done} steps, more than {self.steps}: choose another --out")
+        return done
+
+
+def as_arguments(options: dict[str, Any]) -> list[str]:
+    """Options by name as words of a command line; None is ``null``."""
+    words = {name: "null" if value is None else str(value) for name, value in options.items()}
+    return [word for name, value in words.items() for word in (f"--{name}", value)]
+
+
+def ensure_all_trained(runs: Sequence[TrainingRun], out: Path, device: str) -> None:
+    """Train what is not trained yet, one run after another; see :meth:`TrainingRun.ensure_trained`."""
+    for number, run in enumerate(runs, start=1):
+        print(f"likeness: run {number} of {len(runs)}: {run}", file=sys.stderr, flush=True)
+        run.ensure_trained(out, device)
