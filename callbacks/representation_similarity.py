@@ -1,7 +1,7 @@
 """How alike siblings, or a model and its references, are while they train."""
 
-from collections.abc import Sequence, Sized
-from typing import cast
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,15 +14,19 @@ from callbacks.model_names import short_names
 from callbacks.similarity_figures import EmbeddingSample, similarity_figures
 from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
 from likeness.batch import Batch
-from likeness.measures.catalogue import select
-from likeness.protocols import SoftmaxModel
+from likeness.measures.catalogue import MEASURES, select
+from likeness.measures.kinds import Measure, reads_labels
+from likeness.protocols import Embedder, SoftmaxModel
 
 
 class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     """Measures, at validation, between all pairs of siblings or between a model and reference checkpoints.
 
+    Models need not be classifiers: anything with ``embed()``, such as a diffusion model, is compared by the measures
+    that read representations alone.
+
     Logs ``similarity/<measure>/{mean,min,max}`` over the pairs (both directions where they differ) and its own
-    cost, ``similarity/seconds``. Heat maps, and for two-dimensional representations a scatter plot, go to
+    cost, ``similarity/seconds``. Heat maps and a scatter plot of the representations go to
     ``figures/`` in the run directory when training ends.
 
     Args:
@@ -50,7 +54,7 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         self.reference_paths = tuple(references)
         self.figures_every_n_validations = figures_every_n_validations
         self.max_stored = max_stored
-        self._references: list[tuple[str, SoftmaxModel]] = []
+        self._references: list[tuple[str, Embedder]] = []
         self._unembeddings: list[Tensor] = []
         self._sample = EmbeddingSample()
 
@@ -59,9 +63,12 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         return self._generate_state_key(references=self.reference_paths)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
+        if not isinstance(pl_module, Embedder):
+            super().setup(trainer, pl_module, stage)  # refuses it
         if stage in ("fit", "validate") and not self._references:
             self._references = _load(self.reference_paths)
+        for model in (pl_module, *(model for _, model in self._references)):
+            _require_labels(self.measures, model)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
@@ -86,14 +93,14 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     def _update(self, metric: PairwiseSimilarity, pl_module: pl.LightningModule, batch: Batch) -> None:
         if not self._unembeddings:  # not earlier: an EMA callback exchanges the weights just before
             self._unembeddings = self._all_unembeddings(pl_module)
-        embeddings = list(members(cast(SoftmaxModel, pl_module).embed(batch.x)))
+        embeddings = list(members(cast(Embedder, pl_module).embed(batch.x)))
         embeddings += [model.embed(batch.x) for _, model in self._references]
         metric.update(embeddings, self._unembeddings, batch.id)
         self._sample.add(batch.y, embeddings)
 
     def _all_unembeddings(self, pl_module: pl.LightningModule) -> list[Tensor]:
-        own = members(cast(SoftmaxModel, pl_module).unembeddings())
-        return list(own) + [model.unembeddings() for _, model in self._references]
+        models = (cast(Embedder, pl_module), *(model for _, model in self._references))
+        return [vectors for model in models for vectors in members(_label_vectors(model))]
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
         """Mean, minimum and maximum of each measure over the pairs that are compared."""
@@ -121,14 +128,34 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
                 publish_figure(trainer, figure, name, keep_history=keep_history)
 
 
-def _load(paths: Sequence[str]) -> list[tuple[str, SoftmaxModel]]:
+def _require_labels(measures: Mapping[str, Measure], model: Any) -> None:
+    """Raise ValueError naming measures that need label vectors where a model has none."""
+    wanting = [name for name, measure in measures.items() if reads_labels(measure)]
+    if wanting and not isinstance(model, SoftmaxModel):
+        known = ", ".join(name for name, measure in MEASURES.items() if not reads_labels(measure))
+        raise ValueError(
+            f"{', '.join(wanting)} compare softmax models, with embed() and unembeddings(); "
+            f"{type(model).__name__} is none: measure {known}"
+        )
+
+
+def _label_vectors(model: Any) -> Tensor:
+    """g [K, M], or two zero vectors for a model that has no labels: no measure that is allowed for it reads them."""
+    if isinstance(model, SoftmaxModel):
+        return model.unembeddings()
+    example = torch.zeros(1, *model.hparams["input_shape"], dtype=torch.uint8, device=model.device)
+    embedding: Tensor = model.embed(example)
+    return embedding.new_zeros(2, embedding.shape[-1])
+
+
+def _load(paths: Sequence[str]) -> list[tuple[str, Embedder]]:
     """The models of these checkpoints, ready to be evaluated; random numbers are left as they are."""
     if not paths:
         return []
-    from lightning_modules.checkpoints import load_softmax_models
+    from lightning_modules.checkpoints import load_embedders
 
     with isolate_rng():
-        return [named for path in paths for named in load_softmax_models(path)]
+        return [named for path in paths for named in load_embedders(path)]
 
 
 def _count_validation_samples(trainer: pl.Trainer) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_modules.checkpoint_file import CheckpointError, read_checkpoint
 from lightning_modules.hyperparameters import rebuild, resolve_class
 from lightning_modules.sibling_classifiers import SiblingClassifiers
-from likeness.protocols import SoftmaxModel
+from likeness.protocols import Embedder, SoftmaxModel
 
 LAST = Path("checkpoints", "last.ckpt")
 Weights = Literal["ema", "raw"]
@@ -57,6 +57,18 @@ def load_softmax_models(path: str | Path, weights: Weights = "ema") -> list[tupl
     """
     location, index = split_member(str(path))
     return softmax_models(load_module(location, weights), location, index)
+
+
+def load_embedders(path: str | Path) -> list[tuple[str, Embedder]]:
+    """The models with representations of a run directory or checkpoint: classifiers as above, or one of another kind.
+
+    Raises what ``load_softmax_models`` does.
+    """
+    location, index = split_member(str(path))
+    module = load_module(location)
+    if isinstance(module, SoftmaxModel) or not isinstance(module, Embedder):
+        return list(softmax_models(module, location, index))
+    return [(location, module.eval().requires_grad_(False))]
 
 
 def softmax_models(module: pl.LightningModule, location: str, index: int | None) -> list[tuple[str, SoftmaxModel]]:

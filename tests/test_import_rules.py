@@ -109,7 +109,7 @@ def test_no_door_loads_a_heavy_library_by_itself() -> None:
     """pytorch_lightning brings matplotlib, scipy and torchvision through torchmetrics; nothing more may come."""
     code = (
         "import sys, pytorch_lightning\nbefore = set(sys.modules)\n"
-        "import scripts.likeness, scripts.train, scripts.compare, scripts.bench\n"
+        "import scripts.likeness, scripts.train, scripts.compare, scripts.bench, scripts.evaluate, scripts.sample\n"
         f"print(*sorted({{m.split('.')[0] for m in set(sys.modules) - before}} & {HEAVY}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -65,3 +65,8 @@ class OfSamples(Measure, Generic[S]):
 
 
 STORED = (OfModelsAndInputs, OfSamples)  # these need inputs to be kept, not only sums over them
+
+
+def reads_labels(measure: Measure) -> bool:
+    """Whether it is said of label vectors or predictions too, which only softmax models have."""
+    return isinstance(measure, SampleMean | OfModels) or (isinstance(measure, OfMoments) and measure.spans == "labels")

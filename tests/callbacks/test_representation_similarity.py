@@ -101,12 +101,12 @@ def test_averaged_weights_are_what_is_measured(tmp_path: Path, first: bool) -> N
 def references(monkeypatch: pytest.MonkeyPatch, **models: torch.nn.Module) -> None:
     """Have these models stand for checkpoints; loading them draws random numbers, as building a network does."""
 
-    def load_softmax_models(path: str) -> list[tuple[str, Any]]:
+    def load_embedders(path: str) -> list[tuple[str, Any]]:
         torch.randn(10)
         return [(path, models[Path(path).name].eval().requires_grad_(False))]
 
     fake = ModuleType("lightning_modules.checkpoints")
-    fake.load_softmax_models = load_softmax_models  # type: ignore[attr-defined]
+    fake.load_embedders = load_embedders  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lightning_modules.checkpoints", fake)
 
 
