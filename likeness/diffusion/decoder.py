@@ -36,32 +36,34 @@ def log_likelihood(levels_of_x: Tensor, z: Tensor, gamma_0: Tensor, levels: int,
     times the data's. :func:`neighbours_within_reach` says how many make a difference.
     """
     nearest = nearest_level(z.detach(), levels)
-    away = _all_levels(nearest, levels)
-    if reach is not None and 2 * reach + 1 < levels:
-        away = torch.arange(-reach, reach + 1, device=z.device)
-    own = _logits(z, nearest, (levels_of_x.long() - nearest)[..., None], gamma_0, levels)
-    return own.squeeze(-1) - _logits(z, nearest, away, gamma_0, levels).logsumexp(-1)
+    if reach is None or 2 * reach + 1 >= levels:
+        away = _all_levels(nearest, levels)
+    else:
+        away = torch.arange(-reach, reach + 1, device=z.device).reshape(-1, *[1] * z.dim())
+    own = _logits(z, nearest, levels_of_x.long() - nearest, gamma_0, levels)
+    return own - _logits(z, nearest, away, gamma_0, levels).logsumexp(0)
 
 
 def sample_level(z: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
     """A draw from p(k | z_0), int64, of z = z_0 / alpha_0."""
     nearest = nearest_level(z, levels)
-    chances = _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(-1)
-    return torch.multinomial(chances.flatten(0, -2), 1, generator=generator).reshape(z.shape)
+    chances = _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(0)
+    return torch.multinomial(chances.flatten(1).T, 1, generator=generator).reshape(z.shape)
 
 
 def _all_levels(nearest: Tensor, levels: int) -> Tensor:
-    return torch.arange(levels, device=nearest.device) - nearest[..., None]
+    """How far each level, [levels, ...], is from the nearest one."""
+    return torch.arange(levels, device=nearest.device).reshape(-1, *[1] * nearest.dim()) - nearest
 
 
 def _logits(z: Tensor, nearest: Tensor, away: Tensor, gamma_0: Tensor, levels: int) -> Tensor:
     """log N(z; x_k, exp(gamma_0)) of the levels k = nearest + away, less that of the nearest; -inf of no level.
 
-    With z - x_nearest = r the difference of squares is taken as a product, which keeps its digits for z far outside.
+    Levels are the first axis: sums over a short last one are slow. The difference of squares is taken as a product,
+    which keeps its digits for z far outside.
     """
     spacing = 2 / levels
-    offset = (z - scaled(nearest, levels, z.dtype))[..., None]
     step = spacing * away.to(z.dtype)
-    logits = torch.exp(-gamma_0) * step * (offset - 0.5 * step)
-    level = nearest[..., None] + away
+    logits = torch.exp(-gamma_0) * step * (z - scaled(nearest, levels, z.dtype) - 0.5 * step)
+    level = nearest + away
     return logits.masked_fill((level < 0) | (level >= levels), -torch.inf)

@@ -19,14 +19,6 @@ class Noise(NamedTuple):
     eps: Tensor  # [B, ...]
 
 
-class Noisy(NamedTuple):
-    """A batch with the noise that it is looked at with."""
-
-    images: Tensor  # [B, ...] grey levels
-    noise: Noise
-    labels: Tensor | None  # [B], of a class-conditional model
-
-
 def training_noise(like: Tensor, seed: int, step: int, rank: int, world_size: int) -> Noise:
     """The noise of this rank's batch, where ``like`` [B, ...] has the shape, device and dtype.
 
