@@ -25,7 +25,7 @@ def _from_npz(file: Path) -> dict[str, Any]:
     import numpy as np
 
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             own = [name for name in archive.files if name.startswith(PREFIX)] or archive.files
             return {name.removeprefix(PREFIX): archive[name] for name in own}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

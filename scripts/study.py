@@ -1,4 +1,4 @@
-"""The papers' experiments: ``python -m scripts.study {kl_to_zero,constructed,width,loss_difference,cosines}``."""
+"""The papers' experiments: ``python -m scripts.study {kl_to_zero,constructed,width,...}``; ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from scripts.errors import door
 from scripts.parsing import Parser
 
 # What stands here is read before the command line is known to be right; what a study needs is imported in its runner.
+
+DIFFENC = "configs/experiment/digits_diffenc_vs_vdm.yaml"
 
 
 class Study(NamedTuple):
@@ -120,6 +122,30 @@ def _cosines(options: Namespace, out: Path) -> None:
     cosines.run(options.model, (first, second), options.cosines, _path(options.data), options.split, out)
 
 
+def _diffenc_vs_vdm_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--config", type=str, default=DIFFENC, help="The training of the DiffEnc; the other two follow from it.")
+    add(
+        "--small", action="store_true", help="2 seeds, 4 steps, T = 4 and few samples: tries everything, shows nothing."
+    )
+    add("--seeds", type=int | None, help="Trainings of each model; 3 by default.")
+    add("--steps", type=int | None, help="Of training; by default those of the configuration.")
+    add("--draws", type=int | None, help="Of the noise of each evaluated sample; 10 by default.")
+    add("--depths", type=int, nargs="*", help="T of the ratio experiment, 4 10 50 100 by default; none leaves it out.")
+    add("--ratio_steps", type=int | None, help="Of training a variance ratio; 300 by default.")
+    add("--limit", type=int | None, help="The most samples of each split to evaluate on.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models are trained.")
+
+
+def _diffenc_vs_vdm(options: Namespace, out: Path) -> None:
+    from scripts.studies.diffenc_vs_vdm import Setting, run
+
+    small = {"seeds": 2, "steps": 4, "draws": 2, "depths": [4], "ratio_steps": 4, "limit": 20} if options.small else {}
+    names = ("seeds", "steps", "draws", "depths", "ratio_steps", "limit")
+    chosen = {name: options[name] for name in names if options[name] is not None}
+    run(out, Setting(Path(options.config), **{**small, **chosen}), options.device)
+
+
 def _path(name: str | None) -> Path | None:
     return Path(name) if name else None
 
@@ -132,6 +158,11 @@ STUDIES = {
         "Near losses do not mean like representations (Fig 5)", _loss_difference_arguments, _loss_difference
     ),
     "cosines": Study("One model with two labels at any cosine (paper B)", _cosines_arguments, _cosines),
+    "diffenc_vs_vdm": Study(
+        "VDM, DiffEnc-nt and DiffEnc, and variance ratios (paper D): trains, resumes",
+        _diffenc_vs_vdm_arguments,
+        _diffenc_vs_vdm,
+    ),
 }
 
 

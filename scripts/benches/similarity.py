@@ -104,7 +104,7 @@ def _contest(
         "NumPy and scikit-learn, pair by pair": lambda: _one_by_one(f, g),
         "all pairs at once": lambda: _at_once(f.to(device), g.to(device)),
     }
-    slow, fast = interleaved(work, repeats, device)
+    slow, fast = interleaved(work, repeats, device, at_least=0.5)
     return slow, fast
 
 

@@ -143,18 +143,23 @@ def _yes(reached: bool) -> str:
     return "yes" if reached else "NO"
 
 
-def interleaved(work: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> list[Contestant]:
+def interleaved(
+    work: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", at_least: float = 0.0
+) -> list[Contestant]:
     """Time every piece of ``work`` ``repeats`` times in turn, so that all meet the same state of the machine.
 
-    One round before that is not counted.
+    One round before that is not counted. In each round a piece is done again until it took ``at_least`` so many
+    seconds, and counts with its mean: alone, a short one after a long one would be a time of cold caches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(repeats + 1):
         for name, run in work.items():
-            start = _now(device)
-            run()
+            start, times, elapsed = _now(device), 0, 0.0
+            while times == 0 or elapsed < at_least:
+                run()
+                times, elapsed = times + 1, _now(device) - start
             if round_ > 0:
-                seconds[name].append(_now(device) - start)
+                seconds[name].append(elapsed / times)
     return [Contestant(name, values) for name, values in seconds.items()]
 
 

@@ -17,6 +17,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "NT": {"model.init_args.encoder": None},
     "DiffEnc": {},
 }
+ROOT = Path(__file__).resolve().parents[2]
 COMPARED = ("model", "data", "trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -39,17 +40,17 @@ class DiffusionRun(TrainingRun):
         return ["--config", str(self.config), *as_arguments({"seed_everything": self.seed, **MODELS[self.model]})]
 
     def settings(self) -> dict[str, Any]:
-        """What the configuration says of model, data and training, without what this model has no use for."""
+        """What the configuration says; a VDM's own says nothing of encoders, and so nothing is asked of them."""
         said = flattened(read_yaml(self.config)) | MODELS[self.model]
-        encoded = "model.init_args.encoder"
-        unused = (encoded, "model.init_args.lean") if self.model == "VDM" else (f"{encoded}.",)
-        dropped = unused if self.model != "DiffEnc" else ()
-        return {
-            name: value for name, value in said.items() if name.startswith(COMPARED) and not name.startswith(dropped)
-        }
+        return {name: value for name, value in said.items() if name.startswith(COMPARED)}
 
     def settings_of(self, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
         return flattened(read_yaml(folder / "config.yaml"))
+
+
+def located(config: Path) -> Path:
+    """The file itself, or the project's own of that name."""
+    return config if config.is_file() or not (ROOT / config).is_file() else ROOT / config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

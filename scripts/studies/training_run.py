@@ -34,7 +34,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def settings_of(self, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
-        """The same of the run in ``folder``, whose checkpoint has these hyper-parameters."""
+        """The same of the run in ``folder``, whose checkpoint has these hyper-parameters; names may be missing."""
 
     def threads(self) -> AbstractContextManager[None]:
         """How many threads it is trained with: as many as torch would take."""
@@ -79,8 +79,8 @@ class TrainingRun(ABC):
         content = read_checkpoint(checkpoint, mmap=True)
         found, done = self.settings_of(folder, content.get("hyper_parameters", {})), int(content["global_step"])
         for name, value in self.settings().items():
-            if found.get(name) != value:
-                raise ValueError(f"{checkpoint} is of {name} {found.get(name)}, not {value}: choose another --out")
+            if name in found and found[name] != value:
+                raise ValueError(f"{checkpoint} is of {name} {found[name]}, not {value}: choose another --out")
         if done > self.steps:
             raise ValueError(f"{checkpoint} has done {done} steps, more than {self.steps}: choose another --out")
         return done

@@ -1,0 +1,84 @@
+"""Means over seeds of the DiffEnc study, their standard errors, and the test of the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from scripts.studies.output import Row
+
+TERMS = ("reconstruction", "latent", "diffusion", "bpd")
+GAINS = ("gain_predicted", "gain_fitted", "gain_learned")
+BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
+
+
+def model_means(seeds: Sequence[Row]) -> list[Row]:
+    """For each split and model the terms of the bound over seeds, with ``<term>_se``."""
+    return _means(seeds, ("split", "model"), TERMS)
+
+
+def gain_means(ratios: Sequence[Row]) -> list[Row]:
+    """For each model and T the bounds and gains over seeds, with ``<name>_se``."""
+    return _means(ratios, ("model", "T"), (*BPDS, *GAINS))
+
+
+def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
+    """Whether this model's bpd is lower than each other one's, by split: one-sided, unequal variances, over seeds.
+
+    p is None where there are fewer than two seeds.
+    """
+    from scipy.stats import ttest_ind
+
+    rows: list[Row] = []
+    for split in _distinct(seeds, "split"):
+        bpd = {name: _values(seeds, {"split": split, "model": name}, "bpd") for name in _distinct(seeds, "model")}
+        for other in bpd:
+            if other == model:
+                continue
+            row: Row = {"split": split, "hypothesis": f"{model} < {other}"}
+            row |= {"difference": fmean(bpd[model]) - fmean(bpd[other]), "t": None, "p": None}
+            if len(bpd[model]) > 1:
+                found = ttest_ind(bpd[model], bpd[other], equal_var=False, alternative="less")
+                row |= {"t": float(found.statistic), "p": float(found.pvalue)}
+            rows.append(row)
+    return rows
+
+
+def printed_model(mean: Row) -> Row:
+    """A row of :func:`model_means` as the terminal shows it."""
+    row = {"split": mean["split"], "model": mean["model"], "seeds": mean["seeds"]}
+    return row | {"recon." if name == "reconstruction" else name: _with_error(mean, name) for name in TERMS}
+
+
+def printed_gain(mean: Row) -> Row:
+    """A row of :func:`gain_means` as the terminal shows it."""
+    row = {"model": mean["model"], "T": mean["T"], "bpd": _with_error(mean, "bpd_one")}
+    return row | {name.removeprefix("gain_"): _with_error(mean, name) for name in GAINS}
+
+
+def _with_error(mean: Row, name: str) -> str:
+    error = mean[f"{name}_se"]
+    return f"{mean[name]:.4f}" + ("" if error is None else f" ±{error:.4f}")
+
+
+def _means(rows: Sequence[Row], by: Sequence[str], names: Sequence[str]) -> list[Row]:
+    groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
+    means: list[Row] = []
+    for group in groups:
+        place = dict(zip(by, group, strict=True))
+        mean: Row = {**place, "seeds": len(_values(rows, place, names[0]))}
+        for name in names:
+            values = _values(rows, place, name)
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            mean |= {name: fmean(values), f"{name}_se": error}
+        means.append(mean)
+    return means
+
+
+def _values(rows: Sequence[Row], place: Row, name: str) -> list[float]:
+    return [row[name] for row in rows if place.items() <= row.items()]
+
+
+def _distinct(rows: Sequence[Row], name: str) -> list[str]:
+    return list(dict.fromkeys(row[name] for row in rows))
