@@ -22,7 +22,7 @@ class DiffusionDiagnostic(pl.Callback, ABC):
     """Looks at the model at every n-th validation of a training, and when training ends.
 
     What is seen are the weights that validation uses: with an EMA callback, the averages. Modes of layers, gradients
-    and random numbers are left as they are. The seconds that it took are logged at validation.
+    and random numbers are left as they are. The seconds that it took are logged.
     """
 
     prefix: ClassVar[str]  # of the keys that are logged
@@ -68,7 +68,7 @@ class DiffusionDiagnostic(pl.Callback, ABC):
             self._look_unnoticed(trainer, pl_module, final=False)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if self._seconds and not trainer.sanity_checking:
             self._log_at_validation(pl_module, {"seconds": self._seconds})
             self._seconds = 0.0
 
@@ -77,6 +77,9 @@ class DiffusionDiagnostic(pl.Callback, ABC):
         if self.looks_at_end and not fast and self._looked_at_step != trainer.global_step:
             with averaged_weights(trainer, pl_module):
                 self._look_unnoticed(trainer, pl_module, final=True)
+            for logger in trainer.loggers:  # the module's own log is closed by now; the row is that of the last batch
+                logger.log_metrics({f"{self.prefix}/seconds": self._seconds}, step=trainer.global_step - 1)
+            self._seconds = 0.0
 
     def _look_unnoticed(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, final: bool) -> None:
         self._looked_at_step = trainer.global_step

@@ -78,7 +78,7 @@ def ratio_figure(profile: RatioProfile, num_steps: int, *, own: bool) -> Figure:
 
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    gamma, rho, optimal = (values.numpy(force=True) for values in profile)
+    gamma, rho, optimal = (values.float().cpu().numpy() for values in profile)
     best = "optimal, $\\log(1 + 2\\,\\mathrm{E}[q] / d)$"
     axes.plot(gamma, optimal, color=PALETTE[1], marker="o", ms=3.5, lw=1.2, label=best)
     if own:
@@ -131,8 +131,11 @@ def depth_figure(points: Sequence[DepthPoint]) -> Figure:
     excess.set_xticks(place, names)
     bound.set(xlabel="depth $T$", ylabel="negative ELBO (bits per dimension)")
     excess.set(xlabel="depth $T$", ylabel=r"excess over $T = \infty$ (bits per dimension)")
-    excess.axhline(0, color="#999999", lw=0.8, ls=":")
-    excess.set_yscale("symlog", linthresh=LINEAR_BELOW)
+    if all(min(point.excess, point.fitted_excess) > 0 for point in finite):
+        excess.set_yscale("log")
+    else:  # Monte-Carlo error, or an encoder that does better in few steps
+        excess.set_yscale("symlog", linthresh=LINEAR_BELOW)
+        excess.axhline(0, color="#999999", lw=0.8, ls=":")
     bound.legend(fontsize=8, frameon=False)
     finish(bound, excess)
     return figure

@@ -15,7 +15,8 @@ QUANTITIES = (*ElboTerms._fields, "bpd")
 
 def quantities(terms: ElboTerms, dims: int) -> Tensor:
     """Terms in nats, [...] each, as bits per dimension, [..., 4], in the order of ``QUANTITIES``."""
-    return bits_per_dim(torch.stack([*terms, terms.total], dim=-1), dims)
+    nats = torch.stack([*terms, terms.total], dim=-1)
+    return bits_per_dim(nats.to(torch.promote_types(nats.dtype, torch.float32)), dims)
 
 
 class ElboMoments(Metric):

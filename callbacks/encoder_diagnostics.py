@@ -16,7 +16,6 @@ from callbacks.measure_at_validation import may_write, require_positive
 from callbacks.pictures import is_image, is_point, pictures
 from callbacks.probe_samples import first_samples
 from callbacks.tables import publish_table
-from likeness.batch import Batch
 from likeness.diffusion.diagnostics import DepthProfile, depth_profile, direction_at, mean_at, mean_change
 from likeness.diffusion.model import DiffusionModel
 from likeness.protocols import Diffuser
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEP = 0.1  # between s and t of a change
+MAX_POINTS = 1000
 
 
 class EncoderDiagnostics(DiffusionDiagnostic):
@@ -40,7 +40,7 @@ class EncoderDiagnostics(DiffusionDiagnostic):
         num_times: points of the profile.
         num_images: rows of the heat maps.
         change_times: times t of the heat maps, at least 0.1.
-        mean_times: times at which x_t is shown.
+        mean_times: times at which x_t is shown; points in the plane are at 0 and at ``change_times``.
     """
 
     prefix: ClassVar[str] = "encoder"
@@ -75,23 +75,25 @@ class EncoderDiagnostics(DiffusionDiagnostic):
         table = torch.stack([*profile], dim=1).tolist()
         publish_table(trainer, "encoder_profile", DepthProfile._fields, table)
         if profile.shift.any():  # VDM's encoder changes nothing
-            for name, figure in self._mean_figures(module, batch).items():
+            for name, figure in self._mean_figures(trainer, module).items():
                 publish_figure(trainer, figure, name, keep_history=not final)
 
-    def _mean_figures(self, module: Diffuser, batch: Batch) -> dict[str, Figure]:
+    def _mean_figures(self, trainer: pl.Trainer, module: Diffuser) -> dict[str, Figure]:
         """By file name; none for data that are neither images nor points in the plane."""
         model = module.diffusion
-        if is_image(model.input_shape):
-            batch = Batch(*(part[: self.num_images] for part in batch))
+        of_images, of_points = is_image(model.input_shape), is_point(model.input_shape)
+        if not of_images and not of_points:
+            return {}
+        count = self.num_images if of_images else MAX_POINTS
+        batch = first_samples(trainer.val_dataloaders, count, trainer.strategy.root_device)
         labels = batch.y if module.class_conditional else None
-        means = [mean_at(model, batch.x, t, labels) for t in self.mean_times]
-        if is_image(model.input_shape):
-            shown = strips([pictures(mean) for mean in means], self.mean_times, "Means $x_t$ of images $x$")
-            return {"encoder_mean": shown} | self._heat_maps(model, batch.x, labels)
-        if is_point(model.input_shape):
-            points = [mean.float().numpy(force=True) for mean in means]
-            return {"encoder_mean": point_strips(points, self.mean_times, "Means $x_t$ of points $x$")}
-        return {}
+        times = self.mean_times if of_images else (0.0, *self.change_times)
+        means = [mean_at(model, batch.x, t, labels) for t in times]
+        if of_points:
+            points = [mean.float().cpu().numpy() for mean in means]
+            return {"encoder_mean": point_strips(points, times, "Means $x_t$ of points $x$")}
+        shown = strips([pictures(mean) for mean in means], times, "Means $x_t$ of images $x$")
+        return {"encoder_mean": shown} | self._heat_maps(model, batch.x, labels)
 
     def _heat_maps(self, model: DiffusionModel, images: Tensor, labels: Tensor | None) -> dict[str, Figure]:
         x, times = model.scale(images, model.dtype), self.change_times
@@ -105,7 +107,7 @@ class EncoderDiagnostics(DiffusionDiagnostic):
             "encoder_output": ([x + direction for direction in directions], "Output $y(x, t)$ of the inner encoder"),
         }
         return {
-            name: heat_maps(pictures(x), [values.sum(1).float().numpy(force=True) for values in tensors], times, title)
+            name: heat_maps(pictures(x), [values.sum(1).float().cpu().numpy() for values in tensors], times, title)
             for name, (tensors, title) in maps.items()
             if any(values.any() for values in tensors)  # the parameter-free encoder has no output
         }

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from callbacks.figures import PALETTE
-from callbacks.panels import GAMMA, angles, finish, panel_grid, show_image, show_points
+from callbacks.panels import GAMMA, angles, finish, image_table, point_row
 from likeness.diffusion.diagnostics import DepthProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 NEGLIGIBLE = 1e-4  # a relative residual that is rounding
@@ -22,7 +23,7 @@ def profile_figure(profile: DepthProfile) -> Figure:
     """Variances of z_t and, of encoders that change the mean, sizes of y, x_t - x and dy/dgamma and the residual."""
     from matplotlib.figure import Figure
 
-    values = {name: value.numpy(force=True) for name, value in profile._asdict().items()}
+    values = {name: value.float().cpu().numpy() for name, value in profile._asdict().items()}
     drawn = [_draw_variance]
     if values["shift"].any():
         drawn = [_draw_sizes, _draw_variance, _draw_residual]
@@ -48,46 +49,49 @@ def heat_maps(images: np.ndarray, maps: Sequence[np.ndarray], times: Sequence[fl
 
     Blue is negative and red positive, on a scale for each time that is symmetric about zero.
     """
-    rows, columns = len(images), len(times) + 1
-    figure, panels, bars = panel_grid(rows, columns, title, bars=True)
-    for row, image in enumerate(images):
-        show_image(panels[row][0], image)
-    panels[0][0].set_title("$x$", fontsize=9)
-    for column, (values, time) in enumerate(zip(maps, times, strict=True), start=1):
-        limit = float(np.abs(values).max()) or 1.0
-        for row in range(rows):
-            shown = panels[row][column].imshow(values[row], cmap="bwr", vmin=-limit, vmax=limit)
-        panels[0][column].set_title(f"$t$ = {time:g}", fontsize=9)
-        bar = figure.colorbar(shown, cax=bars[column], orientation="horizontal", ticks=[-limit, limit])
-        bar.ax.set_xticklabels([f"{-limit:.2g}".replace("-", "\N{MINUS SIGN}"), f"{limit:.2g}"])
-        bar.ax.tick_params(labelsize=6, length=0, pad=1)
-        bar.outline.set_linewidth(0.4)
-        first, last = bar.ax.get_xticklabels()
-        first.set_horizontalalignment("left")
-        last.set_horizontalalignment("right")
-    bars[0].set_axis_off()
+    from matplotlib import colormaps
+
+    colours = colormaps["bwr"]
+    limits = [float(np.abs(values).max()) or 1.0 for values in maps]
+    coloured = [
+        np.asarray(colours(0.5 + values / (2 * limit)))[..., :3] for values, limit in zip(maps, limits, strict=True)
+    ]
+    rows = [[image, *(values[row] for values in coloured)] for row, image in enumerate(images)]
+    figure, (unused, *bars) = image_table(rows, ["$x$", *map(_time, times)], title, bars=True)
+    unused.set_axis_off()
+    for axes, limit in zip(bars, limits, strict=True):
+        _symmetric_bar(figure, axes, colours, limit)
     return figure
 
 
 def strips(images: Sequence[np.ndarray], times: Sequence[float], title: str) -> Figure:
     """Images [B, H, W] or [B, H, W, 3] with values in [0, 1] at each time: a row for each sample."""
-    figure, panels, _ = panel_grid(len(images[0]), len(times), title)
-    for column, (at_time, time) in enumerate(zip(images, times, strict=True)):
-        for row, image in enumerate(at_time):
-            show_image(panels[row][column], image)
-        panels[0][column].set_title(f"$t$ = {time:g}", fontsize=9)
-    return figure
+    rows = [[at_time[row] for at_time in images] for row in range(len(images[0]))]
+    return image_table(rows, [*map(_time, times)], title)[0]
 
 
 def point_strips(points: Sequence[np.ndarray], times: Sequence[float], title: str) -> Figure:
-    """Points [B, 2] in the plane at each time, coloured by their angle at the first."""
-    figure, panels, _ = panel_grid(1, len(times), title)
-    colours = angles(points[0])
+    """Points [B, 2] in the plane at each time, coloured by their angle at the first, all with the same limits."""
     reach = 1.05 * max(float(np.abs(at_time).max()) for at_time in points)
-    for axes, at_time, time in zip(panels[0], points, times, strict=True):
-        show_points(axes, at_time, colours, reach)
-        axes.set_title(f"$t$ = {time:g}", fontsize=9)
-    return figure
+    return point_row(points, [*map(_time, times)], title, angles(points[0]), [reach] * len(points))
+
+
+def _time(t: float) -> str:
+    return f"$t = {t:g}$"
+
+
+def _symmetric_bar(figure: Figure, axes: Axes, colours: Colormap, limit: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(-limit, limit), colours)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[-limit, limit])
+    axes.set_xticklabels([f"$-{limit:.2g}$", f"${limit:.2g}$"])
+    axes.tick_params(labelsize=6, length=0, pad=1)
+    bar.outline.set_linewidth(0.4)
+    first, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
 
 
 def _draw_sizes(axes: Axes, values: dict[str, np.ndarray]) -> None:
@@ -97,7 +101,7 @@ def _draw_sizes(axes: Axes, values: dict[str, np.ndarray]) -> None:
 
 def _draw_derivative(axes: Axes, values: dict[str, np.ndarray]) -> None:
     # points, for the time embedding makes the derivative oscillate faster than the profile's times are spaced
-    axes.plot(values["gamma"], values["derivative"], color=PALETTE[0], marker="o", ls="", ms=3)
+    axes.plot(values["gamma"], values["derivative"], color=PALETTE[0], marker="o", ls="", ms=3, clip_on=False)
     axes.set(title=r"$|\mathrm{d}y/\mathrm{d}\gamma|$ (r.m.s.)", ylim=(0, None))
 
 

@@ -60,7 +60,7 @@ class GradientNorms(pl.Callback):
         if may_write(trainer):
             columns = (t.tolist(), gamma.tolist(), norms.tolist())
             self.rows += [(step, *row) for row in zip(*columns, strict=True)]
-            figure = gradient_figure(gamma.numpy(force=True), norms.numpy(force=True), step)
+            figure = gradient_figure(gamma.float().cpu().numpy(), norms.cpu().numpy(), step)
             publish_figure(trainer, figure, "gradient_norms", keep_history=True)
             publish_table(trainer, "gradient_norms", COLUMNS, self.rows)
 

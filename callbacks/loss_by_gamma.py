@@ -80,7 +80,7 @@ class LossByGamma(DiffusionDiagnostic):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._bins and not trainer.sanity_checking:
             with self._clock():
-                self.values = {split: bins.compute() for split, bins in self._bins.items()}
+                self.values = {split: bins.compute() for split, bins in self._bins.items() if bins.update_called}
                 self._restart("train", pl_module)
                 if self._due:
                     self._publish(trainer, final=False)

@@ -40,7 +40,7 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
             return
         model, device = module.diffusion, trainer.strategy.root_device
         t = torch.linspace(0, 1, POINTS, dtype=model.dtype, device=device)
-        gamma, slope = (values.double().cpu().numpy() for values in model.schedule.with_derivative(t))
+        gamma, slope = (values.float().cpu().numpy() for values in model.schedule.with_derivative(t))
         publish_figure(trainer, schedule_figure(gamma, slope), "schedule", keep_history=not final)
         if model.num_steps is not None:
             samples = spread_samples(trainer.train_dataloader, self.num_samples, device)

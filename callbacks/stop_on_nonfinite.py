@@ -66,6 +66,7 @@ def worst_term(terms: ElboTerms, t: Tensor) -> str:
     worst = int(total.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf).argmax())
     where = f"at t = {float(t[worst]):.4f}"
     if wrong:
-        return f"the {' and the '.join(wrong)} term is not finite, first {where}"
+        verb = "term is" if len(wrong) == 1 else "terms are"
+        return f"the {' and '.join(wrong)} {verb} not finite, first {where}"
     largest = max(losses, key=lambda name: float(losses[name][worst]))
     return f"each term is finite, the largest is the {largest} term, {float(losses[largest][worst]):.3g} nats {where}"

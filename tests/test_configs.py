@@ -18,6 +18,7 @@ QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false
 FAST = (*QUIET, "--trainer.fast_dev_run", "true")
 MODEL, SIBLINGS = "configs/model/softmax_mlp.yaml", "configs/model/siblings_mlp.yaml"
 DATA = "configs/data/digits.yaml"
+DIFFUSION, OF_DIFFUSION = "configs/experiment/digits_diffenc.yaml", ("elbo_diagnostics", "gradient_norms", "samples")
 FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
 
 
@@ -94,7 +95,8 @@ def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("callback", files("callbacks"))
 def test_callbacks(callback: str, tmp_path: Path) -> None:
-    run(*compose(SIBLINGS, DATA, callback), *FAST, "--run_dir", str(tmp_path / "never"))
+    base = (DIFFUSION,) if Path(callback).stem in OF_DIFFUSION else (SIBLINGS, DATA)
+    run(*compose(*base, callback), *FAST, "--run_dir", str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
 
 

@@ -77,5 +77,5 @@ def one_pair(first: int, second: int, device: torch.device) -> Pairs:
 
 def padded(matrices: Sequence[Tensor]) -> Tensor:
     """[P, n, largest M] of P matrices [n, M_i], with zero columns."""
-    missing = [max(other.shape[1] for other in matrices) - matrix.shape[1] for matrix in matrices]
-    return torch.stack([pad(x, (0, count)) if count else x for x, count in zip(matrices, missing, strict=True)])
+    width = max(matrix.shape[1] for matrix in matrices)
+    return torch.stack([x if x.shape[1] == width else pad(x, (0, width - x.shape[1])) for x in matrices])

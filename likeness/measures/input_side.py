@@ -122,9 +122,9 @@ def _conditioning_of(points: Tensor) -> Tensor:
 
 def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Terms 2 and 4 of each pair at each input set [S, m + 1], [B, S]."""
-    points = Cloud(cloud.own[:, sets.flatten()], cloud.axes, cloud.offset)
+    points = Cloud(cloud.own[:, sets.T.flatten()], cloud.axes, cloud.offset)
     gap, s, t = gaps_in_sets(points, pairs, sets.shape[1])
-    return gap.amax(-1), (s - t).abs().amax(-1)
+    return gap.amax(1), (s - t).abs().amax(1)
 
 
 def _regular_prefix(order: Tensor, pivot: int, embeddings: Sequence[Tensor], min_conditioning: float) -> Tensor | None:

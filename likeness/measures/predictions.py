@@ -18,7 +18,6 @@ class Predictions(NamedTuple):
     """Of P models on the same N inputs, K labels; divergences are means over the inputs, in nats."""
 
     log_partitions: Tensor  # [P, N] Z(x)
-    lowest: Tensor  # [P] the smallest log-probability
     likeliest: Tensor  # [P, N] labels
     kl: Tensor  # [P, P] KL(p_i || p_j)
     js: Tensor  # [P, P]
@@ -32,7 +31,6 @@ class _Block(NamedTuple):
     largest: Tensor  # [P, n]
     likeliest: Tensor  # [P, n] its label
     total: Tensor  # [P, n] sum over labels of exp d
-    least: Tensor  # [P, n] d
     products: Tensor  # [P, P] sum over labels of p_i d_j
     mixtures: Tensor  # [P (P - 1) / 2] what :func:`_mixtures` says
     variations: Tensor  # [P (P - 1) / 2] L1 distances
@@ -47,8 +45,8 @@ def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) ->
     f, g = padded(embeddings), padded(unembeddings)
     models, samples, _ = f.shape
     fields = list(zip(*_blocks(f, g), strict=True))
-    largest, likeliest, total, least = (torch.cat(values, dim=1) for values in fields[:4])
-    products, mixtures, variations = (torch.stack(values).sum(0) / samples for values in fields[4:])
+    largest, likeliest, total = (torch.cat(values, dim=1) for values in fields[:3])
+    products, mixtures, variations = (torch.stack(values).sum(0) / samples for values in fields[3:])
     log_total = total.log()
     entropies = log_total.mean(1) - products  # cross-entropies of p_i and p_j
     own = entropies.diagonal()
@@ -57,13 +55,21 @@ def predictions(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) ->
         divergence[i, j], js[i, j] = _term_by_term(f[[i, j]], g[[i, j]]) / samples
     return Predictions(
         log_partitions=largest + log_total,
-        lowest=(least - log_total).amin(1),
         likeliest=likeliest,
         kl=divergence.fill_diagonal_(0),
         js=js.fill_diagonal_(0),
         total_variation=0.5 * _symmetric(variations, models),
         agreement=torch.stack([(likeliest == labels).double().mean(1) for labels in likeliest]),
     )
+
+
+def lowest_log_probability(
+    embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], log_partitions: Tensor
+) -> Tensor:
+    """The smallest one of P models on all inputs and labels, [P], from f_i [N, M_i], g_i [K, M_i] and Z [P, N]."""
+    f, g = padded(embeddings), padded(unembeddings)
+    lowest = [(g @ f[:, rows].mT).amin(1) - log_partitions[:, rows] for rows in _rows(f, g)]
+    return torch.cat(lowest, dim=1).amin(1)
 
 
 def js_sum(log_p: Tensor) -> Tensor:
@@ -112,8 +118,8 @@ def _summarised(f: Tensor, g: Tensor, d: Tensor, p: Tensor, sums: Tensor) -> _Bl
     largest, likeliest = torch.matmul(g, f, out=logits).max(1)
     total = torch.exp(logits.sub_(largest[:, None]), out=probabilities).sum(1)
     probabilities.mul_(total.reciprocal()[:, None])
-    least, products, variations = logits.amin(1), p @ d.T, torch.pdist(p, p=1)
-    return _Block(largest, likeliest, total, least, products, _mixtures(p, sums, d), variations)
+    products, variations = p @ d.T, torch.pdist(p, p=1)
+    return _Block(largest, likeliest, total, products, _mixtures(p, sums, d), variations)
 
 
 def _mixtures(p: Tensor, sums: Tensor, logs: Tensor) -> Tensor:

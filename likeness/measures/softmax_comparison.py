@@ -11,7 +11,7 @@ from likeness.measures.comparison_result import Certificate, SoftmaxComparison
 from likeness.measures.d_fg import LabelSvd, d_fg, input_svd, label_svd
 from likeness.measures.input_side import InputChoice
 from likeness.measures.log_likelihood_variance import combine, input_side, label_side
-from likeness.measures.predictions import Predictions
+from likeness.measures.predictions import Predictions, lowest_log_probability
 from likeness.measures.softmax_models import SoftmaxModels
 from likeness.measures.threads import threads_for
 
@@ -145,8 +145,8 @@ def _logit_distances(
 ) -> Fields:
     vectors, factors = models.labels, models.heads
     squared = logit_distance.pairwise_d_logit_squared(vectors)[0, 1]
-    log_tau = float(predicted.lowest.min())
-    of_kl = logit_bounds.d_logit_bound(predicted.kl[0, 1], log_tau, models.num_labels)
+    lowest = lowest_log_probability(models.embeddings, models.unembeddings, predicted.log_partitions)
+    of_kl = logit_bounds.d_logit_bound(predicted.kl[0, 1], float(lowest.min()), models.num_labels)
     power = models.bare_embeddings[0].square().sum(1).mean()
     fields: Fields = {
         "d_logit": float(squared.sqrt()),

@@ -93,13 +93,16 @@ class GapRows:
 
 
 def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
-    """From the first point of every ``size`` consecutive ones to the others of these, [B, n / size, size - 1]."""
+    """Of S sets of ``size`` points, from the first point of each to its others, [B, size - 1, S].
+
+    The cloud has the first points of all sets, then their second ones, and so on.
+    """
     clouds, points = _summarised(cloud, pairs, exact=True)
-    sets = points.map(lambda field: field.view(len(field), -1, size))
-    own = cloud.own.view(cloud.num_models, -1, size, cloud.own.shape[2])
-    distances = torch.linalg.vector_norm(own[:, :, 1:] - own[:, :, :1], dim=-1)
-    inverses = clouds.inverse(distances, clouds.resolved.view(cloud.num_models, -1, size)[..., :1])
-    at_pivot, others = sets.map(lambda field: field[..., :1]), sets.map(lambda field: field[..., 1:])
+    sets = points.map(lambda field: field.view(len(field), size, -1))
+    own = cloud.own.view(cloud.num_models, size, -1, cloud.own.shape[2])
+    distances = torch.linalg.vector_norm(own[:, 1:] - own[:, :1], dim=-1)
+    inverses = clouds.inverse(distances, clouds.resolved.view(cloud.num_models, size, -1)[:, :1])
+    at_pivot, others = sets.map(lambda field: field[:, :1]), sets.map(lambda field: field[:, 1:])
     gaps = _gaps(at_pivot, others, *(_of_models(inverses, index) for index in pairs))
     return Gaps(gaps, *(_of_models(distances, index) for index in pairs))
 
