@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.checkpoint_file import CheckpointError, read_checkpoint
 from lightning_modules.hyperparameters import rebuild, resolve_class
-from lightning_modules.sibling_classifiers import SiblingClassifiers
-from likeness.protocols import Embedder, SoftmaxModel
+from likeness.protocols import Embedder, Siblings, SoftmaxModel
 
 LAST = Path("checkpoints", "last.ckpt")
 Weights = Literal["ema", "raw"]
@@ -74,11 +73,11 @@ def load_embedders(path: str | Path) -> list[tuple[str, Embedder]]:
 def softmax_models(module: pl.LightningModule, location: str, index: int | None) -> list[tuple[str, SoftmaxModel]]:
     """The classifiers that a loaded module holds, or its member ``index``; see :func:`load_softmax_models`."""
     module.eval().requires_grad_(False)
-    if isinstance(module, SiblingClassifiers):
+    if isinstance(module, Siblings):
         members = range(module.num_members) if index is None else [index]
         if index is not None and not 0 <= index < module.num_members:
             raise CheckpointError(f"{location} has no member {index}: its members are 0..{module.num_members - 1}")
-        return [(f"{location}#{i}", module.member(i).requires_grad_(False)) for i in members]
+        return [(f"{location}#{i}", cast(SoftmaxModel, module.member(i).requires_grad_(False))) for i in members]
     if not isinstance(module, SoftmaxModel):
         raise CheckpointError(f"{location} holds a {type(module).__name__}, which is no softmax classifier")
     if index is not None:

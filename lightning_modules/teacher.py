@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from lightning_modules.checkpoints import load_softmax_models
 from likeness.protocols import SoftmaxModel
 
 
@@ -65,8 +66,6 @@ class Teacher:
 
 
 def _load(path: str) -> SoftmaxModel:
-    from lightning_modules.checkpoints import load_softmax_models  # which knows the student's class
-
     models = load_softmax_models(path)
     if len(models) > 1:
         raise ValueError(f"teacher {path} holds {len(models)} siblings: name one, {models[0][0]} to {models[-1][0]}")

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from likeness.diffusion.model import DiffusionModel
 
@@ -26,6 +26,17 @@ class SoftmaxModel(Embedder, Protocol):
 
     def unembeddings(self) -> Tensor:
         """The label vectors g [K, M]."""
+        ...
+
+
+@runtime_checkable
+class Siblings(Protocol):
+    """A module that holds several softmax models, each of which can stand alone."""
+
+    num_members: int
+
+    def member(self, index: int) -> nn.Module:
+        """The model of one sibling, a :class:`SoftmaxModel`."""
         ...
 
 
