@@ -72,18 +72,6 @@ def lowest_log_probability(
     return torch.cat(lowest, dim=1).amin(1)
 
 
-def js_sum(log_p: Tensor) -> Tensor:
-    """Jensen-Shannon divergence summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
-    models, samples, _ = log_p.shape
-    p = log_p.exp()
-    own = -(p * log_p).sum((1, 2))
-    mixtures = _mixtures(*(x.flatten(1) for x in (p, torch.empty_like(p), torch.empty_like(p))))
-    js = _symmetric(samples * _LOG_2 - 0.5 * mixtures, models) - 0.5 * (own[:, None] + own)
-    for i, j in _nearly_equal(js / samples, own / samples):
-        js[i, j] = jensen_shannon(log_p[i], log_p[j]).sum()
-    return js.fill_diagonal_(0)
-
-
 def total_variation_sum(log_p: Tensor) -> Tensor:
     """Total variation distance summed over samples for all pairs, [P, P], from log-probabilities [P, N, K]."""
     return 0.5 * _symmetric(torch.pdist(log_p.exp().flatten(1), p=1), len(log_p))

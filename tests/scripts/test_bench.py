@@ -40,6 +40,20 @@ def test_contestants_take_turns_after_a_round_that_does_not_count() -> None:
     assert all(seconds >= 0 for c in contestants for seconds in c.seconds)
 
 
+def test_short_work_is_done_again_and_counts_with_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr("scripts.benches.timing.time.perf_counter", lambda: clock["now"])
+
+    def spend(seconds: float) -> None:
+        clock["now"] += seconds
+
+    work = {"short": lambda: spend(0.2), "long": lambda: spend(3.0)}
+    short, long = interleaved(work, repeats=2, at_least=0.5)
+    assert short.seconds == pytest.approx([0.2, 0.2])
+    assert long.seconds == pytest.approx([3.0, 3.0])
+    assert clock["now"] == pytest.approx(3 * (3 * 0.2 + 3.0))
+
+
 def test_the_slow_loss_is_the_same_loss() -> None:
     model = SoftmaxClassifier((1, 8, 8), 10, embedding=CNN).double()
     batch = Batch(torch.randn(6, 1, 8, 8), torch.randint(10, (6,)), torch.arange(6))

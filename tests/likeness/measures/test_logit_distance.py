@@ -19,9 +19,10 @@ from likeness.measures.logit_distance import (
     pairwise_d_logit_squared,
     pairwise_d_rep_squared,
 )
+from likeness.measures.predictions import lowest_log_probability
 from likeness.measures.representation import RankDeficientError, m_cca
 from likeness.measures.softmax_models import SoftmaxModels
-from tests.likeness.measures.softmax_pairs import Model, equivalent_to, model, related_to, with_bias
+from tests.likeness.measures.softmax_pairs import Model, equivalent_to, model, permuted_clusters, related_to, with_bias
 from tests.reference import needs_reference, representations
 
 SEEDS = st.integers(0, 10_000)
@@ -144,6 +145,12 @@ def test_bounds_on_random_models(seed: int, noise: float, dim: int, extra: int) 
     assert_bounded(second, first)
 
 
+@pytest.mark.parametrize("length", [1.0, 5.0, 20.0])
+def test_bounds_on_constructed_models(length: float) -> None:
+    """Clusters in another order: alike in KL alone, the more so the longer the unembeddings."""
+    assert_bounded(permuted_clusters(length, False), permuted_clusters(length, True))
+
+
 @needs_reference
 def test_bounds_on_trained_models() -> None:
     for width in (16, 128):
@@ -162,9 +169,9 @@ def assert_bounded(first: Model, second: Model) -> None:
     of_m_cca = m_cca_bound(squared, found, factor)
     assert float(m_cca(f, f_other)) >= float(of_m_cca.value) - 1e-12
     assert bool(of_m_cca.informative) == (float(of_m_cca.value) > 0)
-    log_tau = float(predicted.lowest.min())
+    lowest = lowest_log_probability(every.embeddings, every.unembeddings, predicted.log_partitions)
     for kl in (predicted.kl[0, 1], predicted.kl[1, 0]):
-        assert float(squared) <= float(d_logit_bound(kl, log_tau, every.num_labels).value)
+        assert float(squared) <= float(d_logit_bound(kl, float(lowest.min()), every.num_labels).value)
     if f.shape == f_other.shape:
         subsets = d_rep_of_subsets(found)
         assert float(subsets.mean) <= float(subsets.bound) * (1 + 1e-9)
