@@ -39,3 +39,17 @@ def test_independent_copies_are_refused(tmp_path: Path) -> None:
     assert ended.status != 0
     assert "devices=1" in ended.output
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_bound_is_the_same_on_two_ranks(tmp_path: Path) -> None:
+    options = ("--config", "tests/integration/diffenc.yaml", "--run_dir", str(tmp_path), *QUIET)
+    options += ("--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1.0")
+    fitted = door("train", "fit", *options, "--trainer.max_steps", "2")
+    assert fitted.status == 0, fitted.output
+    found = []
+    for more, launcher in (((), ()), (("--data.eval_batch_size", "7"), TWO)):
+        ended = door("train", "validate", *options, *more, launcher=launcher)
+        assert ended.status == 0, ended.output
+        found.append({name: value for name, value in validated(tmp_path).items() if name.startswith("val/")})
+    assert found[0].keys() == {f"val/{name}" for name in ("bpd", "bpd_se", "reconstruction", "latent", "diffusion")}
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
