@@ -10,7 +10,7 @@ RUN := .venv/bin/python -m
 demo test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo photos test lint bench clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
@@ -18,10 +18,18 @@ help: ## print this list
 setup: ## make or update the environment in .venv
 	@$(PYTHON) tools/setup_environment.py
 
-demo: setup ## train 8 sibling classifiers on scikit-learn's digits and compare them, into runs/demo
+demo: setup ## train 8 sibling classifiers and a DiffEnc on scikit-learn's digits, into runs/demo and runs/demo_diffenc
 	@OMP_NUM_THREADS=1 $(RUN) scripts.train fit --config configs/experiment/demo.yaml --run_dir runs/demo --overwrite true
 	@$(RUN) scripts.compare runs/demo --data configs/data/digits.yaml --out runs/demo/comparison
-	@echo && echo "Open:" && find runs/demo -name '*.png' -o -name '*.csv' -o -name config.yaml | sort | sed 's/^/  /'
+	@$(RUN) scripts.train fit --config configs/experiment/digits_diffenc.yaml \
+		--config configs/callbacks/elbo_diagnostics.yaml --config configs/callbacks/samples.yaml \
+		--run_dir runs/demo_diffenc --overwrite true
+	@$(RUN) scripts.evaluate runs/demo_diffenc --out runs/demo_diffenc/evaluation
+	@echo && echo "Open:" && find runs/demo runs/demo_diffenc -name '*.png' -o -name '*.csv' -o -name config.yaml | sort | sed 's/^/  /'
+
+photos: setup ## train VDM, DiffEnc-nt and DiffEnc on crops of two photographs and compare them, into runs/photos
+	@$(RUN) scripts.study diffenc_vs_vdm --config configs/experiment/photo_patches_diffenc.yaml \
+		--seeds 1 --depths --draws 4 --limit 256 --out runs/photos
 
 lint: setup ## ruff (lint and format) and mypy
 	@$(RUN) ruff check .

@@ -59,10 +59,30 @@ def teacher(experiment: str, tmp_path: Path) -> tuple[str, ...]:
     return ("--model.init_args.teacher", str(tmp_path / "teacher.ckpt"))
 
 
+def narrow(experiment: str) -> tuple[str, ...]:
+    """The papers' diffusion models as networks that take no time; what is left of them are the compositions."""
+    options = yaml.safe_load((CONFIGS.parent / experiment).read_text())["model"]["init_args"]
+    sizes = {"network": {"width": 32, "depth": 1}, "encoder": {"width": 32}}
+    return tuple(
+        word
+        for network, changed in sizes.items()
+        if "UNet" in (own := options.get(network) or {}).get("class_path", "")
+        and own["init_args"].get("width", 64) > 32
+        for name, value in changed.items()
+        for word in (f"--model.init_args.{network}.init_args.{name}", str(value))
+    )
+
+
 @pytest.mark.parametrize("experiment", files("experiment"))
 def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) -> None:
     options = ("--data.batch_size", "8", "--run_dir", str(tmp_path), *teacher(experiment, tmp_path))
-    run(*compose(experiment), *FAST, *options)
+    run(*compose(experiment), *FAST, *options, *narrow(experiment))
+
+
+@pytest.mark.parametrize("overlay", files("diffusion"))
+@pytest.mark.parametrize("experiment", ["digits_vdm", "digits_diffenc", "swirl_diffenc"])
+def test_what_is_put_over_a_diffusion_experiment(experiment: str, overlay: str) -> None:
+    run(*compose(f"configs/experiment/{experiment}.yaml", overlay), *FAST, "--data.batch_size", "8")
 
 
 @pytest.mark.parametrize("data", [name for name in files("data") if "swirl" not in name])

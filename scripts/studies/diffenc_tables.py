@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from statistics import fmean, stdev
 
 from scripts.studies.output import Row
@@ -15,7 +16,7 @@ BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
 
 def model_means(seeds: Sequence[Row]) -> list[Row]:
     """For each split and model the terms of the bound over seeds, with ``<term>_se``."""
-    return _means(seeds, ("split", "model"), TERMS)
+    return _means(sorted(seeds, key=itemgetter("split")), ("split", "model"), TERMS)
 
 
 def gain_means(ratios: Sequence[Row]) -> list[Row]:
@@ -33,9 +34,7 @@ def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
     rows: list[Row] = []
     for split in _distinct(seeds, "split"):
         bpd = {name: _values(seeds, {"split": split, "model": name}, "bpd") for name in _distinct(seeds, "model")}
-        for other in bpd:
-            if other == model:
-                continue
+        for other in (name for name in bpd if name != model):
             row: Row = {"split": split, "hypothesis": f"{model} < {other}"}
             row |= {"difference": fmean(bpd[model]) - fmean(bpd[other]), "t": None, "p": None}
             if len(bpd[model]) > 1:

@@ -34,16 +34,18 @@ class Setting:
 
     config: Path  # of a DiffEnc, complete
     seeds: int = 3
-    steps: int | None = None  # of training; None is as the configuration says
+    steps: int | None = None  # of training; None is what the configuration says
     draws: int = 10  # of the noise of each sample
     depths: Sequence[int] = (4, 10, 50, 100)  # of the ratio experiment; none leaves it out
     ratio_steps: int = 300  # of training a learned ratio
     limit: int | None = None  # the most samples of each split
 
     def runs(self) -> list[DiffusionRun]:
-        """In the order of training. Raises ValueError for no seeds, FileNotFoundError for no configuration."""
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        """In the order of training. Raises ValueError for sizes below 1, FileNotFoundError for no configuration."""
+        sizes = {"seeds": self.seeds, "steps": self.steps, "draws": self.draws, "limit": self.limit}
+        for name, value in (sizes | {"depths": min(self.depths, default=None)}).items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         config = located(self.config)
         steps = self.steps or int(read_yaml(config)["trainer"]["max_steps"])
         return [DiffusionRun(config, model, seed, steps) for seed, model in product(range(self.seeds), MODELS)]

@@ -14,7 +14,7 @@ from scripts.studies.training_run import TrainingRun, as_arguments
 # What makes each model of the configuration of a DiffEnc; score network, data and training stay the same.
 MODELS: dict[str, dict[str, Any]] = {
     "VDM": {"model.class_path": "lightning_modules.VariationalDiffusion"},
-    "NT": {"model.init_args.encoder": None},
+    "NT": {"model.init_args.encoder": None, "model.init_args.lean": False},
     "DiffEnc": {},
 }
 ROOT = Path(__file__).resolve().parents[2]

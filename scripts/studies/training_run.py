@@ -67,8 +67,8 @@ class TrainingRun(ABC):
                 "trainer.max_epochs": -1,
                 "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
                 "trainer.devices": 1,
-                "trainer.enable_model_summary": "false",
-                "trainer.enable_progress_bar": str(sys.stderr.isatty()).lower(),
+                "trainer.enable_model_summary": False,
+                "trainer.enable_progress_bar": sys.stderr.isatty(),
                 "trainer.num_sanity_val_steps": 0,
             }
         )
@@ -87,9 +87,14 @@ class TrainingRun(ABC):
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:
-    """Options by name as words of a command line; None is ``null``."""
-    words = {name: "null" if value is None else str(value) for name, value in options.items()}
-    return [word for name, value in words.items() for word in (f"--{name}", value)]
+    """Options by name as words of a command line, with values as YAML has them."""
+    return [word for name, value in options.items() for word in (f"--{name}", _word(value))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def ensure_all_trained(runs: Sequence[TrainingRun], out: Path, device: str) -> None:
