@@ -44,7 +44,7 @@ class Comparison:
     sample: EmbeddingSample
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        """A heat map for each measure, and the scatter plot of two-dimensional models, with their file names."""
+        """A heat map for each measure, and the scatter plot of the representations, with their file names."""
         return similarity_figures(self.values, self.metric, self.sample)
 
 
