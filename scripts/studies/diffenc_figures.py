@@ -61,9 +61,18 @@ def draw_gains(means: Sequence[Row]) -> Figure:
             share.plot([row["T"] for row in own], gained / predicted, **style)
     ends = [fmean(row["gain_predicted"] for row in means if row["T"] == depth) for depth in _ends(means)]
     measured.plot(ends, ends, color="#999999", lw=0.8, ls=":")
-    measured.set(xscale="log", yscale="log", xlabel="gain predicted (bits per dimension)", ylabel="gain measured")
+    measured.set(
+        xscale="log",
+        yscale="log",
+        xlabel="gain predicted (bits per dimension)",
+        ylabel="gain measured (bits per dimension)",
+    )
     share.axhline(1, color="#999999", lw=0.8, ls=":")
-    share.set(xscale="log", xlabel="depth $T$", ylabel="gain measured / predicted", ylim=(0, None))
+    share.set(xscale="log", yscale="log", xlabel="depth $T$", ylabel="gain measured / predicted")
+    depths = sorted({row["T"] for row in means})
+    share.set_xticks(depths, [str(depth) for depth in depths])
+    share.set_xticks([], minor=True)
+    share.yaxis.set_major_formatter("{x:g}")
     measured.legend(fontsize=7, frameon=False)
     for axes in (measured, share):
         axes.spines[["top", "right"]].set_visible(False)

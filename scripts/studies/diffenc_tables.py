@@ -46,13 +46,14 @@ def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
 
 def printed_model(mean: Row) -> Row:
     """A row of :func:`model_means` as the terminal shows it."""
-    row = {"split": mean["split"], "model": mean["model"], "seeds": mean["seeds"]}
-    return row | {"recon." if name == "reconstruction" else name: _with_error(mean, name) for name in TERMS}
+    row: Row = {"split": mean["split"], "model": mean["model"]}
+    row |= {"recon.": f"{mean['reconstruction']:.4f}", "latent": f"{mean['latent']:.4f}"}
+    return row | {name: _with_error(mean, name) for name in ("diffusion", "bpd")}
 
 
 def printed_gain(mean: Row) -> Row:
     """A row of :func:`gain_means` as the terminal shows it."""
-    row = {"model": mean["model"], "T": mean["T"], "bpd": _with_error(mean, "bpd_one")}
+    row = {"model": mean["model"], "T": mean["T"], "bpd": f"{mean['bpd_one']:.4f}"}
     return row | {name.removeprefix("gain_"): _with_error(mean, name) for name in GAINS}
 
 

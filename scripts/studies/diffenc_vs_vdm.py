@@ -99,7 +99,10 @@ def report(out: Path, seeds: Sequence[Row], ratios: Sequence[Row]) -> None:
     tables = {"seeds": seeds, "models": means, "tests": tests}
     figures = {"models": draw_models(seeds)}
     if ratios:
-        show("T steps: bits per dimension with ratio 1, and what other ratios gain", [*map(printed_gain, gained)])
+        show(
+            "T steps: the bound with ratio 1, and what others gain; the prediction is the limit of large T",
+            [*map(printed_gain, gained)],
+        )
         tables |= {"ratios": ratios, "gains": gained}
         figures["gains"] = draw_gains(gained)
     publish(out, tables=tables, figures=figures)

@@ -74,7 +74,7 @@ def test_the_terminal_shows_errors_beside_means() -> None:
     assert row == {
         "model": "VDM",
         "T": 4,
-        "bpd": "3.2625 ±0.0125",
+        "bpd": "3.2625",
         "predicted": "0.3413 ±0.0163",
         "fitted": "0.2625 ±0.0125",
         "learned": "0.2363 ±0.0113",
