@@ -1,16 +1,17 @@
-"""Checkpoints that are whole or not there: the newest one of a run, written atomically."""
+"""Checkpoints that are whole or not there: the newest ones of a run, written atomically."""
 
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoint_file import LAST, PREVIOUS, read_checkpoint
+from lightning_modules.checkpoint_seal import HashingFile, damage
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -81,10 +82,11 @@ def _epoch_is_complete(trainer: pl.Trainer) -> bool:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the target, flush, rename; read only what cannot execute code.
+    """Write beside the target, flush, verify, rename; read only what is whole and cannot execute code.
 
     Lightning's default builds the file in memory, moves it from TMPDIR (a slow, interruptible copy where that is
-    another file system) and hides a PermissionError.
+    another file system) and hides a PermissionError. What ``last.ckpt`` held before stays as ``previous.ckpt``: if
+    a disk damages one of them, the run goes on from the other.
     """
 
     def save_checkpoint(
@@ -94,20 +96,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
         try:
-            with temporary.open("wb") as file:
-                torch.save(_plain(checkpoint), file)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(checkpoint, temporary)
+            if target.name == LAST and target.exists():
+                os.replace(target, target.with_name(PREVIOUS))
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise OSError(f"checkpoint {target} could not be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
         _flush_directory(target.parent)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    """The checkpoint with its checksum, on the disk when this returns, and read back."""
+    with path.open("wb") as file:
+        hashing = HashingFile(file)
+        torch.save(_plain(checkpoint), cast(IO[bytes], hashing))
+        hashing.seal()
+        file.flush()
+        os.fsync(file.fileno())
+    if reason := damage(path):
+        raise OSError(f"read back, {reason}")
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.checkpoint_file import CheckpointError, read_checkpoint
 from lightning_modules.hyperparameters import rebuild, resolve_class
+from lightning_modules.weights_file import read_weights
 from likeness.protocols import Embedder, Siblings, SoftmaxModel
 
 LAST = Path("checkpoints", "last.ckpt")
@@ -21,7 +22,7 @@ CASTS = {torch.float64: nn.Module.double, torch.float16: nn.Module.half, torch.b
 
 
 def load_module(path: str | Path, weights: Weights = "ema") -> pl.LightningModule:
-    """The module of a checkpoint file, or of the newest checkpoint of a run directory, on the CPU.
+    """The module of a checkpoint or weights file, or of the newest checkpoint of a run directory, on the CPU.
 
     Of a run that averages its weights these are the averaged ones (``ema``) or the last step's (``raw``); another
     run has only its own. The class is one of this project or of a module that is already imported, and so is every
@@ -31,7 +32,7 @@ def load_module(path: str | Path, weights: Weights = "ema") -> pl.LightningModul
     asked for.
     """
     path = _checkpoint_file(Path(path))
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     hparams = checkpoint.get("hyper_parameters")
     if not isinstance(hparams, Mapping) or "_class_path" not in hparams:
         raise CheckpointError(f"checkpoint {path} does not name the class that it is of (hyper_parameters._class_path)")

@@ -8,7 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -16,15 +17,23 @@ from callbacks.checkpoints import LastCheckpoint
 from callbacks.exact_resume import ExactResume
 from callbacks.preemption import Preemption
 from callbacks.progress import RunProgressBar
+from callbacks.run_segments import RunSegments
 from callbacks.stop_on_nonfinite import StopOnNonFinite
+from callbacks.weights_export import ExportWeights
 from lightning_modules.checkpoint_file import read_checkpoint
 from scripts import run_directory
-from scripts.errors import rank
+from scripts.errors import UsageError, rank
 from scripts.parsing import OneLineErrors
+from scripts.run_changes import require_unchanged
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
 DEFAULT_SEED = 0
+SWITCHES = {
+    "overwrite": "Replace a run that run_dir holds.",
+    "auto_resume": "Continue the run in run_dir, or start it: the same line can be submitted again and again.",
+    "allow_changes": "Continue a run with another configuration than it was started with.",
+}
 
 
 class RunParser(OneLineErrors, LightningArgumentParser):
@@ -45,18 +54,12 @@ class SaveRunConfig(Callback):
         # After the checkpoint was read: a start that fails leaves the last good config.yaml alone.
         if not trainer.is_global_zero:
             return
-        config = self.config.clone()
-        config.ckpt_path, config.overwrite = (
-            None,
-            False,
-        )  # how this segment began is not how the run is repeated
         target = Path(trainer.default_root_dir, "config.yaml")
         temporary = target.with_suffix(".yaml.tmp")
-        content = _relative(yaml.safe_load(self.parser.dump(config)), config.run_dir)
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+        temporary.write_text(yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False))
         os.replace(temporary, target)
         for logger in trainer.loggers:
-            logger.log_hyperparams(config.as_dict())
+            logger.log_hyperparams(self.config.as_dict())
 
 
 class LikenessCLI(LightningCLI):
@@ -75,13 +78,17 @@ class LikenessCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [ExactResume(), Preemption(), StopOnNonFinite()]},
+            trainer_defaults={"callbacks": [RunSegments(), ExactResume(), StopOnNonFinite(), ExportWeights()]},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything a run writes goes.")
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run that run_dir holds.")
+        for name, meaning in SWITCHES.items():
+            parser.add_argument(f"--{name}", action=ActionYesNo, nargs="?", default=False, help=meaning)
+        parser.add_argument("--stop_after", type=str | None, help="Stop in time, with a checkpoint: 3h50m, 90s.")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Preemption, "preemption")
+        parser.link_arguments("stop_after", "preemption.stop_after")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         for owner in ("model", "data"):
             parser.link_arguments("seed_everything", f"{owner}.init_args.seed")
@@ -101,15 +108,26 @@ class LikenessCLI(LightningCLI):
         config = self.config[subcommand]
         run_dir = Path(config.run_dir)
         run_directory.announce(run_dir)
+        if subcommand == "fit" and config.auto_resume:
+            _continue_or_start(run_dir, config)
         if config.ckpt_path is None and subcommand != "fit" and not config.trainer.fast_dev_run:
             config.ckpt_path = "last"  # untrained weights are never what somebody wants tested
         if config.ckpt_path is not None:
             config.ckpt_path = str(_checked_checkpoint(run_dir, config))
         config.weights_only = True
         if rank() == 0 and not config.trainer.fast_dev_run:
-            if subcommand == "fit" and config.ckpt_path is None:
-                run_directory.claim(run_dir, overwrite=config.overwrite)
-            run_directory.ensure_writable(run_dir)
+            self._claim(run_dir, config)
+
+    def _claim(self, run_dir: Path, config: Namespace) -> None:
+        """Rank 0 makes sure that the directory can be written and is this run's, before anything is built."""
+        run_directory.ensure_writable(run_dir)
+        if self.config.subcommand != "fit":
+            return
+        run_directory.lock(run_dir)
+        if config.ckpt_path is None:
+            run_directory.claim(run_dir, overwrite=config.overwrite)
+        elif (saved := run_dir / "config.yaml").exists() and not config.allow_changes:
+            require_unchanged(saved, repeatable(self._parser(self.config.subcommand), config))
 
     def before_instantiate_classes(self) -> None:
         """Under torchrun, let ``auto`` mean the processes it started: Lightning would train unrelated copies."""
@@ -126,6 +144,8 @@ class LikenessCLI(LightningCLI):
         wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
         if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
             callbacks = [*callbacks, RunProgressBar()]
+        if SLURMEnvironment.detect():  # Lightning would save inside the signal handler and go on training
+            config["plugins"] = [*(config.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
         return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
@@ -138,6 +158,16 @@ class LikenessCLI(LightningCLI):
         torch.set_float32_matmul_precision("high")
 
 
+def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The plain values that repeat a run, in any directory: without how this one segment of it began."""
+    config = config.clone()
+    config.ckpt_path = config.stop_after = None
+    for switch in SWITCHES:
+        config[switch] = False
+    content: dict[str, Any] = _relative(yaml.safe_load(parser.dump(config)), config.run_dir)
+    return content
+
+
 def _relative(value: Any, run_dir: str) -> Any:
     """Paths inside the run directory as ``${run_dir}/...``: repeated in another directory, a run stays out of this."""
     if isinstance(value, dict):
@@ -146,6 +176,18 @@ def _relative(value: Any, run_dir: str) -> Any:
         return [_relative(entry, run_dir) for entry in value]
     inside = isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/"))
     return value.replace(run_dir, "${run_dir}", 1) if inside else value
+
+
+def _continue_or_start(run_dir: Path, config: Namespace) -> None:
+    """What ``--auto_resume`` means: the newest checkpoint where there is one, else a fresh start."""
+    if config.ckpt_path is not None:
+        raise UsageError(f"--auto_resume chooses the checkpoint, and --ckpt_path names {config.ckpt_path}: give one")
+    if config.overwrite:
+        raise UsageError("--auto_resume continues the run in run_dir, and --overwrite removes it: give one")
+    if run_directory.checkpoints(run_dir / "checkpoints"):
+        config.ckpt_path = "last"
+    else:
+        config.overwrite = True  # a run that was stopped before its first checkpoint begins anew
 
 
 def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:

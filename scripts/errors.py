@@ -16,6 +16,10 @@ USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
 
 
+class UsageError(ValueError):
+    """What was asked for cannot be meant: the door ends with the status of a wrong command line."""
+
+
 class Stopped(Exception):
     """A run was asked to stop and did so in good order; ``status`` is the exit status it asks for."""
 
@@ -80,5 +84,5 @@ def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], d
             traceback.print_exc()
         else:
             report(error)
-        return 1
+        return USAGE_STATUS if isinstance(error, UsageError) else 1
     return 0

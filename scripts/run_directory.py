@@ -1,12 +1,19 @@
 """The run directory: who may start in it, what continues from it."""
 
+import fcntl
+import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
+from lightning_modules.checkpoint_file import LAST, CheckpointError, read_checkpoint
 from scripts.errors import rank
 
-CONTENTS = ("config.yaml", "metrics.csv", "label_disagreements.csv", "checkpoints", "figures", "wandb_id", "wandb")
+CONTENTS = (
+    *("config.yaml", "metrics.csv", "label_disagreements.csv", "segments.json", "weights.safetensors"),
+    *("checkpoints", "figures", "wandb_id", "wandb"),
+)
 
 
 def claim(run_dir: Path, *, overwrite: bool) -> None:
@@ -14,11 +21,11 @@ def claim(run_dir: Path, *, overwrite: bool) -> None:
 
     Raises FileExistsError where it holds a run already; with ``overwrite`` that run is removed.
     """
-    held = [name for name in CONTENTS if (run_dir / name).exists()]
+    held = contents(run_dir)
     if held and not overwrite:
         raise FileExistsError(
-            f"run_dir {run_dir} already holds a run ({', '.join(held)}): continue it with --ckpt_path last, "
-            "replace it with --overwrite true, or choose another --run_dir"
+            f"run_dir {run_dir} already holds a run ({', '.join(held)}): continue it with --auto_resume or --ckpt_path "
+            "last, replace it with --overwrite true, or choose another --run_dir"
         )
     for name in held:
         path = run_dir / name
@@ -26,6 +33,11 @@ def claim(run_dir: Path, *, overwrite: bool) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def contents(run_dir: Path) -> list[str]:
+    """What a run has left in the directory."""
+    return [name for name in CONTENTS if (run_dir / name).exists()]
 
 
 def ensure_writable(run_dir: Path) -> None:
@@ -39,12 +51,55 @@ def ensure_writable(run_dir: Path) -> None:
         raise OSError(f"run_dir {run_dir} cannot be written: {error.strerror or error}") from error
 
 
+def lock(run_dir: Path) -> None:
+    """Take the run directory for this process until it ends; raises BlockingIOError where another trains in it."""
+    descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        # A record lock: gone with the process, kill -9 included, and not inherited by the loaders' workers.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 1000).decode() or "another process"
+        os.close(descriptor)
+        raise BlockingIOError(f"run_dir {run_dir} is in use: {holder} is training there") from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
 def checkpoint_path(run_dir: Path, ckpt_path: str) -> Path:
-    """The file that ``--ckpt_path`` means: ``last`` and ``best`` are the run's own, anything else is a path."""
-    path = run_dir / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
+    """The file that ``--ckpt_path`` means: ``last`` and ``best`` are the run's own, anything else is a path.
+
+    Where the last checkpoint is damaged or missing, ``last`` is the newest other one that is whole, and that is
+    said. Raises FileNotFoundError, or CheckpointError where none is whole.
+    """
+    if ckpt_path == "last":
+        return _newest_whole(run_dir / "checkpoints")
+    path = run_dir / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path == "best" else Path(ckpt_path)
     if not path.is_file():
         raise FileNotFoundError(f"ckpt_path {ckpt_path}: there is no checkpoint {path}")
     return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The last checkpoint first, then the others, newest first."""
+    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(files, key=lambda path: path.name != LAST)
+
+
+def _newest_whole(folder: Path) -> Path:
+    refused = [] if (folder / LAST).exists() else [f"there is no checkpoint {folder / LAST}"]
+    candidates = checkpoints(folder)
+    for path in candidates:
+        try:
+            read_checkpoint(path, mmap=True)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        if refused and rank() == 0:
+            print(f"likeness: {'; '.join(refused)}; continuing from {path}", file=sys.stderr, flush=True)
+        return path
+    if candidates:
+        raise CheckpointError("; ".join(refused))
+    raise FileNotFoundError(f"ckpt_path last: {refused[0]}")
 
 
 def announce(run_dir: Path) -> None:

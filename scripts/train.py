@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         LikenessCLI(argv)
     except Preempted as stop:
-        raise Stopped(str(stop), 128 + stop.signum) from stop
+        raise Stopped(str(stop), stop.status) from stop
 
 
 def _quieten() -> None:

@@ -21,7 +21,8 @@ FORBIDDEN = {
     "callbacks": {"datamodules", "scripts"},
 }
 # A callback knows modules by the protocols of likeness; comparing against checkpoints needs their reader.
-ALLOWED = {("callbacks", "lightning_modules.checkpoints"), ("callbacks", "lightning_modules.checkpoint_file")}
+FILES = ("checkpoints", "checkpoint_file", "checkpoint_seal", "weights_file")  # reading and writing what was trained
+ALLOWED = {("callbacks", f"lightning_modules.{file}") for file in FILES}
 
 
 def sources(room: str) -> list[Path]:

@@ -147,7 +147,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 1, 100, -1000, -1])
 def test_truncated_files_are_refused(checkpoint: Path, keep: int) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
-    assert "truncated or not a checkpoint" in refusal(checkpoint)
+    assert "truncated" in refusal(checkpoint)
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:

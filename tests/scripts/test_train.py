@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from callbacks.run_segments import read_segments
 from datamodules import Digits
 from lightning_modules import SoftmaxClassifier
+from lightning_modules.checkpoints import load_module
 from scripts.cli import CONFIGS, compose
 from scripts.errors import door
 from scripts.train import main
@@ -58,7 +60,9 @@ def test_a_run_directory_holds_everything(train: Door) -> None:
     status, errors = train("fit")
     assert status == 0, errors
     assert errors.splitlines()[0] == f"likeness: run directory {train.run_dir}"
-    assert {path.name for path in train.run_dir.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"}
+    assert {path.name for path in train.run_dir.iterdir()} == {
+        *("checkpoints", "config.yaml", "metrics.csv", "segments.json", "weights.safetensors", ".lock")
+    }
 
 
 def test_the_saved_configuration_repeats_the_run(train: Door, tmp_path: Path, root: Path) -> None:
@@ -81,7 +85,7 @@ def test_the_saved_configuration_repeats_the_run(train: Door, tmp_path: Path, ro
 def test_the_configuration_beats_the_checkpoint(train: Door) -> None:
     assert train("fit", "--model.optimizer.class_path", "Adam", "--model.optimizer.init_args.lr", "0.003")[0] == 0
     more = ("--ckpt_path", "last", "--trainer.max_epochs", "2", "--model.optimizer.class_path", "Adam")
-    assert train("fit", *more, "--model.optimizer.init_args.lr", "0.5")[0] == 0
+    assert train("fit", *more, "--model.optimizer.init_args.lr", "0.5", "--allow_changes")[0] == 0
     assert train.config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
     assert train.checkpoint["hyper_parameters"]["optimizer"]["init_args"]["lr"] == 0.5
     assert train.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
@@ -167,10 +171,80 @@ def test_a_checkpoint_of_another_class_is_refused(train: Door) -> None:
 
 def test_labels_that_do_not_fit_the_model_are_named(train: Door) -> None:
     assert train("fit")[0] == 0
-    options = ("--data", "datamodules.Radial", "--data.num_classes", "6", "--ckpt_path", "last")
+    options = ("--data", "datamodules.Radial", "--data.num_classes", "6", "--ckpt_path", "last", "--allow_changes")
     code, errors = train("fit", *options)
     assert code == 1
     assert "size mismatch" in errors
+
+
+def test_a_changed_configuration_is_listed_and_needs_permission(train: Door) -> None:
+    assert train("fit")[0] == 0
+    changed = ("--ckpt_path", "last", "--model.dim", "3", "--data.batch_size", "32", "--trainer.max_epochs", "2")
+    code, errors = train("fit", *changed)
+    assert code == 2
+    assert "data.init_args.batch_size: 32 (was 64); model.init_args.dim: 3 (was 2)" in errors
+    assert "max_epochs" not in errors
+    assert train.config["model"]["init_args"]["dim"] == 2
+    code, errors = train("fit", *changed, "--allow_changes")
+    assert "size mismatch" in errors
+
+
+def test_the_same_line_starts_a_run_and_continues_it(train: Door) -> None:
+    line = ("--auto_resume", "--checkpoint.every_n_train_steps", "1", "--trainer.max_steps")
+    assert train("fit", *line, "1")[0] == 0
+    first = (train.run_dir / "metrics.csv").read_text()
+    assert train("fit", *line, "2")[0] == 0
+    assert (train.run_dir / "metrics.csv").read_text().startswith(first.splitlines()[0])
+    assert train("fit", *line, "2")[0] == 0  # nothing is left to do, which is no segment
+    segments = read_segments(train.run_dir)
+    assert [(segment["first_step"], segment["last_step"]) for segment in segments] == [(0, 1), (1, 2)]
+    assert {segment["why"] for segment in segments} == {"finished"}
+
+
+def test_a_run_without_a_checkpoint_starts_anew(train: Door) -> None:
+    train.run_dir.mkdir()
+    (train.run_dir / "metrics.csv").write_text("step\n17\n")
+    assert train("fit", "--auto_resume")[0] == 0
+    assert "17" not in (train.run_dir / "metrics.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize("other", [("--ckpt_path", "last"), ("--overwrite",)])
+def test_auto_resume_leaves_nothing_else_to_say(train: Door, other: tuple[str, ...]) -> None:
+    code, errors = train("fit", "--auto_resume", *other)
+    assert code == 2
+    assert f"{other[0]} " in errors
+
+
+def test_a_damaged_last_checkpoint_is_named_and_the_one_before_continues(train: Door) -> None:
+    assert train("fit", "--checkpoint.every_n_train_steps", "1")[0] == 0
+    last = train.run_dir / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    code, errors = train("fit", "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert code == 0, errors
+    assert "last.ckpt is refused: it is truncated" in errors
+    assert "continuing from" in errors
+    assert read_segments(train.run_dir)[-1]["first_step"] == 1
+
+
+def test_the_time_budget_stops_with_its_own_status(train: Door) -> None:
+    code, errors = train("fit", "--stop_after", "0s", "--trainer.max_epochs", "50")
+    assert code == 75, errors
+    assert "stopped by the time budget after step 1" in errors
+    assert read_segments(train.run_dir)[-1]["why"] == "stopped by the time budget"
+    assert train("fit", "--auto_resume")[0] == 0
+    code, errors = train("fit", "--overwrite", "--stop_after", "soon")
+    assert code != 0
+    assert "stop_after must be a time like 3h50m, 90s or 1d12h, got 'soon'" in errors
+
+
+def test_the_exported_weights_are_the_model(train: Door) -> None:
+    assert train("fit", "--config", "configs/callbacks/ema.yaml")[0] == 0
+    exported = load_module(train.run_dir / "weights.safetensors")
+    kept = load_module(train.run_dir)
+    assert type(exported) is type(kept) is SoftmaxClassifier
+    assert exported.hparams == kept.hparams
+    for name, value in kept.state_dict().items():
+        assert torch.equal(exported.state_dict()[name], value), name
 
 
 def test_torchrun_without_ddp_is_refused(train: Door, monkeypatch: pytest.MonkeyPatch) -> None:
