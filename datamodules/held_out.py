@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from datamodules.base import SplitName, TensorDataModule
-from datamodules.split import TensorSplit, held_out
+from datamodules.base import TensorDataModule
+from datamodules.split import SplitName, TensorSplit, held_out
 
 
 class HeldOutDataModule(TensorDataModule):

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import SplitName, TensorDataModule
-from datamodules.split import TensorSplit
+from datamodules.base import TensorDataModule
+from datamodules.split import SplitName, TensorSplit
 
 SCALE = 3.0  # standard deviation of the points
 # (number of points, seed): the paper has no validation split, so it is drawn anew, as large as the test split

@@ -1,6 +1,7 @@
-"""One split of a dataset held as tensors, and the checks it has to pass."""
+"""One split of a dataset: what every kind answers, and the kind that is held as tensors with its checks."""
 
-from typing import Self
+from abc import abstractmethod
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -10,10 +11,21 @@ from datamodules.errors import DataError
 from likeness.batch import Batch
 from likeness.seeding import generator
 
+SplitName = Literal["train", "val", "test"]
 _HELD_OUT = 0x5EED
 
 
-class TensorSplit(Dataset[Batch]):
+class Split(Dataset[Any]):
+    """Samples 0 to len - 1; indexing with ids [B] gathers a whole batch of them, a named tuple that carries the ids."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, ids: Tensor) -> Any: ...
+
+
+class TensorSplit(Split):
     """Inputs and labels of one split, gathered a whole batch at a time.
 
     x: [N, ...] as stored; y: [N] int64. ``rows`` [n], where given, are the samples that belong to the split, so that

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.base import SplitName, TensorDataModule
-from datamodules.split import TensorSplit
+from datamodules.base import TensorDataModule
+from datamodules.split import SplitName, TensorSplit
 
 NOISE = 0.25
 _SEEDS: dict[SplitName, int] = {"train": 0, "test": 1, "val": 2}

@@ -1,5 +1,7 @@
 """LightningCLI with its measured faults mended; every training door is this class."""
 
+import importlib
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from callbacks.progress import RunProgressBar
 from callbacks.run_segments import RunSegments
 from callbacks.stop_on_nonfinite import StopOnNonFinite
 from callbacks.weights_export import ExportWeights
+from datamodules.resumable import ResumableDataModule
 from lightning_modules.checkpoint_file import read_checkpoint
 from scripts import run_directory
 from scripts.errors import UsageError, rank
@@ -131,6 +134,7 @@ class LikenessCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Under torchrun, let ``auto`` mean the processes it started: Lightning would train unrelated copies."""
+        _require_linked(self.config[self.subcommand])
         trainer = self.config[self.subcommand].trainer
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return
@@ -196,6 +200,28 @@ def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
     if saved is not None and saved != config.model.class_path:
         raise ValueError(f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}")
     return path
+
+
+def _require_linked(config: Namespace) -> None:
+    """A model that must be told of its inputs cannot be given data that say nothing of them, as texts do.
+
+    The links pass over what a datamodule does not have, and the model would be built with None.
+    """
+    data = None if config.data is None else _imported(config.data.class_path)
+    if data is not None and not issubclass(data, ResumableDataModule):
+        return
+    bases = () if data is None else data.__mro__
+    stated = {name for base in bases for name in (*vars(base), *vars(base).get("__annotations__", {}))}
+    for name, parameter in inspect.signature(_imported(config.model.class_path)).parameters.items():
+        if name in DATA_LINKS and parameter.default is parameter.empty and name not in stated:
+            given = "there are no data" if data is None else f"{config.data.class_path} has none"
+            raise ValueError(f"{config.model.class_path} needs the {name} of its data, and {given}")
+
+
+def _imported(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    imported: type = getattr(importlib.import_module(module), name)
+    return imported
 
 
 def compose(args: Sequence[str]) -> list[str]:

@@ -1,20 +1,18 @@
 """A split of a datamodule as doors evaluate it: every sample once, in its own order, train included."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from datamodules.base import TensorDataModule
 from datamodules.split import TensorSplit
 from likeness.batch import Batch
+from scripts.progress import tracked
 from scripts.report import Row
 
-Item = TypeVar("Item")
 SplitName = Literal["train", "val", "test"]
 
 
@@ -64,10 +62,3 @@ def open_split(
     split = data.splits[name]
     size = len(split) if limit is None else min(limit, len(split))
     return EvaluatedSplit(data, name, split, size, batch_size or data.eval_batch_size, device)
-
-
-def tracked(steps: Sequence[Item], description: str) -> Iterable[Item]:
-    """The steps, with a progress bar on a terminal where there are more than a few."""
-    console = Console(stderr=True)
-    hidden = len(steps) < 4 or not console.is_terminal
-    return track(steps, description, console=console, transient=True, disable=hidden)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from likeness.seeding import mix, seeded
-from scripts.evaluation_data import EvaluatedSplit, tracked
+from scripts.evaluation_data import EvaluatedSplit
 from scripts.feature_extractors import Features
+from scripts.progress import tracked
 from scripts.report import Row
 
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018 (arXiv 1801.01401)

@@ -8,14 +8,15 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 import datamodules
-from datamodules.base import TensorDataModule
+from datamodules.resumable import ResumableDataModule
+from datamodules.text_files import TableFormat
 
 FILES = sorted(Path(__file__).resolve().parents[2].glob("configs/data/*.yaml"))
 
 
-def built(config: dict[str, Any]) -> TensorDataModule:
+def built(config: dict[str, Any]) -> ResumableDataModule:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(TensorDataModule, "data")
+    parser.add_subclass_arguments(ResumableDataModule, "data")
     return parser.instantiate(parser.parse_object(config)).data
 
 
@@ -25,12 +26,22 @@ def test_a_file_builds_its_datamodule(path: Path) -> None:
     data = built(config)
     assert data.dataset_name == path.stem
     for name, value in config["data"]["init_args"].items():
-        if hasattr(data, name):
-            assert getattr(data, name) == (Path(value) if name == "data_dir" else value)
+        if name in vars(data):
+            assert getattr(data, name) == as_stored(name, value)
+
+
+def as_stored(name: str, value: Any) -> Any:
+    if name == "file_format":
+        return TableFormat(**{key: tuple(entry) if key == "columns" else entry for key, entry in value.items()})
+    if name == "data_dir":
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def test_every_datamodule_has_a_file() -> None:
-    classes = {name for name in datamodules.__all__ if name not in ("DataError", "TensorDataModule")}
+    classes = {
+        name for name in datamodules.__all__ if name not in ("DataError", "ResumableDataModule", "TensorDataModule")
+    }
     named = {yaml.safe_load(path.read_text())["data"]["class_path"] for path in FILES}
     assert named == {f"datamodules.{name}" for name in classes}
 

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from tests.datamodules.text_toys import Words
 from tests.datamodules.toys import Numbers, Recorder, Save, flat, trainer
 
 
@@ -39,6 +40,11 @@ def test_each_sample_is_evaluated_exactly_once(tmp_path: Path, size: int, batch_
     data = Numbers(sizes=(23, 11, size), eval_batch_size=batch_size)
     two_processes().test(Writer(tmp_path), data, verbose=False)
     assert sorted(flat(seen(tmp_path, "evaluated"))) == list(range(size))
+
+
+def test_texts_are_evaluated_exactly_once(tmp_path: Path) -> None:
+    two_processes().test(Writer(tmp_path), Words(test_size=7, eval_batch_size=3), verbose=False)
+    assert sorted(flat(seen(tmp_path, "evaluated"))) == list(range(7))
 
 
 def test_two_ranks_train_on_the_batches_of_one(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from datamodules.base import SplitName, TensorDataModule
-from datamodules.split import TensorSplit
+from datamodules.base import TensorDataModule
+from datamodules.split import SplitName, TensorSplit
 from likeness.batch import Batch
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from datamodules.base import SplitName, TensorDataModule
-from datamodules.split import TensorSplit
+from datamodules.base import TensorDataModule
+from datamodules.split import SplitName, TensorSplit
 
 
 class Points(TensorDataModule):

@@ -141,6 +141,7 @@ def test_values_are_interpolated_across_files_and_lists_append(train: Door, tmp_
         (("--ckpt_path", "last"), 1, "last.ckpt"),
         (("--model.dim", "0"), 1, "dim"),
         (("--data.batch_size", "5000"), 1, "5000"),
+        (("--data", "datamodules.Docstrings"), 1, "needs the input_shape of its data, and datamodules.Docstrings"),
         (("--run_dir", "setup.cfg/run"), 1, "run_dir setup.cfg/run"),
     ],
 )

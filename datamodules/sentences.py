@@ -1,0 +1,108 @@
+"""Texts with class labels, from files: AG News, Yahoo Answers and whatever has a column of text."""
+
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from datamodules.errors import DataError
+from datamodules.split import SplitName
+from datamodules.text_files import Table
+from datamodules.text_split import TextSplit, stratified_rows
+from datamodules.texts import TextFilesDataModule, nonempty_rows
+
+
+class Sentences(TextFilesDataModule[TextSplit]):
+    """Texts and their class labels from CSV, TSV or Parquet files; a batch's ``x`` is a list of B texts.
+
+    The classes are the distinct labels of the training file, numbered from 0: in the order of the numbers where all
+    labels are integers, else in the order of the alphabet.
+    """
+
+    def __init__(
+        self,
+        train_file: str,
+        text_columns: tuple[str, ...] = ("text",),
+        label_column: str | None = "label",
+        class_names: tuple[str, ...] | None = None,
+        share: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            train_file: CSV, TSV or Parquet file, told apart by its suffix; Parquet needs the extra ``parquet``.
+            text_columns: Columns of text; several are joined by a space.
+            label_column: Column of the labels, strings or integers; None where there are none.
+            class_names: Names of the classes, in their order; None calls them as the labels are written.
+            share: Share of each class that is kept of each file, drawn by ``split_seed``.
+        """
+        super().__init__(train_file=train_file, **kwargs)
+        if not text_columns:
+            raise ValueError("text_columns must name at least one column, got none")
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {share}")
+        self.text_columns = tuple(text_columns)
+        self.label_column = label_column
+        self.share = share
+        self._given_names = class_names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, [K]; reads the training file."""
+        return self._given_names or tuple(self._training[0])
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of different labels; 1 where there are none. Reads the training file."""
+        return len(self._training[0])
+
+    def read(self, part: SplitName) -> TextSplit:
+        labels, training = self._training
+        return training if part == "train" else self._split(self.table(part, self._columns), labels)
+
+    @property
+    def _columns(self) -> list[str]:
+        labels = [] if self.label_column is None else [self.label_column]
+        return [*self.text_columns, *labels]
+
+    @cached_property
+    def _training(self) -> tuple[dict[str, int], TextSplit]:
+        """The class of each label as it is written in the training file, and the samples there."""
+        table = self.table("train", self._columns)
+        labels = {"": 0} if self.label_column is None else _classes_of(table.columns[self.label_column])
+        if self._given_names is not None and len(self._given_names) != len(labels):
+            raise DataError(
+                f"class_names has {len(self._given_names)} names, but {table.path} has {len(labels)} labels: "
+                f"{', '.join(list(labels)[:20])}"
+            )
+        return labels, self._split(table, labels)
+
+    def _split(self, table: Table, labels: dict[str, int]) -> TextSplit:
+        texts = self.texts(table, self.text_columns)
+        rows = nonempty_rows(f"{table.path}, {table.unit}", texts, table.places, self.empty)
+        y = [self._class(table, row, labels) for row in range(len(texts))]
+        split = TextSplit(texts, torch.tensor(y)).select(torch.tensor(rows, dtype=torch.long))
+        size = round(self.share * len(split))
+        return split if self.share == 1 else split.select(stratified_rows(split.y, size, self.split_seed))
+
+    def _class(self, table: Table, row: int, labels: dict[str, int]) -> int:
+        if self.label_column is None:
+            return 0
+        cell = table.columns[self.label_column][row]
+        if cell in (None, ""):
+            raise DataError(f"{table.place(row, self.label_column)}: the label is missing")
+        if (class_ := labels.get(str(cell))) is None:
+            raise DataError(
+                f"{table.place(row, self.label_column)}: label {str(cell)!r} is none of the {len(labels)} labels of "
+                f"{self.paths['train']}"
+            )
+        return class_
+
+
+def _classes_of(cells: list[Any]) -> dict[str, int]:
+    """The distinct labels in their order, numbered; missing ones are left out."""
+    labels = sorted({str(cell) for cell in cells if cell not in (None, "")})
+    with suppress(ValueError):  # not all of them are integers
+        labels = sorted(labels, key=int)
+    return {label: class_ for class_, label in enumerate(labels)}
