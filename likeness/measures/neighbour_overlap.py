@@ -5,14 +5,12 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from likeness.measures import neighbours
 from likeness.measures.moments import as_float64
 from likeness.measures.samples import centred, compare_two, require_one_of
 
 Metric = Literal["euclidean", "cosine"]
-
-_MAX_ELEMENTS = 2**22  # of a block of distances: 32 MB
 
 
 def mutual_knn(x: Tensor, y: Tensor, k: int = 10, metric: Metric = "euclidean") -> Tensor:
@@ -21,29 +19,21 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10, metric: Metric = "euclidean") 
     Larger is more alike; unrelated representations score k / (N - 1). Huh et al. 2024 (arXiv 2405.07987),
     appendix A, who take the cosine. Invariant to orthogonal maps and isotropic scaling of either, and to shifts
     with Euclidean distance; blind to everything but the ranks of the nearest. Not for comparisons across N or k,
-    and not where many samples coincide: which of equally near ones count is then arbitrary. Memory N k and one
-    block of rows of the distances. Raises ValueError for k outside 1..N-1, N that differs, a constant
+    and not where many samples coincide: of equally near ones those that come first count, which is arbitrary. Memory
+    N k and one block of the distances. Raises ValueError for k outside 1..N-1, N that differs, a constant
     representation, a sample of length 0 under the cosine, and values that are not finite.
     """
-    return compare_two(partial(nearest_neighbours, k=k, metric=metric), overlap, x, y)
+    return compare_two(partial(nearest_samples, k=k, metric=metric), overlap, x, y)
 
 
-def nearest_neighbours(x: Tensor, name: str, k: int, metric: Metric) -> Tensor:
-    """Indices [N, k] of the samples nearest to each one, itself left out."""
+def nearest_samples(x: Tensor, name: str, k: int, metric: Metric) -> Tensor:
+    """Indices [N, k] of the samples nearest to each one, itself left out; equally near ones by their indices."""
     require_one_of(metric, get_args(Metric), "metric")
-    offset = centred(x, name)
+    centred(x, name)
     require_neighbours(len(x), k, name)
-    points = offset if metric == "euclidean" else _directions(as_float64(x), name)
-    squares = points.square().sum(1)
-    size = max(1, _MAX_ELEMENTS // len(points))
-    nearest = torch.empty(len(points), k, dtype=torch.long, device=points.device)
-    for start in range(0, len(points), size):
-        rows = torch.arange(start, min(start + size, len(points)), device=points.device)
-        # The squared distances up to a constant for each row.
-        distances = torch.addmm(squares, points[rows], points.T, alpha=-2)
-        distances[torch.arange(len(rows), device=points.device), rows] = torch.inf
-        nearest[rows] = distances.topk(k, dim=1, largest=False).indices
-    return nearest
+    if metric == "cosine":
+        _require_directions(x, name)
+    return neighbours.nearest_neighbours(x, k, metric=metric).ids
 
 
 def overlap(x: Tensor, y: Tensor) -> Tensor:
@@ -65,8 +55,7 @@ def require_neighbours(n: int, k: int, name: str) -> None:
         raise ValueError(f"k must be at least 1 and below the number of samples, but k is {k} and {name!r} has {n}")
 
 
-def _directions(x: Tensor, name: str) -> Tensor:
-    lengths = x.norm(dim=1)
+def _require_directions(x: Tensor, name: str) -> None:
+    lengths = as_float64(x).norm(dim=1)
     if bool((lengths == 0).any()):
         raise ValueError(f"sample {int((lengths == 0).nonzero()[0])} of {name!r} has length 0, so no cosine")
-    return normalize(x, dim=1)

@@ -110,7 +110,7 @@ PEERS: dict[str, OfSamples[Any]] = {
         True,
         1.0,
         True,
-        partial(neighbour_overlap.nearest_neighbours, k=10, metric="euclidean"),
+        partial(neighbour_overlap.nearest_samples, k=10, metric="euclidean"),
         neighbour_overlap.overlap,
         neighbour_overlap.reorder_neighbours,
     ),

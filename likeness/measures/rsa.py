@@ -38,7 +38,7 @@ def dissimilarities(x: Tensor, name: str, distance: Distance, correlation: Corre
     values = _euclidean(x, name) if distance == "euclidean" else _one_minus_correlation(x, name)
     if bool(values.max() - values.min() <= 1e-12 * values.max()):
         raise ValueError(f"all pairs of the {len(x)} samples of {name!r} are equally far apart, so none ranks first")
-    values = _ranks(values) if correlation == "spearman" else values
+    values = average_ranks(values) if correlation == "spearman" else values
     values = values - values.mean()
     norm: Tensor = values.norm()
     return from_pairs(values / (2**0.5 * norm), len(x))
@@ -63,7 +63,7 @@ def _one_minus_correlation(x: Tensor, name: str) -> Tensor:
     return pdist(normalize(offset, dim=1)).square() / 2
 
 
-def _ranks(values: Tensor) -> Tensor:
+def average_ranks(values: Tensor) -> Tensor:
     """Ranks from 1 of values [L], equal values sharing the mean of theirs."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
     ranks: Tensor = counts.cumsum(0).double() - (counts - 1).double() / 2

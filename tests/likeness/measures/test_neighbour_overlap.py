@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from likeness.measures import neighbour_overlap
-from likeness.measures.neighbour_overlap import Metric, mutual_knn, nearest_neighbours, reorder_neighbours
+from likeness.measures import neighbours
+from likeness.measures.neighbour_overlap import Metric, mutual_knn, nearest_samples, reorder_neighbours
 from tests.likeness.measures.paired_samples import generator, related, unrelated
 
 
@@ -25,7 +25,7 @@ def test_against_scikit_learn(dims: tuple[int, int], metric: Metric, k: int) -> 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = related(50)
     whole = mutual_knn(x, y, k=5)
-    monkeypatch.setattr(neighbour_overlap, "_MAX_ELEMENTS", 50 * 7)  # seven rows at a time, one in the last
+    monkeypatch.setattr(neighbours, "_TILE", 50 * 7)  # seven rows at a time, one in the last
     assert mutual_knn(x, y, k=5) == whole
 
 
@@ -42,9 +42,9 @@ def test_unrelated_representations_share_k_of_n_minus_1() -> None:
 def test_neighbours_move_with_their_samples() -> None:
     x, _ = related(30)
     orders = torch.stack([torch.randperm(30, generator=generator(seed)) for seed in range(3)])
-    moved = reorder_neighbours(nearest_neighbours(x, "x", 4, "euclidean"), orders)
-    for order, neighbours in zip(orders, moved, strict=True):
-        assert torch.equal(neighbours, nearest_neighbours(x[order], "x", 4, "euclidean"))
+    moved = reorder_neighbours(nearest_samples(x, "x", 4, "euclidean"), orders)
+    for order, ids in zip(orders, moved, strict=True):
+        assert torch.equal(ids, nearest_samples(x[order], "x", 4, "euclidean"))
 
 
 def test_the_cosine_refuses_a_sample_without_direction() -> None:

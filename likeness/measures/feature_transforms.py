@@ -1,0 +1,141 @@
+"""Reductions of hubness that move the points: what is fitted on the index is applied to queries as it is."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from likeness.measures.distance_tiles import DistanceTiles
+from likeness.measures.feature_moments import DEAD, FeatureMoments, row_centre, row_z_score
+from likeness.measures.full_precision import full_precision
+from likeness.measures.neighbours import DistanceName, Neighbours, nearest_neighbours
+from likeness.measures.reduction_base import AugmentedVectors, HubnessReduction, unit_rows
+from likeness.measures.samples import require_one_of
+
+
+class FeatureTransform(HubnessReduction):
+    """A map of single points [d] -> [d'], whose neighbours are then found by ``metric``.
+
+    A method implements `_fit_transform` and `_transform`.
+    """
+
+    def __init__(self, metric: DistanceName = "cosine") -> None:
+        require_one_of(metric, get_args(DistanceName), f"metric of {self.name}")
+        self.metric: DistanceName = metric
+
+    def transform(self, queries: Any) -> Tensor:
+        """Queries [m, d] as the index's points were mapped, [m, d']. Raises NotFittedError before `fit`."""
+        self.index  # noqa: B018  raises before fit
+        points = self._like_index(queries, "queries")
+        with torch.no_grad(), full_precision(points.device):
+            return self._transform(points)
+
+    def augment(self) -> AugmentedVectors:
+        """Transformed points for an inner-product engine; Euclidean distances take one dimension more.
+
+        |q - x|^2 = |q|^2 - 2 (<q, x> - |x|^2 / 2), and |q|^2 ranks nothing.
+        """
+        vectors = self._index_vectors()
+        if self.metric == "dot":
+            return AugmentedVectors(vectors, self.transform)
+        if self.metric == "cosine":
+            return AugmentedVectors(unit_rows(vectors, "transformed index"), self.transform)
+        half = vectors.square().sum(1, keepdim=True) / 2
+        return AugmentedVectors(torch.cat([vectors, -half], 1), _with_one(self.transform))
+
+    def _fit(self) -> None:
+        self._fit_transform(self.index)
+        self._vectors = self._transform(self.index)
+
+    def _rerank(self, queries: Tensor | None, k: int) -> Neighbours:
+        index, points = self._mapped(queries)
+        return nearest_neighbours(index, k, metric=self.metric, queries=points)
+
+    def _distances(self, queries: Tensor | None) -> Tensor:
+        index, points = self._mapped(queries)
+        tiles = DistanceTiles(index, self.metric)
+        prepared = tiles.index if points is None else tiles.prepare(points, "transformed queries")
+        return tiles.tile(prepared, slice(None))
+
+    def _index_vectors(self) -> Tensor:
+        self.index  # noqa: B018  raises before fit
+        return self._vectors
+
+    def _mapped(self, queries: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Index and queries in the space where they are compared."""
+        return self._vectors, None if queries is None else self._transform(queries)
+
+    @abstractmethod
+    def _fit_transform(self, index: Tensor) -> None:
+        """Compute from the index [n, d] what `_transform` needs."""
+
+    @abstractmethod
+    def _transform(self, points: Tensor) -> Tensor:
+        """The map of checked points [m, d] -> [m, d']."""
+
+
+class Centring(FeatureTransform):
+    """x - mean of the index. With the metric "dot" its ranking is that of DisSimGlobal."""
+
+    name = "centring"
+
+    def _fit_transform(self, index: Tensor) -> None:
+        self._mean = FeatureMoments.of(index).mean.to(index.dtype)
+
+    def _transform(self, points: Tensor) -> Tensor:
+        return points - self._mean
+
+
+class ZScore(FeatureTransform):
+    """(x - mean) / standard deviation of each dimension of the index; dead dimensions become 0.
+
+    Dead is what varies by at most ``eps`` times the index's root mean square: division would make noise of it.
+    """
+
+    name = "z_score"
+
+    def __init__(self, metric: DistanceName = "cosine", eps: float = DEAD) -> None:
+        super().__init__(metric)
+        self.eps = eps
+
+    def _fit_transform(self, index: Tensor) -> None:
+        moments = FeatureMoments.of(index)
+        self._mean = moments.mean.to(index.dtype)
+        self._inverse_std = moments.inverse_std(self.eps).to(index.dtype)
+
+    def _transform(self, points: Tensor) -> Tensor:
+        return (points - self._mean) * self._inverse_std
+
+
+class RowCentring(FeatureTransform):
+    """Each point minus the mean of its own components."""
+
+    name = "row_centring"
+
+    def _fit_transform(self, index: Tensor) -> None:
+        pass
+
+    def _transform(self, points: Tensor) -> Tensor:
+        return row_centre(points)
+
+
+class RowZScore(FeatureTransform):
+    """Each point with mean 0 and standard deviation 1 over its own components."""
+
+    name = "row_z_score"
+
+    def _fit_transform(self, index: Tensor) -> None:
+        pass
+
+    def _transform(self, points: Tensor) -> Tensor:
+        return row_z_score(points)
+
+
+def _with_one(transform: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    def extended(queries: Any) -> Tensor:
+        points = transform(queries)
+        return torch.cat([points, points.new_ones(len(points), 1)], 1)
+
+    return extended

@@ -1,0 +1,139 @@
+"""Exact k nearest neighbours by blocked matrix products: memory is set by the block, not by the number of points."""
+
+from collections.abc import Callable
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from likeness.measures.full_precision import full_precision
+from likeness.measures.point_distances import DistanceName, PointDistances
+from likeness.measures.samples import require_one_of
+from likeness.measures.smallest import smallest
+
+__all__ = ["Block", "DistanceName", "Neighbours", "nearest_neighbours", "top_k"]
+
+Block = Callable[[slice, slice], Tensor]
+"""The tile [rows, columns] of a matrix of distances, smaller nearer."""
+
+_TILE, _TILE_ON_DEVICE = 2**22, 2**26  # elements of a tile: what a cache holds, what fills a GPU
+_COLUMNS = 2**15  # of a tile at most; wider ones are searched faster, and multiplied slower
+_SPARE = 6  # candidates beyond k whose distances are computed
+_CANDIDATES = 2**23  # of all queries together, where more are needed
+
+
+class Neighbours(NamedTuple):
+    """The k nearest index points of m queries, nearest first and equally near ones in the order of their ids."""
+
+    distances: Tensor  # [m, k], ascending
+    ids: Tensor  # [m, k], int64
+
+
+@torch.no_grad()
+def nearest_neighbours(
+    index: Tensor,
+    k: int = 10,
+    *,
+    metric: DistanceName = "euclidean",
+    queries: Tensor | None = None,
+    include_self: bool = False,
+) -> Neighbours:
+    """The k points of index [n, d] nearest to each of the queries [m, d], or to each index point but itself.
+
+    Exact, whatever lies near: float32 products propose candidates and float64 differences order them by (distance,
+    id); a query whose list their error could have changed is searched again among more of them. Distances are
+    float64: "euclidean", "sqeuclidean", "cosine" (1 - cos) and "dot" (-<x, y>). Points of any floating type are taken
+    as they are. Without queries a point is left out of its own list by its position, so that its duplicates stay,
+    unless `include_self`, which has no meaning for queries. Time 2 m n d flops; memory O((m + n) d), m k and a tile.
+
+    Raises ValueError for k outside 1..n (n - 1 where points are left out), for what is no matrix or is empty, for
+    dimensions that differ, and for rows that are not finite or, with cosines, zero: it names them and the tensor.
+    """
+    require_one_of(metric, get_args(DistanceName), "metric")
+    distances = PointDistances(index, queries, metric)
+    exclude_self = queries is None and not include_self
+    require_enough(k, distances.n, exclude_self)
+    rows = torch.arange(distances.m, device=distances.device)
+    return search(distances, rows, k, exclude_self)
+
+
+def search(distances: PointDistances, rows: Tensor, k: int, exclude_self: bool, spare: int = _SPARE) -> Neighbours:
+    """Lists of the queries `rows` [r] by (distance, id), from k + spare candidates or, where they leave doubt, more.
+
+    Points that are no candidates are no nearer than the last candidate's bound. With `exclude_self` the queries are
+    the index points.
+    """
+    listed = k + exclude_self
+    count = min(distances.n, listed + spare)
+    candidates = top_k(lambda part, columns: distances.keys(rows[part], columns), len(rows), distances.n, count)
+    found = ranked(distances.exact(rows, candidates.ids), candidates.ids, listed)
+    if count < distances.n:
+        beyond = distances.bound(rows, candidates.distances[:, -1])
+        doubtful = (found.distances[:, -1] >= beyond).nonzero()[:, 0]
+        size = max(1, _CANDIDATES // (8 * count))
+        for part in (doubtful[start : start + size] for start in range(0, len(doubtful), size)):
+            found.distances[part], found.ids[part] = search(distances, rows[part], listed, False, 8 * count)
+    return without_own(found, rows, k) if exclude_self else found
+
+
+@torch.no_grad()
+def top_k(block: Block, m: int, n: int, k: int, *, exclude_self: bool = False) -> Neighbours:
+    """The k smallest entries of each row of an [m, n] matrix given tile by tile, by (value, id).
+
+    `block(rows, columns)` answers with the tile [rows, columns], of any floating type on any device; it is not
+    changed, and infinite entries are entries. `exclude_self` (m = n) leaves out the diagonal, which still must not be
+    NaN. Values are of the tiles' type. Memory m k and one tile. Raises ValueError for k outside 1..n (n - 1 without
+    the diagonal) and for NaN, naming the row.
+    """
+    require_enough(k, n, exclude_self)
+    device = block(slice(0, 1), slice(0, 1)).device
+    height = max(1, (_TILE if device.type == "cpu" else _TILE_ON_DEVICE) // min(n, _COLUMNS))
+    with full_precision(device):
+        bands = [_of_rows(block, slice(top, min(top + height, m)), n, k + exclude_self) for top in range(0, m, height)]
+    found = Neighbours(*(torch.cat(parts) for parts in zip(*bands, strict=True)))
+    return without_own(found, torch.arange(m, device=device), k) if exclude_self else found
+
+
+def _of_rows(block: Block, rows: slice, n: int, k: int) -> Neighbours:
+    """The k smallest of some rows: the best so far merged with those of tile after tile."""
+    best: Neighbours | None = None
+    for left in range(0, n, _COLUMNS):
+        tile = block(rows, slice(left, min(left + _COLUMNS, n)))
+        _require_numbers(tile, rows.start)
+        values, columns = smallest(tile, min(k, tile.shape[1]))
+        found = Neighbours(values, columns + left)
+        best = found if best is None else _merge(best, found, k)
+    assert best is not None
+    return best
+
+
+def _merge(first: Neighbours, second: Neighbours, k: int) -> Neighbours:
+    """The k nearest of both; all ids of the second are above those of the first, so a stable sort keeps the order."""
+    values, order = torch.cat([first.distances, second.distances], dim=1).sort(dim=1, stable=True)
+    return Neighbours(values[:, :k], torch.cat([first.ids, second.ids], dim=1).gather(1, order[:, :k]))
+
+
+def without_own(found: Neighbours, own: Tensor, k: int) -> Neighbours:
+    """Lists of k from lists of k + 1: the query's own id [m] left out, or else the last."""
+    order = (found.ids == own[:, None]).byte().sort(dim=1, stable=True).indices[:, :k]
+    return Neighbours(found.distances.gather(1, order), found.ids.gather(1, order))
+
+
+def ranked(distances: Tensor, ids: Tensor, k: int) -> Neighbours:
+    """The k first of candidates [r, c] by (distance, id)."""
+    ids, order = ids.sort(dim=1)
+    values, order = distances.gather(1, order).sort(dim=1, stable=True)
+    return Neighbours(values[:, :k].contiguous(), ids.gather(1, order[:, :k]))
+
+
+def require_enough(k: int, n: int, exclude_self: bool) -> None:
+    """Raise ValueError unless n points, or n - 1 others, have k nearest."""
+    if not 1 <= k <= n - exclude_self:
+        others = f"{n} points" + (", of which each has the others" if exclude_self else "")
+        raise ValueError(f"k must be from 1 to {n - exclude_self}, but it is {k}: the index has {others}")
+
+
+def _require_numbers(tile: Tensor, top: int) -> None:
+    bad = tile.amin(1).isnan()
+    if bool(bad.any()):
+        raise ValueError(f"the distances of query {top + int(bad.nonzero()[0])} hold NaN")
