@@ -96,11 +96,13 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
         overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
         order = RepeatedOrder if overfit else TrainOrder
         follow = self.trainer is not None and order is TrainOrder
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        whole: slice | None = getattr(module, "whole_batches", None)
         sampler = order(
             len(self.splits["train"]),
             self.batch_size,
-            self._order_seeds(),
-            *self._rank_and_world_size(),
+            self._order_seeds()[whole or slice(None)],
+            *(self._rank_and_world_size() if whole is None else (0, 1)),
             position=(lambda: self.position()[:2]) if follow else None,
         )
         return self._loader("train", sampler)

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
 from lightning_modules.member_mean import MemberMean
 from lightning_modules.optimization import optimization
+from lightning_modules.sibling_spread import OwnMembers
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from lightning_modules.step_seed import step_seed
 from likeness.batch import Batch
@@ -36,6 +37,7 @@ ELEMENTWISE = (
     optim.RMSprop,
     optim.Rprop,
 )
+OF_SIBLINGS = ("num_members", "shared_order", "spread_over_ranks")  # arguments that one classifier has not
 
 
 class SiblingClassifiers(pl.LightningModule):
@@ -66,6 +68,9 @@ class SiblingClassifiers(pl.LightningModule):
         seed: member i has the seed ``seed + i``, which decides its first weights, dropout and order of the data.
         order_seed: orders the data in place of ``seed``; member i's own order has ``order_seed + i``.
         shared_order: whether all members see the same batches.
+        spread_over_ranks: whether each rank trains its share of the members on whole batches, instead of all members
+            on its share of each batch; under DDP every member is then what one process would have made of it.
+            Networks that are not stacked need ``strategy: ddp_find_unused_parameters_true``.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class SiblingClassifiers(pl.LightningModule):
         seed: int = 0,
         order_seed: int | None = None,
         shared_order: bool = False,
+        spread_over_ranks: bool = False,
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
@@ -94,6 +100,8 @@ class SiblingClassifiers(pl.LightningModule):
         self.seeds = range(seed, seed + num_members)
         first_order = seed if order_seed is None else order_seed
         self.order_seeds: Sequence[int] = range(first_order, first_order + (1 if shared_order else num_members))
+        self.spread_over_ranks = spread_over_ranks
+        self._own: OwnMembers | None = None  # where members are spread over ranks
         self.streams = MemberStreams()
         networks = [build_networks(embedding, unembedding, input_shape, num_classes, dim, s) for s in self.seeds]
         f = stack([f for f, _ in networks], len(input_shape), self.streams)
@@ -110,7 +118,7 @@ class SiblingClassifiers(pl.LightningModule):
         if not 0 <= index < self.num_members:
             raise ValueError(f"there is no member {index}: the siblings are 0..{self.num_members - 1}")
         own = {"seed": self.seeds[index], "order_seed": self.order_seeds[index % len(self.order_seeds)]}
-        hparams = {k: v for k, v in self.hparams.items() if k not in ("num_members", "shared_order")}
+        hparams = {k: v for k, v in self.hparams.items() if k not in OF_SIBLINGS}
         model: SoftmaxClassifier = rebuild(SoftmaxClassifier, hparams | own)
         model.to(self.network.input_shift.device).train(self.training)
         model.network.to(self.network.input_shift.dtype)
@@ -130,13 +138,37 @@ class SiblingClassifiers(pl.LightningModule):
         """Log-probabilities, [P, N, K]."""
         return self.network(x).log_softmax(-1)
 
+    @property
+    def own_members(self) -> range:
+        """The members that this rank trains: all, unless they are spread over ranks."""
+        if not self.spread_over_ranks or self._trainer is None:
+            return range(self.num_members)
+        count, rest = divmod(self.num_members, self.trainer.world_size)
+        if rest:
+            raise ValueError(f"{self.num_members} members cannot be spread evenly over {self.trainer.world_size} ranks")
+        return range(self.global_rank * count, (self.global_rank + 1) * count)
+
+    @property
+    def whole_batches(self) -> slice | None:
+        """Which of ``order_seeds`` this rank takes, where it takes whole batches of them; else None."""
+        if not self.spread_over_ranks:
+            return None
+        own = self.own_members
+        return slice(own.start, own.stop) if len(self.order_seeds) > 1 else slice(None)
+
     def losses(self, batch: Batch) -> Tensor:
-        """Each member's mean negative log-likelihood on a training batch, [P], in nats."""
-        x, y = batch.x, batch.y
+        """Mean negative log-likelihood of each member that this rank trains, [P], in nats, on a training batch."""
+        x, y, own = batch.x, batch.y, self.own_members
         if len(self.order_seeds) > 1:
-            x = x.unflatten(0, (self.num_members, -1))
-            y = y.unflatten(0, (self.num_members, -1))
-        return self.network.nll(x, y).mean(1)
+            x = x.unflatten(0, (len(own), -1))
+            y = y.unflatten(0, (len(own), -1))
+        nll = self.network.nll if self._own is None else self._own.losses
+        return nll(x, y).mean(1)
+
+    def setup(self, stage: str) -> None:
+        own = self.own_members
+        if stage == "fit" and len(own) < self.num_members:
+            self._own = OwnMembers(self.network, own.start, len(own), self.streams)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())
@@ -169,12 +201,14 @@ class SiblingClassifiers(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
-        self.streams.reseed([step_seed(self, seed) for seed in self.seeds])
+        rank = 0 if self.spread_over_ranks else self.global_rank
+        self.streams.reseed([step_seed(self, self.seeds[i], rank) for i in self.own_members])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
-        self.log("train/loss", losses.detach().mean(), prog_bar=True)
-        return losses.sum()  # of the sum, so that each member's gradient is its own
+        self.log("train/loss", losses.detach().mean(), prog_bar=True, sync_dist=self._own is not None)
+        # Of the sum, so that each member's gradient is its own; DDP will divide by the number of ranks.
+        return losses.sum() * (1 if self._own is None else self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx)

@@ -11,6 +11,7 @@ from pytorch_lightning.cli import ReduceLROnPlateau
 from torch import nn, optim
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
+from lightning_modules.sibling_spread import OwnMembers
 from likeness.batch import Batch
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead
 from likeness.protocols import SoftmaxModel
@@ -246,3 +247,19 @@ def test_wrong_members_are_named() -> None:
         siblings().member(3)
     with pytest.raises(ValueError, match="num_members must be at least 1, got 0"):
         siblings(num_members=0)
+
+
+def test_running_statistics_cannot_be_spread() -> None:
+    model = siblings(embedding=WithBatchNorm)
+    with pytest.raises(ValueError, match=r"embedding\.members\.0\.norm keeps running statistics"):
+        OwnMembers(model.network, 0, 1, model.streams)
+
+
+class WithBatchNorm(nn.Module):
+    def __init__(self, input_shape: Any, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(input_shape[0])
+        self.linear = nn.Linear(input_shape[0], dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.norm(x))
