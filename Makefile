@@ -7,10 +7,10 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 pyt
 RUN := .venv/bin/python -m
 
 # The demo's networks are small: a second thread costs more than it brings, ten times so on a busy machine.
-demo test: export OMP_NUM_THREADS ?= 1
+demo test faults: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo photos test lint bench clean
+.PHONY: help setup demo photos test lint faults bench clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
@@ -38,6 +38,9 @@ lint: setup ## ruff (lint and format) and mypy
 
 test: lint ## lint, then the tests, on two processes of one thread each
 	@$(RUN) pytest -n 2 --dist worksteal
+
+faults: setup ## kill, fill, cut and misconfigure runs many times over, and count what held (about an hour)
+	@$(RUN) pytest tests/faults -m "long or not long" -s
 
 bench: setup ## print the speeds that the project promises
 	@$(RUN) scripts.bench siblings

@@ -10,9 +10,17 @@ class DataError(RuntimeError):
         super().__init__(" ".join(message.split()))
 
 
-def missing(path: Path, how: str) -> DataError:
+class OptionError(ValueError):
+    """An option of a datamodule does not fit the data that were read."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """A file of data is not there."""
+
+
+def missing(path: Path, how: str) -> MissingDataError:
     """A file that is not there: which, where, and how to get it."""
-    return DataError(f"{path.name} is missing: expected at {path.resolve()}; {how}")
+    return MissingDataError(f"{path.name} is missing: expected at {path.resolve()}; {how}")
 
 
 def corrupt(path: Path, expected: str, how: str) -> DataError:

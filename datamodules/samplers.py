@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
+from datamodules.errors import OptionError
 from likeness.seeding import generator
 
 _ORDER = 0x0D3  # sets these streams apart from every other use of the same seed
@@ -24,7 +25,7 @@ class TrainOrder(Sampler[Tensor]):
     after the other: [P * batch_size / world_size] indices, order-major. The incomplete last batch is dropped.
 
     ``position``, where given, is asked for (epoch, batches done) at the start of each pass and replaces ``set_epoch``
-    and ``skip``. Raises ValueError where the batch does not divide among the ranks or exceeds the data.
+    and ``skip``. Raises OptionError where the batch does not divide among the ranks or exceeds the data.
     """
 
     def __init__(
@@ -37,11 +38,11 @@ class TrainOrder(Sampler[Tensor]):
         position: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         if batch_size % world_size:
-            raise ValueError(
+            raise OptionError(
                 f"batch_size {batch_size} is over all ranks and does not divide by world_size {world_size}"
             )
         if num_samples < batch_size:
-            raise ValueError(f"batch_size {batch_size} exceeds the {num_samples} training samples: not one full batch")
+            raise OptionError(f"batch_size {batch_size} exceeds the {num_samples} training samples: not one full batch")
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seeds = tuple(seeds)

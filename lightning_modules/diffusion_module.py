@@ -18,6 +18,7 @@ from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import MonotoneSchedule, NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.networks.checks import require_positive
 
 ScoreFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
 ScheduleFactory = Callable[[], NoiseSchedule]
@@ -52,6 +53,7 @@ class DiffusionModule(pl.LightningModule):
         self.diffusion = diffusion.to(memory_format=layout)
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
         self.ratio_lr = ratio_lr
+        require_positive(eval_draws=eval_draws)
         self.class_conditional, self.eval_draws = class_conditional, eval_draws
         self.compiled = compiled
         self.seed = seed

@@ -5,8 +5,9 @@ import warnings
 from collections.abc import Sequence
 
 from callbacks.preemption import Preempted
+from datamodules.errors import OptionError
 from scripts.cli import LikenessCLI
-from scripts.errors import Stopped, door
+from scripts.errors import Stopped, UsageError, door
 
 
 def main(argv: Sequence[str]) -> None:
@@ -16,6 +17,8 @@ def main(argv: Sequence[str]) -> None:
         LikenessCLI(argv)
     except Preempted as stop:
         raise Stopped(str(stop), stop.status) from stop
+    except (FileNotFoundError, OptionError) as error:  # the command line or a configuration names what is not there
+        raise UsageError(str(error)) from error
 
 
 def _quieten() -> None:
