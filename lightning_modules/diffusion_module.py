@@ -111,7 +111,7 @@ class DiffusionModule(pl.LightningModule):
         schedule = self.diffusion.schedule
         if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
             schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
-        self.log("train/loss", loss.mean(), prog_bar=True)
+        self.log("train/loss", loss.mean(), prog_bar=True, sync_dist=True)
         return {"loss": loss.mean(), "terms": ElboTerms(*(term.detach() for term in terms)), "t": noise.t}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class SiblingClassifiers(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
-        self.log("train/loss", losses.detach().mean(), prog_bar=True, sync_dist=self._own is not None)
+        self.log("train/loss", losses.detach().mean(), prog_bar=True, sync_dist=True)
         # Of the sum, so that each member's gradient is its own; DDP will divide by the number of ranks.
         return losses.sum() * (1 if self._own is None else self.trainer.world_size)
 
