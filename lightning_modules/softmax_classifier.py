@@ -144,4 +144,5 @@ class SoftmaxClassifier(pl.LightningModule):
 
 def _metrics(num_classes: int) -> tuple[Metric, Metric]:
     nll = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+    nll._dtype = torch.float64  # set_dtype leaves it, and update would round what it is given to float32
     return nll, MulticlassAccuracy(num_classes, average="micro", validate_args=False)
