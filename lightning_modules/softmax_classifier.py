@@ -8,10 +8,11 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import Adam
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
+from lightning_modules.member_mean import MemberMean
 from lightning_modules.optimization import optimization
 from lightning_modules.step_seed import step_seed
 from lightning_modules.teacher import Teacher
@@ -138,11 +139,9 @@ class SoftmaxClassifier(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> None:
         log_probs = self(batch.x)
-        nll.update(-log_probs.gather(-1, batch.y.unsqueeze(-1)))
+        nll.update(-log_probs.gather(-1, batch.y.unsqueeze(-1)).squeeze(-1))
         accuracy.update(log_probs, batch.y)
 
 
 def _metrics(num_classes: int) -> tuple[Metric, Metric]:
-    nll = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
-    nll._dtype = torch.float64  # set_dtype leaves it, and update would round what it is given to float32
-    return nll, MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+    return MemberMean(), MulticlassAccuracy(num_classes, average="micro", validate_args=False)

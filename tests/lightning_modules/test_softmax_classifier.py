@@ -89,7 +89,7 @@ def test_double_precision() -> None:
     fit.fit(model, Points())
     assert weights(model).dtype == torch.float64
     assert model.network.input_scale.dtype == torch.float64
-    assert model.val_nll.mean_value.dtype == torch.float64
+    assert model.val_nll.total.dtype == torch.float64
 
 
 def test_training_depends_on_the_seed_alone() -> None:
