@@ -58,9 +58,17 @@ class DocstringPairs(ResumableDataModule[PairSplit]):
         return PairSplit([sentences[row] for row in first], [sentences[row] for row in second], scores)
 
 
+def held_out_docstrings(count: int) -> int:
+    """How many of ``count`` docstrings are kept out of the training pairs.
+
+    ``Docstrings`` with this ``test_size``, no ``val_size`` and the same ``split_seed`` tests on these very docstrings.
+    """
+    return 2 * int(_HELD_OUT * count)
+
+
 def _rows(docstrings: Sequence[Docstring], seed: int) -> dict[SplitName, Tensor]:
     families = torch.tensor([list(FAMILIES).index(docstring.family) for docstring in docstrings])
-    held_out = stratified_rows(families, 2 * int(_HELD_OUT * len(families)), seed)
+    held_out = stratified_rows(families, held_out_docstrings(len(families)), seed)
     return {"train": remaining_rows(len(families), held_out), "val": held_out[::2], "test": held_out[1::2]}
 
 

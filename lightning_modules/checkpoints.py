@@ -124,5 +124,8 @@ def _load_weights(module: pl.LightningModule, checkpoint: Mapping[str, Any], pat
             raise CheckpointError(f"checkpoint {path} holds {name} with shape {shapes}")
     dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
     CASTS.get(dtype, nn.Module.float)(module)
-    module.on_load_checkpoint(dict(checkpoint))
+    try:
+        module.on_load_checkpoint(dict(checkpoint))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is refused: {error}") from error
     module.load_state_dict(weights)

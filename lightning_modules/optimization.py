@@ -1,5 +1,6 @@
 """What Lightning is told about optimisers and schedulers."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,21 @@ class DiffusionAdamW(AdamW):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
+class SentenceAdamW(AdamW):
+    """AdamW as sentence-transformers trains with it: a default that a configuration can name."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 2e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+
+
 class LinearWarmup(LRScheduler):
     """From 0 at the first step to the optimiser's learning rate at step ``steps``, constant from there."""
 
@@ -38,6 +54,29 @@ class LinearWarmup(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         factor = min(1.0, self.last_epoch / self.steps) if self.steps else 1.0
+        return [base * factor for base in self.base_lrs]
+
+
+class WarmupThenDecay(LRScheduler):
+    """Linearly from 0 to the optimiser's learning rate, and linearly back to 0 at step ``steps``, the last.
+
+    ``warmup`` is the share of the steps that the way up takes, rounded up to a whole step.
+    Raises ValueError for ``steps`` below 1 or a share outside [0, 1].
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: int, warmup: float = 0.1, last_epoch: int = -1) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup must lie in [0, 1], got {warmup}")
+        self.steps = steps
+        self.warmup_steps = math.ceil(steps * warmup)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        up = self.last_epoch / max(1, self.warmup_steps)
+        down = (self.steps - self.last_epoch) / max(1, self.steps - self.warmup_steps)
+        factor = up if self.last_epoch < self.warmup_steps else max(0.0, down)
         return [base * factor for base in self.base_lrs]
 
 
@@ -72,3 +111,13 @@ def without_decay_of_biases(module: nn.Module, apart: Iterable[nn.Module] = ()) 
         "apart": {"weight_decay": 0.0},
     }
     return [{"params": parameters} | options[name] for name, parameters in groups.items() if parameters]
+
+
+def without_decay_of_vectors(module: nn.Module) -> list[dict[str, Any]]:
+    """Parameters in two groups: those that weight decay shrinks, and biases and scales of normalisation, kept from it.
+
+    As in BERT's fine-tuning; the latter are the parameters with a single dimension.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]

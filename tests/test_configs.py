@@ -1,18 +1,22 @@
 """Every YAML is built and run for one batch, as part of the composition it is meant for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import datamodules
 from datamodules.split import TensorSplit
 from lightning_modules import SoftmaxClassifier
+from likeness.networks import SmallTransformer
 from scripts.cli import CONFIGS
 from scripts.errors import door
 from scripts.train import main
 from tests.lightning_modules.points import save
+from tests.lightning_modules.tiny_sentences import TEXTS, TinyPairs
 
 QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
 FAST = (*QUIET, "--trainer.fast_dev_run", "true")
@@ -38,6 +42,17 @@ def _few_images_instead_of_files(monkeypatch: pytest.MonkeyPatch, root: Path) ->
     for kind in FROM_FILES:
         monkeypatch.setattr(kind, "load", load)
         monkeypatch.setattr(kind, "prepare_data", lambda self: None)
+
+
+@pytest.fixture(autouse=True)
+def _few_sentences_and_a_small_model_instead_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(name: str) -> tuple[nn.Module, Any, str]:
+        small = SmallTransformer(width=16, depth=1, heads=2, vocab_size=400)
+        small.learn_tokens(TEXTS)
+        return small.model, small.tokenizer, "mean"
+
+    monkeypatch.setattr(datamodules.SentencePairs, "load", lambda self, split: TinyPairs().load(split))
+    monkeypatch.setattr("likeness.networks.text_transformer.read_pretrained", read)
 
 
 def run(*arguments: str) -> None:
@@ -104,7 +119,8 @@ def test_data_without_labels() -> None:
 
 @pytest.mark.parametrize("model", files("model"))
 def test_models(model: str) -> None:
-    data = "configs/data/cifar10.yaml" if "resnet" in model else DATA
+    needs = {"resnet": "configs/data/cifar10.yaml", "sentence": "configs/data/stsb.yaml"}
+    data = next((file for part, file in needs.items() if part in model), DATA)
     run(*compose(model, data), *FAST, "--data.batch_size", "8")
 
 

@@ -47,7 +47,7 @@ class IndexSums:
     @classmethod
     def of(cls, index: Tensor) -> Self:
         """Sums over an index, or a shard of it, [n, d], in float64."""
-        return reduce(cls.__add__, (cls._of_rows(x.double()) for x in index.split(_CHUNK)))
+        return reduce(cls.__add__, (cls._of_rows(x.double()) for x in torch.split(index, _CHUNK)))
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -127,5 +127,5 @@ def distance_moments(of: DistanceTiles, sums: IndexSums, queries: Prepared, own:
 
 
 def _by_rows(queries: Tensor, moments: Callable[[Tensor], DistanceMoments]) -> DistanceMoments:
-    parts = [moments(q.double()) for q in queries.split(_CHUNK)]
+    parts = [moments(q.double()) for q in torch.split(queries, _CHUNK)]
     return DistanceMoments(torch.cat([p.mean for p in parts]), torch.cat([p.variance for p in parts]))

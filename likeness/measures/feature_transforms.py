@@ -39,11 +39,14 @@ class FeatureTransform(HubnessReduction):
         """
         vectors = self._index_vectors()
         if self.metric == "dot":
-            return AugmentedVectors(vectors, self.transform)
+            return AugmentedVectors(vectors, self._moved)
         if self.metric == "cosine":
-            return AugmentedVectors(unit_rows(vectors, "transformed index"), self.transform)
+            return AugmentedVectors(unit_rows(vectors, "transformed index"), self._moved)
         half = vectors.square().sum(1, keepdim=True) / 2
-        return AugmentedVectors(torch.cat([vectors, -half], 1), _with_one(self.transform))
+        return AugmentedVectors(torch.cat([vectors, -half], 1), _with_one(self._moved))
+
+    def _moved(self, queries: Any) -> Tensor:
+        return self._index_vectors() if queries is None else self.transform(queries)
 
     def _fit(self) -> None:
         self._fit_transform(self.index)

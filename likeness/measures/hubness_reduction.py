@@ -2,16 +2,48 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
+from likeness.measures.dissimilarity import DisSimGlobal, DisSimLocal
+from likeness.measures.feature_transforms import Centring, FeatureTransform, RowCentring, RowZScore, ZScore
+from likeness.measures.inverted_softmax import DynamicInvertedSoftmax, InvertedSoftmax
+from likeness.measures.local_scaling import LocalScaling, Nicdm
+from likeness.measures.mutual_proximity import MutualProximity
 from likeness.measures.neighbours import Neighbours
+from likeness.measures.principal_components import DropComponents, Whitening
+from likeness.measures.quantile_normalisation import FNorm
 from likeness.measures.reduction_base import AugmentedVectors, HubnessReduction
+from likeness.measures.similarity_corrections import Csls, LocalisedCentring, NearestNeighbourNormalisation
+
+__all__ = ["REDUCTIONS", "AugmentedVectors", "Composition", "HubnessReduction", "Step", "reduction"]
 
 Step = str | tuple[str, dict[str, Any]] | HubnessReduction
 
-REDUCTIONS: dict[str, type[HubnessReduction]] = {}
+REDUCTIONS: dict[str, type[HubnessReduction]] = {
+    method.name: method
+    for method in (
+        MutualProximity,
+        LocalScaling,
+        Nicdm,
+        DisSimLocal,
+        DisSimGlobal,
+        Csls,
+        NearestNeighbourNormalisation,
+        LocalisedCentring,
+        InvertedSoftmax,
+        DynamicInvertedSoftmax,
+        Centring,
+        ZScore,
+        RowCentring,
+        RowZScore,
+        FNorm,
+        DropComponents,
+        Whitening,
+    )
+}
+"""Every reduction by its name; those after the inverted softmaxes transform features and may come first in a list."""
 
 
 def reduction(method: Step | Sequence[Step], **options: Any) -> HubnessReduction:
@@ -22,11 +54,11 @@ def reduction(method: Step | Sequence[Step], **options: Any) -> HubnessReduction
     that do.
     """
     if isinstance(method, str):
-        return _build(method, options)
+        return _built(method, options)
     if options:
         raise ValueError(f"options {sorted(options)} belong to one method: write (name, options) pairs in the list")
-    if isinstance(method, HubnessReduction):
-        return method
+    if isinstance(method, HubnessReduction) or _is_pair(method):
+        return _step(method)
     steps = [_step(step) for step in method]
     return steps[0] if len(steps) == 1 else Composition(steps)
 
@@ -37,10 +69,10 @@ class Composition(HubnessReduction):
     def __init__(self, steps: Sequence[HubnessReduction]) -> None:
         if not steps:
             raise ValueError("a composition needs at least one reduction, but the list is empty")
-        stuck = [step.name for step in steps[:-1] if not hasattr(step, "transform")]
-        if stuck:
-            raise ValueError(f"only the last of a composition may re-rank, but {stuck} transform no features")
-        self.transforms: list[Any] = list(steps[:-1])
+        self.transforms = [step for step in steps[:-1] if isinstance(step, FeatureTransform)]
+        if len(self.transforms) < len(steps) - 1:
+            stuck = [step.name for step in steps[:-1] if not isinstance(step, FeatureTransform)]
+            raise ValueError(f"all but the last of a composition must transform features, which {stuck} do not")
         self.last = steps[-1]
         self.name = " + ".join(step.name for step in steps)
         self.takes_bank = self.last.takes_bank
@@ -72,18 +104,25 @@ class Composition(HubnessReduction):
         return queries
 
 
-def _step(step: Step) -> HubnessReduction:
+def _step(step: Any) -> HubnessReduction:
     if isinstance(step, HubnessReduction):
         return step
-    name, options = (step, {}) if isinstance(step, str) else step
-    return _build(name, cast(dict[str, Any], options))
+    if isinstance(step, str):
+        return _built(step, {})
+    if _is_pair(step):
+        return _built(*step)
+    raise ValueError(f"a reduction is a name, a (name, options) pair or an instance, but this is {step!r}")
 
 
-def _build(name: str, options: dict[str, Any]) -> HubnessReduction:
+def _is_pair(step: Any) -> bool:
+    return isinstance(step, Sequence) and len(step) == 2 and isinstance(step[0], str) and isinstance(step[1], dict)
+
+
+def _built(name: str, options: dict[str, Any]) -> HubnessReduction:
     if name not in REDUCTIONS:
         raise ValueError(f"no reduction is called {name!r}; there are {', '.join(sorted(REDUCTIONS))}")
     known = inspect.signature(REDUCTIONS[name]).parameters
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"{name} has no option {unknown}; it has {', '.join(known) or 'none'}")
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     return REDUCTIONS[name](**options)

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from likeness.measures.neighbours import Neighbours, nearest_neighbours
+from likeness.measures.neighbours import Neighbours, nearest_neighbours, without_own
 from likeness.measures.reduction_base import AugmentedVectors, HubnessReduction
 
 
@@ -16,6 +16,7 @@ class InnerProductReduction(HubnessReduction):
     `_reduced`. The same vectors, in float64, give the ranking, the dense distances and what other engines are served.
     """
 
+    turns_of_duplicates = True
     _vectors: Tensor  # b(x) of the index, [n, d + e] in float64, set by _fit
 
     def augment(self) -> AugmentedVectors:
@@ -29,7 +30,7 @@ class InnerProductReduction(HubnessReduction):
         a, in_index = self._query_vectors(queries), queries is None
         found = nearest_neighbours(self._vectors, k + in_index, metric="dot", queries=a)
         if in_index:
-            found = _without_self(found)
+            found = without_own(found, torch.arange(len(a), device=a.device), k)
         return Neighbours(self._reduced(-found.distances, self._query_statistic(queries)[:, None]), found.ids)
 
     def _distances(self, queries: Tensor | None) -> Tensor:
@@ -47,10 +48,3 @@ class InnerProductReduction(HubnessReduction):
     @abstractmethod
     def _reduced(self, scores: Tensor, statistic: Tensor) -> Tensor:
         """Reduced distances from inner products [m, k] and the statistic [m, 1]; falls as the product grows."""
-
-
-def _without_self(found: Neighbours) -> Neighbours:
-    """Lists of the index's own points, one shorter: each without the point itself, or else without the last."""
-    own = torch.arange(len(found.ids), device=found.ids.device)[:, None]
-    order = (found.ids == own).byte().sort(dim=1, stable=True).indices[:, :-1]
-    return Neighbours(found.distances.gather(1, order), found.ids.gather(1, order))

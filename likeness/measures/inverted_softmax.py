@@ -10,10 +10,9 @@ from likeness.measures.similarity_corrections import SimilarityCorrection, Simil
 
 
 class InvertedSoftmax(SimilarityCorrection):
-    """Rank by beta s(q, x) - log sum over b of exp(beta s(b, x)), b over a bank of queries; the distance is its negative.
+    """Rank by beta s(q, x) - log sum_b exp(beta s(b, x)), b over a bank of queries; the distance is its negative.
 
-    In nats: -log of the share of q, were it in the bank, in what the bank gives to x. Smith et al. 2017; beta = 20 is
-    QB-Norm's, and larger ones make hubs of their own.
+    In nats. Smith et al. 2017. beta = 20 is QB-Norm's; where it is too large, hubs come back.
     """
 
     name = "inverted_softmax"
@@ -26,8 +25,8 @@ class InvertedSoftmax(SimilarityCorrection):
         self.beta = self.scale = beta
 
     def _bias(self) -> Tensor:
-        bank = self.bank()
-        return log_partition(self._points, bank, self.beta)
+        bank, dtype = self.bank(), self.index.dtype
+        return log_partition(self._points.to(dtype), None if bank is None else bank.to(dtype), self.beta)
 
 
 class DynamicInvertedSoftmax(InvertedSoftmax):
@@ -61,7 +60,7 @@ class DynamicInvertedSoftmax(InvertedSoftmax):
 
 
 def log_partition(index: Tensor, bank: Tensor | None, beta: float) -> Tensor:
-    """log sum over b of exp(beta <b, x>) of each x of the index [n, d], [n]; b over the bank, or the index but x."""
+    """log sum_b exp(beta <b, x>) of each x of the index [n, d], [n] in float64, over the bank [b, d] or the other x."""
     queries = index if bank is None else bank
     total = index.new_full((len(index),), -torch.inf, dtype=torch.float64)
     for rows, columns in tiles(len(index), len(queries)):
@@ -69,4 +68,4 @@ def log_partition(index: Tensor, bank: Tensor | None, beta: float) -> Tensor:
         if bank is None:
             fill_own(scores, torch.arange(rows.start, rows.stop, device=scores.device), columns, -torch.inf)
         total[rows] = torch.logaddexp(total[rows], scores.logsumexp(1).double())
-    return total.to(index.dtype)
+    return total

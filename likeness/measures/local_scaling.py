@@ -46,7 +46,11 @@ class _LocallyScaled(InnerProductReduction):
         self._own_scales = scales.clamp(min=self._smallest)
         self._centre = self.index.double().mean(0)
         x, weight = self._in_metric(self.index, "index"), self._weight()
-        parts = [x, -torch.ones_like(weight)] if self.metric == "cosine" else [2 * x, -torch.ones_like(weight), -_squares(x)]
+        parts = (
+            [x, -torch.ones_like(weight)]
+            if self.metric == "cosine"
+            else [2 * x, -torch.ones_like(weight), -_squares(x)]
+        )
         self._vectors = torch.cat(parts, 1).mul_(weight)
 
     def _weight(self) -> Tensor:
@@ -62,9 +66,11 @@ class _LocallyScaled(InnerProductReduction):
         return torch.cat([q, one] if self.metric == "cosine" else [q, _squares(q), one], 1)
 
     def _unit_queries(self, queries: Any) -> Tensor:
-        q = self._like_index(queries, "queries")
+        q = self.index if queries is None else self._like_index(queries, "queries")
         if not _are_unit(q):
-            raise ValueError(f"{self.name} was fitted on vectors of length 1, so its augmented queries must have it, too")
+            raise ValueError(
+                f"{self.name} was fitted on vectors of length 1, so its augmented queries must have it, too"
+            )
         return torch.cat([q, q.new_ones(len(q), 1)], 1)
 
     def _query_statistic(self, queries: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from likeness.measures.distance_moments import DistanceMoments, IndexSums, distance_moments
 from likeness.measures.distance_tiles import DistanceTiles, Prepared
 from likeness.measures.neighbours import DistanceName, Neighbours, nearest_neighbours
+from likeness.measures.point_distances import PointDistances
 from likeness.measures.proximity_candidates import Proximity, Rows, search
 from likeness.measures.proximity_counts import JointProximity, RankProximity
 from likeness.measures.proximity_laws import GammaProximity, LawProximity, NormalProximity
@@ -22,7 +23,7 @@ _COUNTS = {"joint": JointProximity, "rank": RankProximity}
 
 
 class MutualProximity(HubnessReduction):
-    """1 - P(D_q > d, D_x > d): small where q and x are near to each other by the measure of both. Schnitzer et al. 2012.
+    """1 - P(D_q > d, D_x > d): small where d is small among the distances of both q and x. Schnitzer et al. 2012.
 
     `variant`: "normal" and "gamma" take D_q and D_x for independent, of that law with the moments of the point's
     distances; "rank" takes them for independent, of their empirical distributions; "joint" counts points. The laws'
@@ -32,6 +33,7 @@ class MutualProximity(HubnessReduction):
     """
 
     name = "mutual_proximity"
+    turns_of_duplicates = True
 
     def __init__(
         self,
@@ -60,22 +62,18 @@ class MutualProximity(HubnessReduction):
         if self.variant in _COUNTS:
             self._proximity = _COUNTS[self.variant](self._tiles)
             return
+        if self.moments == "graph" and self.stored >= len(self.index):
+            raise ValueError(f"{self.name}: stored is {self.stored}, but each point has {len(self.index) - 1} others")
         self._sums = IndexSums.of(self._tiles.index.vectors) if self.moments == "all" else None
         own = torch.arange(len(self.index), device=self.index.device)
         self._own_moments = self._moments(None, self._tiles.index, own)
         self._proximity = _LAWS[self.variant](self._tiles, self._own_moments)
 
     def _rerank(self, queries: Tensor | None, k: int) -> Neighbours:
-        rows = self._rows(queries)
-        if self.candidates is None:
-            keys, ids = search(self._proximity, rows, k)
-        elif k > self.candidates:
+        if self.candidates is not None and k > self.candidates:
             raise ValueError(f"k is {k}, but {self.name} re-ranks {self.candidates} candidates only")
-        else:
-            count = min(self.candidates, self._proximity.available(rows))
-            found = self._proximity.candidates(rows, count, nearest=True)
-            keys, ids = found.keys[:, :k], found.ids[:, :k]
-        return Neighbours(self._proximity.distance(keys).to(self.index.dtype), ids)
+        keys, ids = search(self._proximity, self._rows(queries), k, self.candidates)
+        return Neighbours(self._proximity.distance(keys), ids)
 
     def _distances(self, queries: Tensor | None) -> Tensor:
         rows = self._rows(queries)
@@ -84,11 +82,14 @@ class MutualProximity(HubnessReduction):
         return dense.scatter_(1, found.ids, self._proximity.distance(found.keys).to(dense.dtype))
 
     def _rows(self, queries: Tensor | None) -> Rows:
+        exact = PointDistances(self.index, queries, self.metric)
+        numbers = torch.arange(exact.m, device=exact.device)
         if queries is None:
-            points, own = self._tiles.index, torch.arange(len(self.index), device=self.index.device)
-            return Rows(points, own, None if self.variant in _COUNTS else self._own_moments)
+            moments = None if self.variant in _COUNTS else self._own_moments
+            return Rows(exact, numbers, self._tiles.index, numbers, moments)
         points = self._tiles.prepare(queries, "queries")
-        return Rows(points, None, None if self.variant in _COUNTS else self._moments(queries, points, None))
+        moments = None if self.variant in _COUNTS else self._moments(queries, points, None)
+        return Rows(exact, numbers, points, None, moments)
 
     def _moments(self, queries: Tensor | None, points: Prepared, own: Tensor | None) -> DistanceMoments:
         if self._sums is not None:

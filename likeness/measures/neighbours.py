@@ -6,6 +6,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from likeness.measures.distinct_points import DistinctPoints
 from likeness.measures.full_precision import full_precision
 from likeness.measures.point_distances import DistanceName, PointDistances
 from likeness.measures.samples import require_one_of
@@ -16,10 +17,11 @@ __all__ = ["Block", "DistanceName", "Neighbours", "nearest_neighbours", "top_k"]
 Block = Callable[[slice, slice], Tensor]
 """The tile [rows, columns] of a matrix of distances, smaller nearer."""
 
-_TILE, _TILE_ON_DEVICE = 2**22, 2**26  # elements of a tile: what a cache holds, what fills a GPU
-_COLUMNS = 2**15  # of a tile at most; wider ones are searched faster, and multiplied slower
-_SPARE = 6  # candidates beyond k whose distances are computed
-_CANDIDATES = 2**23  # of all queries together, where more are needed
+_TILE, _TILE_ON_DEVICE = 2**21, 2**26  # elements of a tile: what a cache holds, what fills a GPU
+_COLUMNS = 2**14  # of a tile at most: wider ones are searched faster, and multiplied slower
+_SPARE = 3  # candidates beyond k whose distances are computed
+_MORE = 8  # times as many, for queries that these leave in doubt
+_CANDIDATES = 2**23  # of such queries at a time
 
 
 class Neighbours(NamedTuple):
@@ -57,23 +59,46 @@ def nearest_neighbours(
     return search(distances, rows, k, exclude_self)
 
 
-def search(distances: PointDistances, rows: Tensor, k: int, exclude_self: bool, spare: int = _SPARE) -> Neighbours:
-    """Lists of the queries `rows` [r] by (distance, id), from k + spare candidates or, where they leave doubt, more.
+def search(distances: PointDistances, rows: Tensor, k: int, exclude_self: bool) -> Neighbours:
+    """Lists of the queries `rows` [r] by (distance, id); with `exclude_self` the queries are the index points.
 
-    Points that are no candidates are no nearer than the last candidate's bound. With `exclude_self` the queries are
-    the index points.
+    What a few candidates beyond k leave in doubt is mostly which of many copies of a point are listed. These queries
+    are searched again among distinct points.
     """
     listed = k + exclude_self
-    count = min(distances.n, listed + spare)
-    candidates = top_k(lambda part, columns: distances.keys(rows[part], columns), len(rows), distances.n, count)
-    found = ranked(distances.exact(rows, candidates.ids), candidates.ids, listed)
-    if count < distances.n:
-        beyond = distances.bound(rows, candidates.distances[:, -1])
-        doubtful = (found.distances[:, -1] >= beyond).nonzero()[:, 0]
-        size = max(1, _CANDIDATES // (8 * count))
-        for part in (doubtful[start : start + size] for start in range(0, len(doubtful), size)):
-            found.distances[part], found.ids[part] = search(distances, rows[part], listed, False, 8 * count)
+    found, doubtful = _proposed(distances, rows, listed, listed + _SPARE)
+    if len(doubtful):
+        places = DistinctPoints(distances.index)
+        apart = distances.among(places.first)
+        nearest = _settled(apart, rows[doubtful], min(listed, apart.n), _MORE * (listed + _SPARE))
+        found.distances[doubtful], found.ids[doubtful] = places.expand(*nearest, listed)
     return without_own(found, rows, k) if exclude_self else found
+
+
+def _settled(distances: PointDistances, rows: Tensor, k: int, count: int) -> Neighbours:
+    """Lists of k, from `count` candidates and, where these leave doubt, from more and in the end from all."""
+    found = Neighbours(*(rows.new_empty(len(rows), k, dtype=kind) for kind in (torch.float64, torch.int64)))
+    size = max(1, _CANDIDATES // count)
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        (found.distances[part], found.ids[part]), doubtful = _proposed(distances, rows[part], k, count)
+        if len(doubtful):
+            again = doubtful + start
+            found.distances[again], found.ids[again] = _settled(distances, rows[again], k, _MORE * count)
+    return found
+
+
+def _proposed(distances: PointDistances, rows: Tensor, k: int, count: int) -> tuple[Neighbours, Tensor]:
+    """Lists of k from `count` candidates by their keys, and which lists could be others.
+
+    Points that are no candidates are no nearer than the bound of the last candidate.
+    """
+    count = min(distances.n, count)
+    candidates = top_k(lambda part, columns: distances.keys(rows[part], columns), len(rows), distances.n, count)
+    found = ranked(distances.exact(rows, candidates.ids), candidates.ids, k)
+    beyond = distances.bound(rows, candidates.distances[:, -1])
+    doubtful = (found.distances[:, -1] >= beyond).nonzero()[:, 0]
+    return found, doubtful if count < distances.n else doubtful[:0]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from likeness.measures.points import as_points, row_lengths
 
 DistanceName = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
 
-_ELEMENTS, _ELEMENTS_ON_DEVICE = 2**17, 2**24  # of float64 at a time: what a cache holds, what fills a GPU
+_ELEMENTS, _ELEMENTS_ON_DEVICE = 2**16, 2**24  # of float64 at a time: what a cache holds, what fills a GPU
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -69,6 +69,15 @@ class PointDistances:
         self.probes = self._queries.rounded(torch.zeros_like(centre), lengths.clamp(min=_TINY)[:, None])
         self._bias = (-error * squares.sqrt() / unit).float()
         self._slope, self._offset = lengths * unit, -self._queries.products(centre)
+
+    @property
+    def index(self) -> Tensor:
+        """The index points [n, d] as they came."""
+        return self._index.stored
+
+    def among(self, ids: Tensor) -> "PointDistances":
+        """The distances of the same queries to some of the index points alone."""
+        return PointDistances(self._index.stored[ids], self._queries.stored, self._metric)
 
     def keys(self, rows: Tensor, columns: slice) -> Tensor:
         """Of the queries `rows` [r] and index points [c], [r, c] float32: the smaller, the nearer may the point be."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from likeness.measures.distance_moments import DistanceMoments
 from likeness.measures.distance_tiles import DistanceTiles, Prepared, fill_own
 from likeness.measures.neighbours import Neighbours, top_k
+from likeness.measures.point_distances import PointDistances
 
 _AT_ONCE = 2**22  # candidates in memory
 
@@ -16,14 +17,17 @@ _AT_ONCE = 2**22  # candidates in memory
 class Rows(NamedTuple):
     """Points that ask for neighbours."""
 
+    exact: PointDistances  # in float64, of all who ask
+    numbers: Tensor  # [r], which of them these are
     points: Prepared
     own: Tensor | None  # [r], their ids where they stand in the index
     moments: DistanceMoments | None  # of their distances, for the variants that are laws
 
     def take(self, rows: Tensor) -> Self:
-        """Some of them, by number."""
+        """Some of them."""
         moments = None if self.moments is None else DistanceMoments(*(moment[rows] for moment in self.moments))
-        return type(self)(self.points.take(rows), None if self.own is None else self.own[rows], moments)
+        own = None if self.own is None else self.own[rows]
+        return type(self)(self.exact, self.numbers[rows], self.points.take(rows), own, moments)
 
 
 class Candidates(NamedTuple):
@@ -37,7 +41,7 @@ class Candidates(NamedTuple):
 class Proximity(ABC):
     """A variant of mutual proximity, fitted on the index behind `tiles`."""
 
-    first_count = 32  # candidates that are enough for most rows, besides twice k
+    spare: int  # this many candidates, besides twice k, are enough for nearly all rows
 
     def __init__(self, tiles: DistanceTiles) -> None:
         self.tiles = tiles
@@ -45,7 +49,7 @@ class Proximity(ABC):
 
     @abstractmethod
     def candidates(self, rows: Rows, count: int, *, nearest: bool = False) -> Candidates:
-        """`count` candidates of each row; with `nearest` those of the smallest plain distance."""
+        """`count` candidates of each row; with `nearest` those of the smallest plain distance, and no others count."""
 
     @staticmethod
     @abstractmethod
@@ -70,21 +74,20 @@ class Proximity(ABC):
         return tile if rows.own is None else fill_own(tile, rows.own[r], columns, torch.inf)
 
 
-def search(proximity: Proximity, rows: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """Keys and ids, [m, k] each, of the first k over all index points.
+def search(proximity: Proximity, rows: Rows, k: int, candidates: int | None = None) -> tuple[Tensor, Tensor]:
+    """Keys and ids, [m, k] each, of the first k over all index points, or over so many nearest `candidates`.
 
-    Rows whose k-th key lies beyond what any point outside the candidates can have are done; the others ask for four
-    times as many candidates, in the end for all points.
+    Over all: rows whose k-th key lies beyond what any point outside the candidates can have are done; the others ask
+    for four times as many, in the end for all points.
     """
-    m, available = len(rows.points.squares), proximity.available(rows)
-    device = rows.points.squares.device
-    keys = torch.empty(m, k, dtype=torch.float64, device=device)
-    ids = torch.empty(m, k, dtype=torch.int64, device=device)
-    count, unsettled = 2 * k + proximity.first_count, torch.arange(m, device=device)
+    m, available = len(rows.numbers), proximity.available(rows)
+    keys = torch.empty(m, k, dtype=torch.float64, device=rows.numbers.device)
+    ids = torch.empty(m, k, dtype=torch.int64, device=rows.numbers.device)
+    count, unsettled = candidates or 2 * k + proximity.spare, torch.arange(m, device=rows.numbers.device)
     while len(unsettled):
         count, left = min(count, available), []
-        for part in unsettled.split(max(1, _AT_ONCE // count)):
-            found = proximity.candidates(rows.take(part), count)
+        for part in torch.split(unsettled, max(1, _AT_ONCE // count)):
+            found = proximity.candidates(rows.take(part), count, nearest=candidates is not None)
             keys[part], ids[part] = found.keys[:, :k], found.ids[:, :k]
             left.append(part[found.keys[:, k - 1] > found.beyond])
         count, unsettled = 4 * count, torch.cat(left)

@@ -28,17 +28,21 @@ class Pairs(NamedTuple):
 class CountProximity(Proximity):
     """1 - a function of how many index points are as near to a row as a candidate, and to the candidate as the row."""
 
-    first_count = 128
+    spare = 64
 
     def candidates(self, rows: Rows, count: int, *, nearest: bool = False) -> Candidates:
-        """The nearest ones, in any case; equal keys in the order of ids."""
+        """The nearest ones, in any case.
+
+        Equal keys are common, as they are counts. Of all points the smaller id goes first; where only the nearest
+        count, the larger, as in the published values.
+        """
         found = self.nearest(rows, count)
-        ids, order = found.ids.sort(dim=1)
+        ids, order = found.ids.sort(dim=1, descending=nearest)
         distances = found.distances.gather(1, order)
         forward = counts_within(self.tiles, rows.points, rows.own, ids)
         reverse = reverse_counts(self.tiles, rows.own, ids, distances)
         keys, order = self._keys(rows, Pairs(ids, distances, forward, reverse)).sort(dim=1, stable=True)
-        bound = self._beyond(rows, count) if count < self.available(rows) else torch.inf
+        bound = torch.inf if nearest or count == self.available(rows) else self._beyond(rows, count)
         return Candidates(keys, ids.gather(1, order), torch.full_like(keys[:, 0], bound))
 
     @staticmethod
@@ -59,10 +63,13 @@ class RankProximity(CountProximity):
     """1 - (1 - F_q(d)) (1 - F_x(d)), F the empirical distribution of a point's distances to the others."""
 
     def _keys(self, rows: Rows, pairs: Pairs) -> Tensor:
-        return 1 - (1 - pairs.forward.double() / self.available(rows)) * (1 - pairs.reverse.double() / (self.size - 1))
+        """In the points' type: what float32 takes for equal goes by id, as in the values known for such points."""
+        dtype = pairs.distances.dtype
+        further = (1 - pairs.forward.to(dtype) / self.available(rows)) * (1 - pairs.reverse.to(dtype) / (self.size - 1))
+        return (1 - further).double()
 
     def _beyond(self, rows: Rows, count: int) -> float:
-        return (count + 0.5) / self.available(rows)
+        return (count + 0.5) / self.available(rows)  # half a count is more than rounding
 
 
 class JointProximity(CountProximity):
@@ -81,7 +88,7 @@ class JointProximity(CountProximity):
 def counts_within(of: DistanceTiles, points: Prepared, own: Tensor | None, ids: Tensor) -> Tensor:
     """How many index points, itself left out, are as near to each of r points as the points ids [r, c] are: [r, c]."""
     counts = torch.empty(ids.shape, dtype=torch.int64, device=ids.device)
-    for rows in torch.arange(len(ids), device=ids.device).split(max(1, _AT_ONCE // len(of.index.squares))):
+    for rows in torch.split(torch.arange(len(ids), device=ids.device), max(1, _AT_ONCE // len(of.index.squares))):
         full = _full_rows(of, points.take(rows), None if own is None else own[rows])
         counts[rows] = torch.searchsorted(_sorted(full), full.gather(1, ids[rows]), right=True)
     return counts
@@ -97,7 +104,7 @@ def reverse_counts(of: DistanceTiles, own: Tensor | None, ids: Tensor, distances
     number = torch.bincount(asked, minlength=n)
     start = number.cumsum(0) - number
     counts = torch.empty_like(asked)
-    for x in torch.arange(n, device=ids.device).split(max(1, _AT_ONCE // n)):
+    for x in torch.split(torch.arange(n, device=ids.device), max(1, _AT_ONCE // n)):
         pairs = order[start[x[0]] : start[x[-1]] + number[x[-1]]]
         full = _full_rows(of, of.index.take(x), x)
         place = asked[pairs] - x[0], torch.arange(len(pairs), device=pairs.device) + start[x[0]] - start[asked[pairs]]
@@ -111,7 +118,7 @@ def reverse_counts(of: DistanceTiles, own: Tensor | None, ids: Tensor, distances
 def shared_counts(of: DistanceTiles, ids: Tensor, distances: Tensor) -> Tensor:
     """How many other candidates are as near as x = ids [r, c] to the row, and as near to x as the row is: [r, c]."""
     counts = torch.empty_like(ids)
-    for rows in torch.arange(len(ids), device=ids.device).split(max(1, _AT_ONCE // ids.shape[1] ** 2)):
+    for rows in torch.split(torch.arange(len(ids), device=ids.device), max(1, _AT_ONCE // ids.shape[1] ** 2)):
         radius = distances[rows][:, :, None]
         both = (of.between(ids[rows]) <= radius) & (distances[rows][:, None] <= radius)
         both.diagonal(dim1=1, dim2=2).fill_(False)

@@ -21,6 +21,8 @@ _FLOOR = 1e-6  # of the distances' root mean square: a standard deviation of 0 b
 class LawProximity(Proximity):
     """1 - p_q(d) p_x(d), where p is the survival function of a law with the moments of each point's distances."""
 
+    spare = 4
+
     def __init__(self, tiles: DistanceTiles, moments: DistanceMoments) -> None:
         super().__init__(tiles)
         size = (moments.mean.square() + moments.variance).mean().sqrt()
@@ -35,18 +37,15 @@ class LawProximity(Proximity):
         """As the base class says; by z-scores unless the nearest are wanted."""
         assert rows.moments is not None
         own = self.guarded(rows.moments)
-        if nearest:
-            found = self.nearest(rows, count)
-            distances, z = found.distances.double(), found.distances.new_full((len(found.ids),), -torch.inf)
-        else:
-            found = self._by_z_score(rows, own, count)
-            distances, z = self._distances_at(-found.distances.double(), own, found.ids), -found.distances[:, -1]
-        first = self.minus_log_survival(distances, DistanceMoments(own.mean[:, None], own.variance[:, None]))
-        keys = first + self.minus_log_survival(distances, DistanceMoments(*(m[found.ids] for m in self.moments)))
+        found = self.nearest(rows, count) if nearest else self._by_z_score(rows, own, count)
+        distances = rows.exact.exact(rows.numbers, found.ids)
+        keys = self.minus_log_survival(distances, _columns(own))
+        keys += self.minus_log_survival(distances, DistanceMoments(*(moment[found.ids] for moment in self.moments)))
         keys, order = keys.sort(dim=1, stable=True)  # where keys underflow to a tie, the z-scores' order stays
-        beyond = (
-            self.at_least(z.double(), own) if count < self.available(rows) else torch.full_like(keys[:, 0], torch.inf)
-        )
+        if nearest or count == self.available(rows):
+            beyond = torch.full_like(keys[:, 0], torch.inf)
+        else:
+            beyond = self.at_least(-found.distances[:, -1].double(), own)
         return Candidates(keys, found.ids.gather(1, order), beyond)
 
     @staticmethod
@@ -71,13 +70,6 @@ class LawProximity(Proximity):
         dtype = self.tiles.index.squares.dtype
         return location.to(dtype), spread.reciprocal().to(dtype)
 
-    def _distances_at(self, z: Tensor, own: DistanceMoments, ids: Tensor) -> Tensor:
-        """The distances [r, c] at which the smaller z-score of the row and the point ids [r, c] is z [r, c]."""
-        location, spread = self.z_score(own)
-        of_x = self.z_score(self.moments)
-        bent = torch.minimum(location[:, None] - z * spread[:, None], of_x[0][ids] - z * of_x[1][ids])
-        return self.unbend(bent)
-
     @abstractmethod
     def z_score(self, moments: DistanceMoments) -> tuple[Tensor, Tensor]:
         """Location and spread: (location - bend(d)) / spread falls with d and nearly has p = Phi of it."""
@@ -86,11 +78,6 @@ class LawProximity(Proximity):
     @abstractmethod
     def bend(distances: Tensor) -> Tensor:
         """An increasing function of distances under which the law is nearly normal, in place."""
-
-    @staticmethod
-    @abstractmethod
-    def unbend(bent: Tensor) -> Tensor:
-        """The inverse of `bend`."""
 
     @staticmethod
     @abstractmethod
@@ -115,18 +102,13 @@ class NormalProximity(LawProximity):
         return distances
 
     @staticmethod
-    def unbend(bent: Tensor) -> Tensor:
-        """As it is."""
-        return bent
-
-    @staticmethod
     def minus_log_survival(distances: Tensor, moments: DistanceMoments) -> Tensor:
         """-log Phi((mean - d) / standard deviation)."""
-        return -torch.special.log_ndtr((moments.mean - distances) / moments.variance.sqrt())
+        return _minus_log_phi((moments.mean - distances) / moments.variance.sqrt())
 
     def at_least(self, z: Tensor, own: DistanceMoments) -> Tensor:
         """-log Phi(z), of one of the two terms."""
-        return -torch.special.log_ndtr(z)
+        return _minus_log_phi(z)
 
 
 class GammaProximity(LawProximity):
@@ -151,11 +133,6 @@ class GammaProximity(LawProximity):
         return distances.clamp_(min=0).pow_(1 / 3)
 
     @staticmethod
-    def unbend(bent: Tensor) -> Tensor:
-        """The cube."""
-        return bent.clamp(min=0).pow(3)
-
-    @staticmethod
     def minus_log_survival(distances: Tensor, moments: DistanceMoments) -> Tensor:
         """-log Q, from the lower function where that is the smaller one."""
         shape = moments.mean.square() / moments.variance
@@ -165,10 +142,17 @@ class GammaProximity(LawProximity):
         return torch.where(lower < 0.5, -torch.log1p(-lower), -torch.special.gammaincc(shape, x).log())
 
     def at_least(self, z: Tensor, own: DistanceMoments) -> Tensor:
-        """-log Q where the z-score is z, for the row and for the index's extreme shapes: it is monotone in the shape."""
-        ratio = self.moments.variance / self.moments.mean.square()
-        ninths = (
-            torch.stack([*(extreme.expand_as(z) for extreme in ratio.aminmax()), own.variance / own.mean.square()]) / 9
-        )
-        x = self.unbend(1 - ninths - z * ninths.sqrt())  # d / mean
-        return self.minus_log_survival(x, DistanceMoments(torch.ones_like(x), 9 * ninths)).amin(0)
+        """-log Q where the z-score is z, of the row's shape and the index's: among these it is least at an extreme."""
+        smallest, largest = (self.moments.variance / self.moments.mean.square()).aminmax()
+        ratio = torch.stack([smallest.expand_as(z), largest.expand_as(z), own.variance / own.mean.square()])
+        x = (1 - ratio / 9 - z * ratio.sqrt() / 3).clamp(min=0).pow(3)  # d / mean
+        return self.minus_log_survival(x, DistanceMoments(torch.ones_like(x), ratio)).amin(0)
+
+
+def _minus_log_phi(z: Tensor) -> Tensor:
+    survival: Tensor = torch.special.log_ndtr(z)
+    return survival.neg_()
+
+
+def _columns(moments: DistanceMoments) -> DistanceMoments:
+    return DistanceMoments(moments.mean[:, None], moments.variance[:, None])

@@ -3,15 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from likeness.measures.duplicate_points import DuplicatePoints
 from likeness.measures.full_precision import full_precision
 from likeness.measures.neighbours import Neighbours
 from likeness.measures.points import as_points, row_lengths
-from likeness.measures.samples import require_one_of
 
 
 class NotFittedError(RuntimeError):
@@ -23,7 +23,7 @@ class AugmentedVectors:
     """Vectors whose inner product, larger nearer, ranks as the reduction does, for any inner-product engine."""
 
     index: Tensor  # [n, d + e], where e is 0, 1 or 2
-    queries: Callable[[Any], Tensor]  # queries [m, d] -> [m, d + e]
+    queries: Callable[[Any], Tensor]  # [m, d] -> [m, d + e]; None: the index's own, each to be left out of its list
 
 
 class HubnessReduction(ABC):
@@ -35,9 +35,11 @@ class HubnessReduction(ABC):
 
     name: str  # in the registry and in errors
     takes_bank: bool = False  # fit(index, bank) reads queries that stand for those to come
+    turns_of_duplicates: bool = False  # whether identical points take turns in lists, see DuplicatePoints
 
     _index: Tensor | None = None
     _bank: Tensor | None = None
+    _duplicates: DuplicatePoints | None = None
 
     def fit(self, index: Any, bank: Any = None) -> Self:
         """Read the index [n, d] and, where the method takes one, a bank of queries [b, d] (None: the index itself).
@@ -51,9 +53,14 @@ class HubnessReduction(ABC):
         if bank is not None and not self.takes_bank:
             raise ValueError(f"{self.name} takes no bank of queries")
         self._index = points
-        self._bank = None if bank is None else self._like_index(bank, "bank")
-        with torch.no_grad(), full_precision(points.device):
-            self._fit()
+        try:
+            self._bank = None if bank is None else self._like_index(bank, "bank")
+            self._duplicates = DuplicatePoints(points) if self.turns_of_duplicates else None
+            with torch.no_grad(), full_precision(points.device):
+                self._fit()
+        except BaseException:
+            self._index = None  # half a fit is none
+            raise
         return self
 
     def rerank(self, queries: Any = None, k: int = 10) -> Neighbours:
@@ -66,7 +73,8 @@ class HubnessReduction(ABC):
         if not 1 <= k <= available:
             raise ValueError(f"k is {k}, but {self.name} has {available} points to choose from")
         with torch.no_grad(), full_precision(self.index.device):
-            return self._rerank(points, k)
+            found = self._rerank(points, k)
+        return self._duplicates.take_turns(found, in_sample=queries is None) if self._duplicates else found
 
     def distances(self, queries: Any = None) -> Tensor:
         """All reduced distances [m, n], smaller nearer; without queries [n, n] with +inf on the diagonal. Dense."""
@@ -119,13 +127,7 @@ def unit_rows(points: Tensor, what: str) -> Tensor:
     return (points / row_lengths(points, what)[:, None]).to(points.dtype)
 
 
-def one_of(what: str, value: str, literal: Any) -> None:
-    """Raise ValueError unless `value` is one of the strings of a Literal type; it lists them."""
-    require_one_of(value, get_args(literal), what)
-
-
 def at_least_one(what: str, value: int) -> None:
     """Raise ValueError unless `value` is at least 1."""
     if value < 1:
         raise ValueError(f"{what} must be at least 1, got {value}")
-

@@ -79,10 +79,12 @@ class Csls(_NeighbourBias):
     scale = 2.0
 
     def _bias(self) -> Tensor:
-        return self._index_similarity()
+        bias = self._index_similarity()
+        self._own = bias if self._bank is None else self._similarity(self._points)
+        return bias
 
     def _query_statistic(self, queries: Tensor | None) -> Tensor:
-        return self._similarity(self._points, None if queries is None else self.in_metric(queries, "queries"))
+        return self._own if queries is None else self._similarity(self._points, self.in_metric(queries, "queries"))
 
 
 class NearestNeighbourNormalisation(_NeighbourBias):

@@ -8,6 +8,7 @@ from likeness.networks.mlp import MLP, LabelNetwork
 from likeness.networks.point_networks import EncoderMLP, ScoreMLP
 from likeness.networks.score_unet import PyramidScoreUNet, ScoreUNet
 from likeness.networks.softmax_network import SoftmaxNetwork, build_networks
+from likeness.networks.text_transformer import PretrainedTransformer, SmallTransformer
 
 __all__ = [
     "CNN",
@@ -18,10 +19,12 @@ __all__ = [
     "LabelNetwork",
     "LabelTable",
     "LinearHead",
+    "PretrainedTransformer",
     "PyramidScoreUNet",
     "ResNet18",
     "ScoreMLP",
     "ScoreUNet",
+    "SmallTransformer",
     "SoftmaxNetwork",
     "build_networks",
 ]

@@ -30,6 +30,7 @@ MODELS = {
     "classifier": ("--config", "tests/integration/classifier.yaml"),
     "siblings": ("--config", "tests/integration/siblings.yaml"),
     "diffenc": ("--config", "tests/integration/diffenc.yaml"),
+    "sentence": ("--config", "tests/integration/sentence.yaml"),
 }
 
 
@@ -49,6 +50,7 @@ class Run:
             *("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(self.directory)),
             *("--trainer.callbacks.crash_at_step", str(crash_at_step)),
             *("--trainer.callbacks.wait_at_step", str(wait_at_step)),
+            *("--allow_changes", "true"),  # of the recorder's settings
             *(("--ckpt_path", "last") if started and "--ckpt_path" not in more else ()),
             *more,
         )

@@ -1,10 +1,17 @@
 """Warm-up and groups of parameters."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from lightning_modules.optimization import LinearWarmup, without_decay_of_biases
+from lightning_modules.optimization import (
+    LinearWarmup,
+    WarmupThenDecay,
+    without_decay_of_biases,
+    without_decay_of_vectors,
+)
 from likeness.diffusion import AffineSchedule, LearnedRatio
 
 
@@ -56,3 +63,38 @@ def test_decay_hits_scales_of_normalisation_and_of_the_schedule_but_no_bias_and_
     assert members[1] == {"conv.bias", "norm.bias"}
     assert members[2] == {f"ratio.{name}" for name, _ in module.ratio.named_parameters()}
     assert [group.get("weight_decay") for group in groups] == [None, 0.0, 0.0]
+
+
+def rates(scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1436, 0.1), (10, 0.0), (7, 0.3), (5, 1.0), (1, 0.5)])
+def test_warm_up_and_decay_are_hugging_faces(steps: int, warmup: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours, theirs = (torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=2e-5) for _ in range(2))
+    expected = transformers.get_linear_schedule_with_warmup(theirs, math.ceil(steps * warmup), steps)
+    assert rates(WarmupThenDecay(ours, steps, warmup), steps + 2) == pytest.approx(rates(expected, steps + 2))
+
+
+def test_a_schedule_that_cannot_be() -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=0.2)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        WarmupThenDecay(optimizer, steps=0)
+    with pytest.raises(ValueError, match=r"warmup must lie in \[0, 1\], got 10"):
+        WarmupThenDecay(optimizer, steps=5, warmup=10)
+
+
+def test_decay_leaves_biases_and_scales_alone() -> None:
+    module = nn.ModuleDict({"linear": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "words": nn.Embedding(5, 4)})
+    module["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    groups = without_decay_of_vectors(module)
+    members = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert members == [{"linear.weight", "words.weight"}, {"linear.bias", "norm.weight", "norm.bias"}]
+    assert [group.get("weight_decay") for group in groups] == [None, 0.0]

@@ -102,6 +102,14 @@ def test_more_copies_than_neighbours(metric: DistanceName) -> None:
     assert_as_defined(x, 5, metric)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "dot"])
+def test_copies_at_the_centre_which_are_near_to_all(metric: DistanceName) -> None:
+    x = points(400, 6)
+    x[::3] = 0
+    assert_as_defined(x, 8, metric)
+    assert_as_defined(x, 150, metric)
+
+
 def test_scaled_copies_tie_under_the_cosine() -> None:
     x = points(50, 7).repeat(4, 1) * torch.tensor([1.0, 4.0, 0.5, 2.0]).repeat_interleave(50)[:, None]
     found = nearest_neighbours(x, 3, metric="cosine")
