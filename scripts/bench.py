@@ -18,6 +18,7 @@ def benches() -> dict[str, Callable[..., Report]]:
     """Every bench by its name on the command line; its arguments are the function's. A new one is one line here."""
     from scripts.benches.callbacks import callbacks
     from scripts.benches.diffusion import diffusion
+    from scripts.benches.hubness import hubness
     from scripts.benches.loss import loss
     from scripts.benches.siblings import siblings
     from scripts.benches.similarity import similarity
@@ -28,6 +29,7 @@ def benches() -> dict[str, Callable[..., Report]]:
         "callbacks": callbacks,
         "similarity": similarity,
         "diffusion": diffusion,
+        "hubness": hubness,
     }
 
 
