@@ -16,6 +16,8 @@ class ExportWeights(Callback):
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        state = trainer.strategy.lightning_module_state_dict()  # all ranks take part where they hold shards
+        # All ranks take part where they hold shards; a module may keep more than weights, such as a tokenizer.
+        content = {"state_dict": trainer.strategy.lightning_module_state_dict()}
+        pl_module.on_save_checkpoint(content)
         if may_write(trainer):
-            save_weights(Path(trainer.default_root_dir, WEIGHTS), state, pl_module.hparams)
+            save_weights(Path(trainer.default_root_dir, WEIGHTS), content, pl_module.hparams)

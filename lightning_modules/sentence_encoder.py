@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
 from lightning_modules.optimization import SentenceAdamW, optimization, without_decay_of_vectors
 from lightning_modules.sentence_export import export_sentence_transformer
+from lightning_modules.sharded_strategy import ShardedDataParallel, shard
 from lightning_modules.spearman import Spearman
 from lightning_modules.step_seed import step_seed
 from likeness.batch import PairBatch
@@ -90,6 +91,11 @@ class SentenceEncoder(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and isinstance(self.encoder, SmallTransformer) and self.encoder.tokenizer is None:
             self.encoder.learn_tokens(self._training_texts())
+
+    def configure_model(self) -> None:
+        """Under ShardedDataParallel, shard the transformer layer by layer."""
+        if isinstance(self.trainer.strategy, ShardedDataParallel) and self.device_mesh is not None:
+            shard(self.encoder.model, self.encoder.layers(), self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         return optimization(self._optimizer(without_decay_of_vectors(self)), self._scheduler, MONITOR)

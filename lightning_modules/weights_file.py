@@ -12,34 +12,48 @@ from lightning_modules.checkpoint_file import CheckpointError
 
 WEIGHTS = "weights.safetensors"
 _HPARAMS = "hyper_parameters"
+_IN = "/"  # between a group's name and a tensor's
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], hparams: Mapping[str, Any]) -> None:
-    """Write a module's state with its hyper-parameters, from which ``load_module`` builds it again.
+def save_weights(path: Path, content: Mapping[str, Mapping[str, Tensor]], hparams: Mapping[str, Any]) -> None:
+    """Write named groups of tensors, ``state_dict`` and what else a module keeps, with its hyper-parameters.
 
-    Tensors that share memory are written once each. The file appears whole or not at all.
+    ``load_module`` builds the module from it again. Tensors that share memory are written once each. The file appears
+    whole or not at all.
     """
     from safetensors.torch import save_file
 
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    tensors = {
+        f"{group}{_IN}{name}": tensor.detach().cpu().clone().contiguous()
+        for group, entries in content.items()
+        for name, tensor in entries.items()
+    }
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(copies, temporary, metadata={_HPARAMS: json.dumps(_plain(hparams))})
+    save_file(tensors, temporary, metadata={_HPARAMS: json.dumps(_plain(hparams))})
     os.replace(temporary, path)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """``state_dict`` and ``hyper_parameters`` of a file of ``save_weights``; raises CheckpointError for another."""
+    """The groups of tensors and ``hyper_parameters`` of a file of ``save_weights``.
+
+    Raises FileNotFoundError, and CheckpointError for a file of another kind.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    content: dict[str, Any] = {"state_dict": {}}
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for key in file.keys():  # noqa: SIM118
+                group, _, name = key.partition(_IN)
+                content.setdefault(group, {})[name] = file.get_tensor(key)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
     if _HPARAMS not in metadata:
         raise CheckpointError(f"{path} holds weights without the {_HPARAMS} of the module they belong to")
-    return {"state_dict": state, _HPARAMS: json.loads(metadata[_HPARAMS])}
+    return {**content, _HPARAMS: json.loads(metadata[_HPARAMS])}
 
 
 def _plain(value: Any) -> Any:

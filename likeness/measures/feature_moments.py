@@ -23,13 +23,16 @@ class FeatureMoments(NamedTuple):
         variance, mean = torch.var_mean(as_float64(embeddings), dim=0, correction=0)
         return cls(mean, variance)
 
+    def size(self) -> Tensor:
+        """The root mean square of all components, a scalar."""
+        return (self.mean.square() + self.variance).mean().sqrt()
+
     def live(self, eps: float = DEAD) -> Tensor:
         """Which dimensions vary, bool [D]: the others hold rounding errors, which no z-score must blow up.
 
-        ``eps`` is relative to the embeddings' root mean square, so no common factor makes a dimension dead.
+        ``eps`` is relative to the embeddings' size, so no common factor makes a dimension dead.
         """
-        size = (self.mean.square() + self.variance).mean().sqrt()
-        return self.variance.sqrt() > eps * size
+        return self.variance.sqrt() > eps * self.size()
 
     def inverse_std(self, eps: float = DEAD) -> Tensor:
         """1 / standard deviation [D]; 0 where the dimension is dead, which a z-score therefore sets to 0."""

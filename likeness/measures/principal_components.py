@@ -45,7 +45,7 @@ class Whitening(FeatureTransform):
 
     def _fit_transform(self, index: Tensor) -> None:
         mean, variance, directions = _principal_components(index)
-        live = variance.sqrt() > DEAD * _size(index)
+        live = variance.sqrt() > DEAD * FeatureMoments.of(index).size()
         if not bool(live.any()):
             raise ValueError(f"{self.name}: all {len(index)} index points are equal")
         self._mean = mean.to(index.dtype)
@@ -60,8 +60,3 @@ def _principal_components(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     moments = Moments.of(index)
     variance, directions = torch.linalg.eigh(moments.scatter / moments.n)
     return moments.mean, variance.flip(0).clamp(min=0), directions.flip(1)
-
-
-def _size(index: Tensor) -> Tensor:
-    moments = FeatureMoments.of(index)
-    return (moments.mean.square() + moments.variance).mean().sqrt()

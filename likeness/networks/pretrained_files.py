@@ -21,8 +21,8 @@ def read_pretrained(name: str) -> tuple[nn.Module, Any, PoolingName]:
 
     Raises FileNotFoundError and ValueError as :class:`likeness.networks.PretrainedTransformer` says.
     """
-    out_of_reach = None if Path(name).is_dir() else _out_of_reach(name)
-    local: dict[str, Any] = {"local_files_only": Path(name).is_dir() or out_of_reach is not None}
+    away = None if Path(name).is_dir() else out_of_reach(name)
+    local: dict[str, Any] = {"local_files_only": Path(name).is_dir() or away is not None}
     library, safetensors = text_library("transformers"), text_library("safetensors")
     try:
         with quiet():
@@ -32,16 +32,16 @@ def read_pretrained(name: str) -> tuple[nn.Module, Any, PoolingName]:
             options = {"subfolder": folder, "dtype": torch.float32, "output_loading_info": True, **local}
             model, report = library.AutoModel.from_pretrained(name, config=config, trust_remote_code=False, **options)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        if out_of_reach is not None:
+        if away is not None:
             raise FileNotFoundError(
-                f"encoder {name} is no folder and not among the downloaded models, and {out_of_reach}"
+                f"encoder {name} is no folder and not among the downloaded models, and {away}"
             ) from error
         raise ValueError(f"encoder {name} cannot be read: {_first_line(error)}") from error
     _check(name, model, report, tokenizer)
     return model, tokenizer, pooling
 
 
-def _out_of_reach(name: str) -> str | None:
+def out_of_reach(name: str) -> str | None:
     """Why a model is not on the hub as far as can be told from here; None where it is."""
     hub, errors = text_library("huggingface_hub"), text_library("huggingface_hub.errors")
     if text_library("huggingface_hub.constants").HF_HUB_OFFLINE:

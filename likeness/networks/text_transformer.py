@@ -59,6 +59,11 @@ class TextTransformer(nn.Module):
             raise ValueError(f"text {int((counts == 0).nonzero()[0])} is empty, and has no tokens")
         return tokens
 
+    def layers(self) -> list[nn.Module]:
+        """The transformer's blocks, first to last."""
+        stacks = [module for module in self.model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+        return list(max(stacks, key=lambda stack: sum(p.numel() for p in stack.parameters()), default=[]))
+
     def tokenizer_state(self) -> dict[str, Tensor]:
         """The tokenizer for a checkpoint, as uint8 by file; empty where there is none."""
         return {} if self.tokenizer is None else tokenizer_files(self.tokenizer)
