@@ -46,7 +46,10 @@ class LayerHubness(Metric):
     def update(self, embeddings: Mapping[str, Tensor], ids: Tensor, labels: Tensor | None) -> None:
         """Add samples: representations [B, M], or [P, B, M] of siblings, by layer."""
         for layer, rows in embeddings.items():
-            for metric, of_sibling in zip(self.of_layers[layer], members(rows), strict=True):
+            siblings, metrics = members(rows), self.of_layers[layer]
+            if len(siblings) != len(metrics):
+                raise ValueError(f"layer {layer!r} gives vectors of {len(siblings)} of the {len(metrics)} siblings")
+            for metric, of_sibling in zip(metrics, siblings, strict=True):
                 cast(HubnessMetric, metric).update(of_sibling, ids, labels)
 
     def compute(self) -> dict[str, Tensor]:

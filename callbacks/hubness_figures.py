@@ -29,7 +29,7 @@ class Quantity(NamedTuple):
     values: Sequence[float]
     chance: float | None = None  # what it is where neighbours are random
     margins: Sequence[float] | None = None  # half the 95 % intervals
-    notes: Sequence[str] | None = None  # beside each value
+    notes: Sequence[str] | None = None  # at the right of each row
 
 
 def k_occurrence_figure(reports: Mapping[str, HubnessReport]) -> Figure:
@@ -58,7 +58,7 @@ def method_figure(methods: Sequence[str], quantities: Sequence[Quantity]) -> Fig
     from matplotlib.figure import Figure
 
     longest = max(map(len, methods))
-    size = (1 + 0.075 * longest + 2.7 * len(quantities), 1.1 + 0.3 * len(methods))
+    size = (0.6 + 0.075 * longest + 2.5 * len(quantities), 1.1 + 0.3 * len(methods))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
     for axes, quantity in zip(panels, quantities, strict=True):
@@ -126,16 +126,13 @@ def _scale(density: Axes, survival: Axes, histograms: Mapping[str, np.ndarray], 
 def _draw_quantity(axes: Axes, quantity: Quantity) -> None:
     values, rows = np.asarray(quantity.values), np.arange(len(quantity.values))
     margins = np.zeros(len(values)) if quantity.margins is None else np.asarray(quantity.margins)
-    axes.axvline(values[0], color=FAINT, lw=1, label="the base", zorder=0)
+    axes.axvline(values[0], color=FAINT, lw=1, label="the baseline", zorder=0)
     if quantity.chance is not None:
         axes.axvline(quantity.chance, color=NULL, lw=1.2, ls="--", label=CHANCE, zorder=0)
     axes.hlines(rows, values - margins, values + margins, color=PALETTE[0], lw=1.4)
     axes.plot(values, rows, ls="none", marker="o", ms=5, color=PALETTE[0])
-    known = [*values, *([] if quantity.chance is None else [quantity.chance])]
-    low, high = min(*known, *(values - margins)), max(*known, *(values + margins))
-    room = max(high - low, 1e-12)
-    axes.set(xlim=(low - 0.08 * room, high + (0.55 if quantity.notes else 0.08) * room), title=quantity.name)
+    ends = [*(values - margins), *(values + margins), *([] if quantity.chance is None else [quantity.chance])]
+    low, room = min(ends), max(max(ends) - min(ends), 1e-12)
+    axes.set(xlim=(low - 0.08 * room, low + (1.5 if quantity.notes else 1.08) * room), title=quantity.name)
     for row, note in enumerate(quantity.notes or ()):
-        axes.annotate(
-            note, (values[row] + margins[row], row), (6, 0), textcoords="offset points", va="center", size=7.5
-        )
+        axes.annotate(note, (1, row), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8)

@@ -1,6 +1,7 @@
-"""Draws the pictures of measures.md from the measures themselves: ``python docs/figures.py [FOLDER]``."""
+"""Draws the pictures of the documents from the measures themselves: ``python docs/figures.py [FOLDER]``."""
 
 import math
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -230,10 +231,11 @@ FIGURES = {
 
 
 def main(folder: Path) -> None:
-    """Write each figure into the folder as a PNG."""
+    """Write each figure of measures.md, in this file, and of hubness.md into the folder as a PNG."""
     folder.mkdir(parents=True, exist_ok=True)
+    hubness = runpy.run_path(str(Path(__file__).with_name("hubness_figures.py")))["FIGURES"]
     with matplotlib.rc_context(STYLE):
-        for name, draw in FIGURES.items():
+        for name, draw in {**FIGURES, **hubness}.items():
             # Without the version of matplotlib in the file, equal pictures are equal files.
             draw().savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
 

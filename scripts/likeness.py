@@ -12,8 +12,11 @@ DOORS = {
     "sample": "draw samples of a diffusion model",
     "compare": "how alike finished runs, checkpoints or siblings are",
     "study": "the papers' experiments, each with its table and its figure",
+    "hubness": "which points are everybody's neighbours, against chance, and what reduces that",
     "inspect_head": "what the angles between a head's labels mean, and what they do not",
+    "export_encoder": "a trained sentence encoder as a folder of sentence-transformers",
     "import_published": "published weights as checkpoints of this project",
+    "dashboard": "a W&B workspace for a run's metrics",
     "bench": "how fast it is, as ratios measured in one run",
 }
 

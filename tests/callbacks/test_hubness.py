@@ -18,7 +18,7 @@ from likeness.batch import Batch
 from likeness.measures.hubness import analyse_hubness
 from likeness.measures.knn_classification import knn_score
 from likeness.measures.neighbours import nearest_neighbours
-from likeness.networks import MLP
+from likeness.networks import CNN, MLP
 from tests.lightning_modules.tiny_diffusion import awake, vdm
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -134,6 +134,13 @@ def test_the_choice_of_samples_is_a_function_of_the_seed() -> None:
 def test_what_cannot_be_measured_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, Hubness(**options)).validate(classifier(), Digits(), verbose=False)
+
+
+def test_a_layer_of_one_sibling_is_refused(tmp_path: Path) -> None:
+    model = SiblingClassifiers((1, 8, 8), 10, num_members=2, dim=4, embedding=functools.partial(CNN, width=4))
+    layer = "network.embedding.members.0.features"
+    with pytest.raises(ValueError, match=f"layer '{layer}' gives vectors of 1 of the 2 siblings"):
+        trainer(tmp_path, Hubness((layer,))).validate(model, Digits(), verbose=False)
 
 
 def test_a_model_without_embeddings_is_refused(tmp_path: Path) -> None:
