@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 
@@ -146,6 +146,41 @@ def _diffenc_vs_vdm(options: Namespace, out: Path) -> None:
     run(out, Setting(Path(options.config), **{**small, **chosen}), options.device)
 
 
+def _hubness_grid_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--paper", action="store_true", help="Everything that the paper has, as far as it is at hand: hours, or days.")
+    add("--data", type=str, nargs="*", help="docstrings (default), newsgroups20, ag_news, yahoo_answers, or configs.")
+    add("--embeddings", type=str, nargs="*", help="Files of embeddings with labels, for the hubness door.")
+    add("--models", type=str, nargs="*", help="tfidf (default), sentence-transformers models, runs or checkpoints.")
+    add("--train", type=str, nargs="*", help="Encoders: small (default), mpnet, distilroberta, minilm; none is none.")
+    add("--heads", type=str, nargs="+", help="Of the trained ones: none n by default, none z n c c_n in the paper.")
+    add("--losses", type=str, nargs="+", help="Of training: cosine by default, and euclidean in the paper.")
+    add("--seeds", type=int | None, help="Trainings with each head and loss; 2 by default.")
+    add("--steps", type=int | None, help="Of training; by default those of its configuration.")
+    add("--methods", type=str, nargs="+", help="Reductions, as the hubness door takes them; the base is always there.")
+    add("--k", type=int | None, help="Neighbours whose hubness is measured; 10 by default.")
+    add("--weights", type=Literal["uniform", "distance"] | None, help="Of votes: uniform by default, distance.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models and methods run.")
+
+
+def _hubness_grid(options: Namespace, out: Path) -> None:
+    from dataclasses import replace
+
+    from scripts.studies import hubness_grid
+
+    def chosen(**names: str) -> dict[str, Any]:
+        return {field: options[name] for field, name in names.items() if options[name] is not None}
+
+    setting = hubness_grid.PAPER if options.paper else hubness_grid.DEFAULT
+    training = chosen(families="train", heads="heads", losses="losses", seeds="seeds", steps="steps")
+    parts: dict[str, Any] = {
+        "training": replace(setting.training, **training),
+        "protocol": replace(setting.protocol, **chosen(k="k", weights="weights")),
+    }
+    own = chosen(data="data", embeddings="embeddings", models="models", methods="methods")
+    hubness_grid.run(out, replace(setting, **parts, **own), options.device)
+
+
 def _path(name: str | None) -> Path | None:
     return Path(name) if name else None
 
@@ -162,6 +197,11 @@ STUDIES = {
         "VDM, DiffEnc-nt and DiffEnc, and variance ratios (paper D): trains, resumes",
         _diffenc_vs_vdm_arguments,
         _diffenc_vs_vdm,
+    ),
+    "hubness_grid": Study(
+        "What reductions of hubness do to hubness and to k-NN error (paper C): trains, resumes",
+        _hubness_grid_arguments,
+        _hubness_grid,
     ),
 }
 

@@ -1,0 +1,186 @@
+"""The grid of Nielsen & Hansen 2024 (arXiv 2311.18364): encoders x data sets x reductions of hubness.
+
+Each cell has the hubness of the training part, in-sample and among the nearest neighbours of the test part, and the
+error of the k nearest neighbours on the test part, with k chosen by cross-validation on the training part. What is not
+at hand is skipped by name; what is measured is kept, and a later call goes on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from scripts.compare import choose_device
+from scripts.errors import one_line
+from scripts.hubness import METHODS
+from scripts.hubness_methods import BASE, build_method
+from scripts.report import Report
+from scripts.studies import hubness_grid_tables as tables
+from scripts.studies.hubness_grid_cells import Protocol, cell_settings, kept_cell, measure_cell
+from scripts.studies.hubness_grid_data import (
+    UNAVAILABLE,
+    Corpus,
+    Embedded,
+    Skipped,
+    embed_corpus,
+    file_name,
+    open_embeddings,
+)
+from scripts.studies.hubness_grid_encoders import FAMILIES, Encoder, Training, train_encoders
+from scripts.studies.hubness_grid_figure import draw_gains, draw_reductions
+from scripts.studies.output import Row, publish
+from scripts.text_encoding import TFIDF
+
+BASES = "k-skewness S and Robin Hood index RH before any reduction"
+CHANGES = "fall in %, mean (range) over runs; in how many of them p <= 0.05"
+WINS = {"error": "error", "test_k_skewness": "k-skewness on the test part"}
+OF_GRAPH = "mutual_proximity:moments=graph,stored=121"  # moments of as many stored neighbours as the paper's
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the grid is made of."""
+
+    data: Sequence[str] = ("docstrings",)
+    embeddings: Sequence[str] = ()  # files of embeddings with labels
+    models: Sequence[str] = ("tfidf",)
+    training: Training = field(default_factory=Training)
+    methods: Sequence[str] = tuple(METHODS)
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            build_method(method, "euclidean")
+        for name in ("data", "embeddings", "models", "methods"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must name each once, got {' '.join(values)}")
+
+    @property
+    def all_methods(self) -> list[str]:
+        """The base first."""
+        return [BASE, *(method for method in self.methods if method != BASE)]
+
+
+DEFAULT = Setting()
+PAPER = Setting(
+    data=("docstrings", "newsgroups20", "ag_news", "yahoo_answers"),
+    models=(
+        "tfidf",
+        "sentence-transformers/all-mpnet-base-v2",
+        "sentence-transformers/multi-qa-distilbert-cos-v1",
+        "sentence-transformers/all-distilroberta-v1",
+        "sentence-transformers/all-MiniLM-L12-v2",
+    ),
+    training=Training(tuple(FAMILIES), ("none", "z", "n", "c", "c_n"), ("cosine", "euclidean"), seeds=3),
+    methods=(*METHODS, OF_GRAPH, f"f_norm+{OF_GRAPH}"),
+)
+
+
+def run(out: Path, setting: Setting, device: str) -> None:
+    """Train what is not trained yet, measure what is not measured, print and write the tables and figures.
+
+    Raises ValueError where nothing could be measured.
+    """
+    trained, skipped = train_encoders(setting.training, out, device)
+    grid = Grid(setting, out, choose_device(device), skipped)
+    cells = [cell for points in grid.points([*setting.models, *trained]) for cell in grid.cells(*points)]
+    rows = tables.compared(cells)
+    if not rows:
+        reasons = "; ".join(f"{skipped.what}: {one_line(skipped.why)}" for skipped in grid.skipped)
+        raise ValueError(f"nothing of the grid could be measured: {reasons}")
+    report(rows, grid.skipped, out)
+
+
+class Grid:
+    """The cells of a setting, and what of it had to be left out so far."""
+
+    def __init__(self, setting: Setting, out: Path, device: torch.device, skipped: Sequence[Skipped]) -> None:
+        self.setting, self.out, self.device = setting, out, device
+        self.skipped = list(skipped)
+
+    def points(self, models: Sequence[str]) -> Iterator[tuple[str, Encoder, Embedded]]:
+        """Every encoder on every data set, and the embeddings out of files."""
+        missing: set[str] = set()  # asked for once, and not for every data set
+        for name in self.setting.data:
+            try:
+                corpus = Corpus.of(name)
+            except UNAVAILABLE as error:
+                self._skip(f"data {name}", error)
+                continue
+            for model in models:
+                if model not in missing:
+                    try:
+                        encoder = Encoder.of(model)
+                        folder = self.out / "embeddings" / file_name(corpus.name) / file_name(encoder.model)
+                        embedded = embed_corpus(corpus, encoder, folder, self.device)
+                    except UNAVAILABLE as error:
+                        if model != TFIDF:  # which is another one for each data set
+                            missing.add(model)
+                        self._skip(f"model {model}", error)
+                        continue
+                    yield corpus.name, encoder, embedded
+        for file in self.setting.embeddings:
+            try:
+                yield Path(file).stem, Encoder(file, "as given", "as given"), open_embeddings(file)
+            except UNAVAILABLE as error:
+                self._skip(f"embeddings {file}", error)
+
+    def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[Row]:
+        """A row for every method on these points."""
+        methods = self.setting.all_methods
+        print(f"likeness: {data}, {encoder.model}: {len(methods)} methods", file=sys.stderr, flush=True)
+        fingerprint, protocol, on_device = points.fingerprint(), self.setting.protocol, points.to(self.device)
+        for method in methods:
+            path = self.out / "cells" / file_name(data) / file_name(encoder.model) / f"{file_name(method)}.json"
+            settings = cell_settings(method, protocol, fingerprint)
+            try:
+                row = kept_cell(path, settings, partial(measure_cell, method, on_device, protocol))
+            except ValueError as error:
+                self._skip(f"{data}, {encoder.model}, {method}", error)
+                continue
+            about = {"data": data, "model": encoder.model, "base": encoder.base}
+            yield about | {"head": encoder.head, "loss": encoder.loss, "seed": encoder.seed, "method": method} | row
+
+    def _skip(self, what: str, why: Exception) -> None:
+        self.skipped.append(Skipped(what, why))
+        print(f"likeness: skipped {what}: {why}", file=sys.stderr, flush=True)
+
+
+def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
+    """Print what runs and methods come to, and write it with every cell and the figures."""
+    by_base, counts = ("data", "base"), tables.wins(rows)
+    summaries = {
+        "by_encoder": tables.summary(rows, by_base),
+        "by_variant": tables.summary(rows, (*by_base, "head", "loss")),
+        "by_hubness": tables.summary(rows, ("bin",)),
+    }
+    for data, own in _grouped(rows, "data"):
+        sizes = f"{data}, {own[0]['n']:,} index points, {own[0]['m']:,} queries"
+        Report(f"{sizes}: {BASES}", tables.printed_bases(own)).show()
+    for data, of_data in _grouped(summaries["by_encoder"], "data"):
+        for base, own in _grouped(of_data, "base"):
+            Report(f"{data}, {base}: {CHANGES}", [tables.printed_summary(row) for row in own]).show()
+    for name, own in _grouped(summaries["by_hubness"], "bin"):
+        Report(f"k-skewness of the base {name}: {CHANGES}", [tables.printed_summary(row) for row in own]).show()
+    for quantity, name in WINS.items():
+        if counts:
+            Report(f"in how many runs B has a lower {name} than A", tables.win_matrix(counts, quantity)).show()
+    for sentence in tables.sentences(rows):
+        print(sentence)
+    left_out = [{"skipped": what, "reason": one_line(why)} for what, why in skipped]
+    figures = {"reductions": draw_reductions(rows), "gains": draw_gains(rows)} if counts else {}
+    publish(out, tables={"cells": rows, **summaries, "wins": counts, "skipped": left_out}, figures=figures)
+    for row in left_out:
+        print(f"likeness: skipped {row['skipped']}: {row['reason']}")
+
+
+def _grouped(rows: Sequence[Row], name: str) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each value of a column, in the order in which they appear."""
+    for value in dict.fromkeys(row[name] for row in rows):
+        yield value, [row for row in rows if row[name] == value]
