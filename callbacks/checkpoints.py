@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: the newest ones of a run, written atomically."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,7 +16,12 @@ from lightning_modules.checkpoint_seal import HashingFile, damage
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/last.ckpt`` in the run directory, the file that ``--ckpt_path last`` continues from."""
+    """Keeps ``checkpoints/last.ckpt`` in the run directory, the file that ``--ckpt_path last`` continues from.
+
+    A checkpoint waits for what belongs to its batch: the rest of an accumulated gradient, a validation, the end of
+    the epoch. A run continued from the moment before would leave them out, for Lightning takes them as done. Who
+    sets ``due`` gets one at the next moment that nothing is left out of.
+    """
 
     def __init__(
         self,
@@ -34,6 +40,7 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=every_n_epochs is not None,
             enable_version_counter=False,
         )
+        self.due = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir, "checkpoints"))
@@ -44,8 +51,14 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         if self._every_n_train_steps or self._train_time_interval is not None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if _ends(trainer) and not _epoch_is_complete(trainer):
-            self._save_unless_saved(trainer)
+        self.due |= _ends(trainer)
+        if not _more_belongs_to_batch(trainer):
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not _epoch_is_complete(trainer):
+            self.due |= _ends(trainer)
+            self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning counts an epoch that max_steps or max_time cut short as done; a checkpoint of that moment
@@ -53,12 +66,16 @@ class LastCheckpoint(ModelCheckpoint):
         if not _epoch_is_complete(trainer):
             return
         super().on_train_epoch_end(trainer, pl_module)
-        if _ends(trainer):
-            self._save_unless_saved(trainer)
+        self.due |= _ends(trainer)
+        self._save_if_due(trainer)
 
-    def _save_unless_saved(self, trainer: pl.Trainer) -> None:
-        if self._last_global_step_saved != trainer.global_step and not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+    def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        self.due = True  # Lightning's answer to how often; the hooks above know when
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        due, self.due = self.due, False
+        if due and not self._should_skip_saving_checkpoint(trainer):
+            super()._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     @property
     def state_key(self) -> str:
@@ -76,6 +93,13 @@ def _ends(trainer: pl.Trainer) -> bool:
     return (by_steps and not trainer.fit_loop._should_accumulate()) or (last_epoch and _epoch_is_complete(trainer))
 
 
+def _more_belongs_to_batch(trainer: pl.Trainer) -> bool:
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return validates or loop._should_accumulate() or _epoch_is_complete(trainer)
+
+
 def _epoch_is_complete(trainer: pl.Trainer) -> bool:
     # ``ready`` counts the batches that were begun; at the end of a batch, and of an epoch, all of them are done.
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches
@@ -86,8 +110,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning's default builds the file in memory, moves it from TMPDIR (a slow, interruptible copy where that is
     another file system) and hides a PermissionError. What ``last.ckpt`` held before stays as ``previous.ckpt``: if
-    a disk damages one of them, the run goes on from the other.
+    a disk damages one of them, the run goes on from the other. So only a file known to be whole becomes
+    ``previous.ckpt``: one that this run wrote, or continued from.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole: Path | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -97,19 +126,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             _write(checkpoint, temporary)
-            if target.name == LAST and target.exists():
+            if target.name == LAST and target.exists() and target.resolve() == self._whole:
                 os.replace(target, target.with_name(PREVIOUS))
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:
+            with suppress(OSError):  # of a file system that has become read-only
+                temporary.unlink(missing_ok=True)
             raise OSError(f"checkpoint {target} could not be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._remember(target)
         _flush_directory(target.parent)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        content = read_checkpoint(Path(path))
+        self._remember(Path(path))
+        return content
+
+    def _remember(self, path: Path) -> None:
+        if path.name == LAST:
+            self._whole = path.resolve()
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:

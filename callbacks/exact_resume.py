@@ -7,13 +7,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-from callbacks.loggers import RunCSVLogger
+from callbacks.loggers import RunCSVLogger, RunWandbLogger
 
 OPEN_ROW = "open_log_row"
 
 
 class ExactResume(Callback):
-    """Makes ``metrics.csv`` continue without loss or repetition, and lets changed optimiser settings win.
+    """Makes ``metrics.csv`` and W&B continue without loss or repetition, and lets changed optimiser settings win.
 
     A checkpoint written at the end of a batch comes before Lightning has logged that batch; its metrics are taken
     along here. A restored optimiser brings its old learning rate along; where the configuration now asks for
@@ -22,34 +22,58 @@ class ExactResume(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
-            for logger in _csv_loggers(trainer):
+            for logger in _run_loggers(trainer):
                 logger.begin(TrainerFn(stage).value)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.ckpt_path is None:  # with one, on_load_checkpoint has continued the file already
-            for logger in _csv_loggers(trainer):
-                logger.begin("fit")
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            _begin_unless_resumed(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.strategy.restore_checkpoint_after_setup:  # only now it is known whether there was a checkpoint
+            _begin_unless_resumed(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        row: dict[str, Any] = {}
+        row = _unlogged_metrics(trainer)
         for logger in _csv_loggers(trainer):
+            if row:  # logged now, the row before it is in the file before this checkpoint continues behind it
+                logger.log_metrics(row, int(row["step"]))
             row |= logger.state()
-        checkpoint[OPEN_ROW] = row | _unlogged_metrics(trainer)
+        checkpoint[OPEN_ROW] = row
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn != "fit":
             return
+        open_row = checkpoint.get(OPEN_ROW, {})
         for logger in _csv_loggers(trainer):
-            logger.resume(checkpoint.get(OPEN_ROW, {}), checkpoint["global_step"])
+            logger.resume(open_row, checkpoint["global_step"])
+        _resume_wandb(trainer, open_row)
         _apply_changed_optimizer_settings(pl_module, checkpoint)
+
+
+def _begin_unless_resumed(trainer: pl.Trainer) -> None:
+    if trainer.ckpt_path is None:  # with one, on_load_checkpoint has continued the file already
+        for logger in _run_loggers(trainer):
+            logger.begin("fit")
+
+
+def _run_loggers(trainer: pl.Trainer) -> list[RunCSVLogger | RunWandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger | RunWandbLogger)]
 
 
 def _csv_loggers(trainer: pl.Trainer) -> list[RunCSVLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger)]
+
+
+def _resume_wandb(trainer: pl.Trainer, open_row: dict[str, Any]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, RunWandbLogger) and trainer.is_global_zero:
+            histories = [file.history() for file in _csv_loggers(trainer)]
+            logger.resume(histories[0] if histories else [open_row] if open_row else [])
 
 
 def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:

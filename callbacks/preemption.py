@@ -1,5 +1,6 @@
 """Stop in good order when asked to, or when the time is up: finish the batch, write a checkpoint, leave."""
 
+import os
 import re
 import signal
 import time
@@ -12,11 +13,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from callbacks.checkpoints import LastCheckpoint
 from lightning_modules.checkpoint_file import LAST
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 OUT_OF_TIME = 75  # EX_TEMPFAIL: nothing is wrong, run the same command again
-_STARTED = time.monotonic()  # when this process did, nearly: what the scheduler's clock counts from
+AGAIN = 0.5  # seconds: a terminal and a launcher that pass on the same Ctrl-C are faster than a second one
+# What the scheduler's clock counts from: the start of this process, or of a launcher that starts it again and again.
+_STARTED = float(os.environ.get("LIKENESS_STARTED", time.time()))
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -35,24 +39,25 @@ class Preemption(Callback):
     ``last.ckpt`` then holds everything up to that batch, and the process ends with 128 + the signal's number, or 75
     for the budget. Lightning's own handlers either save in the middle of an optimiser step or not at all. Here a
     handler only sets a flag, on which the ranks agree at the end of each batch; further signals change nothing. Only
-    a second Ctrl-C, before the checkpoint is begun, stops at once and without one. A validation that is running is
-    finished first.
+    a second Ctrl-C in the same batch, no sooner than half a second after the first, stops at once and without one. A
+    validation that is running, or that follows the batch, is finished first; so is an epoch whose last batch it is.
     """
 
     def __init__(self, stop_after: str | None = None) -> None:
-        """``stop_after``: time from the start of the process, as ``3h50m``, ``90s`` or ``1d12h``; none by default.
+        """``stop_after``: time from the start of the process, or of torchrun.sh, as ``3h50m``, ``90s`` or ``1d12h``.
 
         Leave the scheduler's limit room for one batch, a validation and the checkpoint. Raises ValueError for
         another notation.
         """
         self._budget = None if stop_after is None else duration(stop_after).total_seconds()
-        self._asked = 0  # the exit status that a signal asks for
+        self._asked = 0  # the exit status that a signal asks for, the highest of several
+        self._asked_at: float | None = None
         self._pending: torch.Tensor | None = None  # what the ranks agreed on one batch ago
         self._leaving = 0
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._asked, self._leaving, self._pending = 0, 0, None
+        self._asked, self._asked_at, self._leaving, self._pending = 0, None, 0, None
         for signum in SIGNALS:
             self._previous[signum] = signal.signal(signum, self._handle)
 
@@ -73,16 +78,15 @@ class Preemption(Callback):
         if trainer.fit_loop._should_accumulate() or self._leaving or not (status := self._agreed(trainer)):
             return
         self._leaving = status
-        trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.due = True
 
-    # The batch just saved is logged after on_train_batch_end, so the run is left at whichever hook comes next.
+    # The checkpoint is written before these hooks, after all that belongs to the batch.
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._leave(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        self._leave(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._leave(trainer)
 
     def _leave(self, trainer: pl.Trainer) -> None:
@@ -91,13 +95,15 @@ class Preemption(Callback):
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         status = 128 + signum
-        if signum == signal.SIGINT and self._asked == status and not self._leaving:
+        again = self._asked_at is not None and time.monotonic() - self._asked_at >= AGAIN
+        if signum == signal.SIGINT and self._asked == status and again and not self._leaving:
             raise KeyboardInterrupt
-        self._asked = status
+        self._asked = max(self._asked, status)
+        self._asked_at = self._asked_at or time.monotonic()
 
     def _status(self) -> int:
         """The exit status that this rank would leave with, 0 if it would go on."""
-        out_of_time = self._budget is not None and time.monotonic() - _STARTED >= self._budget
+        out_of_time = self._budget is not None and time.time() - _STARTED >= self._budget
         return self._asked or (OUT_OF_TIME if out_of_time else 0)
 
     def _agreed(self, trainer: pl.Trainer) -> int:

@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,8 @@ class RunSegments(Callback):
         self._end(trainer, "finished")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Preempted):
-            self._end(trainer, f"stopped by {exception.reason}")
-        elif isinstance(exception, KeyboardInterrupt):
-            self._end(trainer, "interrupted")
-        else:
-            self._end(trainer, f"{type(exception).__name__}: {exception}")
+        with suppress(OSError):  # a full disk, most likely: the exception is what the user must hear of
+            self._end(trainer, _reason(exception))
 
     def _end(self, trainer: pl.Trainer, why: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING or not may_write(trainer):
@@ -71,6 +68,14 @@ def read_segments(run_dir: Path) -> list[Segment]:
     """The entries of a run, oldest first; none where it has left none."""
     path = run_dir / FILE
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def _reason(exception: BaseException) -> str:
+    if isinstance(exception, Preempted):
+        return f"stopped by {exception.reason}"
+    if isinstance(exception, KeyboardInterrupt):
+        return "interrupted"
+    return f"{type(exception).__name__}: {exception}"
 
 
 def _begun(trainer: pl.Trainer) -> Segment:

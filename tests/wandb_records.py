@@ -55,3 +55,16 @@ def history(found: list[Any]) -> list[dict[str, Any]]:
         for record in found
         if record.WhichOneof("record_type") == "history"
     ]
+
+
+def summary(found: list[Any]) -> dict[str, Any]:
+    """What the run's summary is at the end, as nested dictionaries."""
+    result: dict[str, Any] = {}
+    for record in found:
+        for item in record.summary.update:
+            *parents, last = [item.key] if item.key else item.nested_key
+            inner = result
+            for name in parents:
+                inner = inner.setdefault(name, {})
+            inner[last] = json.loads(item.value_json)
+    return result

@@ -1,14 +1,13 @@
-"""One record per run: metrics.csv over several segments, the W&B id, images that are not black."""
+"""One record per run: metrics.csv over several segments."""
 
 import csv
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks.loggers import RunCSVLogger, RunWandbLogger
+from callbacks.loggers import RunCSVLogger
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -66,14 +65,10 @@ def test_stages_other_than_fit_leave_the_training_record_alone(tmp_path: Path) -
     assert rows(tmp_path / "test_metrics.csv") == [{"step": "0", "test/nll": "0.5"}]
 
 
-def test_wandb_id_is_kept_in_the_run_directory(tmp_path: Path) -> None:
-    first, second = RunWandbLogger(str(tmp_path), offline=True), RunWandbLogger(str(tmp_path), offline=True)
-    first._continue_run()
-    second._continue_run()
-    assert first.version == second.version == (tmp_path / "wandb_id").read_text()
-
-
-def test_float_images_are_refused(tmp_path: Path) -> None:
-    logger = RunWandbLogger(str(tmp_path), offline=True)
-    with pytest.raises(TypeError, match=r"image 'samples' must be uint8, got torch.float32"):
-        logger.log_image("samples", [torch.rand(3, 4, 4)])
+def test_the_history_is_every_row_as_numbers(tmp_path: Path) -> None:
+    logger = RunCSVLogger(str(tmp_path))
+    assert logger.history() == []
+    log(logger, range(4))
+    assert [row["step"] for row in logger.history()] == [0, 1, 2, 3]
+    assert logger.history()[2] == {"step": 2, "train/loss": 1 / 3, "val/nll": 2 / 3}
+    assert logger.history()[3] == {"step": 3, "train/loss": 1 / 4}  # not yet on disk

@@ -1,0 +1,63 @@
+"""Checkpoints as W&B artifacts, and which runs a run was made from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+ID_FILE = "wandb_id"
+
+
+def log_checkpoint(run: Any, path: Path, step: int) -> None:
+    """Upload a checkpoint as a version of the run's model, named like the file: ``last`` or ``best``.
+
+    An offline run uploads nothing; its checkpoints stay where they are.
+    """
+    if run.offline:
+        return
+    import wandb
+
+    artifact = wandb.Artifact(_model(run.id), type="model", metadata={"file": path.name, "step": step})
+    artifact.add_file(str(path), skip_cache=True, policy="immutable")  # no copies in the user's home
+    run.log_artifact(artifact, aliases=[path.stem])
+
+
+def use_inputs(run: Any, config: Any) -> None:
+    """Tell W&B which other runs' models the configuration names: a teacher, references, a checkpoint to start from.
+
+    Nothing happens offline, where W&B cannot look them up. A run whose model is not on W&B is passed over, and said.
+    """
+    if run.offline:
+        return
+    for run_id in sorted(input_runs(config) - {run.id}):
+        try:
+            run.use_artifact(f"{_model(run_id)}:latest")
+        except Exception as error:  # not uploaded, or in another project: the training needs the file, not the link
+            rank_zero_warn(f"W&B does not link to the model of run {run_id}: {error}")
+
+
+def input_runs(config: Any) -> set[str]:
+    """The W&B ids of all run directories that paths in the nested configuration lead into."""
+    return {run_id for text in _strings(config) if (run_id := _run_of(text)) is not None}
+
+
+def _model(run_id: str) -> str:
+    return f"model-{run_id}"
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _strings(entry)
+
+
+def _run_of(text: str) -> str | None:
+    """The id of the run that a path belongs to: a run directory, ``run#member``, or a file of its checkpoints."""
+    path = Path(text.partition("#")[0])
+    for folder in (path, *path.parents[:2]) if path.name else ():
+        if (folder / ID_FILE).is_file():
+            return (folder / ID_FILE).read_text().strip()
+    return None
