@@ -12,11 +12,13 @@ import torch
 import yaml
 from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.checkpoints import LastCheckpoint
 from callbacks.exact_resume import ExactResume
+from callbacks.loggers import RunWandbLogger
 from callbacks.preemption import Preemption
 from callbacks.progress import RunProgressBar
 from callbacks.run_segments import RunSegments
@@ -25,8 +27,9 @@ from callbacks.weights_export import ExportWeights
 from datamodules.resumable import ResumableDataModule
 from lightning_modules.checkpoint_file import read_checkpoint
 from scripts import run_directory
-from scripts.errors import UsageError, rank
+from scripts.errors import UsageError, one_line, rank
 from scripts.parsing import OneLineErrors
+from scripts.processes import launch, require_all_used, require_equal_shares
 from scripts.run_changes import require_unchanged
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -133,33 +136,40 @@ class LikenessCLI(LightningCLI):
             require_unchanged(saved, repeatable(self._parser(self.config.subcommand), config))
 
     def before_instantiate_classes(self) -> None:
-        """Under torchrun, let ``auto`` mean the processes it started: Lightning would train unrelated copies."""
+        """Let ``auto`` mean the processes that torchrun or srun started: Lightning would train unrelated copies."""
         _require_linked(self.config[self.subcommand])
-        trainer = self.config[self.subcommand].trainer
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
+        trainer, started = self.config[self.subcommand].trainer, launch()
+        if started is None:
             return
         if trainer.devices == "auto":
-            trainer.devices = int(os.environ["LOCAL_WORLD_SIZE"])
-            trainer.num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
-        if trainer.strategy == "auto":
+            trainer.devices, trainer.num_nodes = started.per_node, started.nodes
+        if trainer.strategy == "auto" and started.processes > 1:
             trainer.strategy = "ddp"
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is a wrong configuration."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UsageError(one_line(error)) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
         if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
             callbacks = [*callbacks, RunProgressBar()]
-        if SLURMEnvironment.detect():  # Lightning would save inside the signal handler and go on training
+        if (started := launch()) is not None and started.launcher == "SLURM":
+            # Lightning would save inside the signal handler and go on training.
             config["plugins"] = [*(config.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
         return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.trainer.world_size != launched and "TORCHELASTIC_RUN_ID" in os.environ:
-            raise ValueError(
-                f"torchrun started {launched} processes, the trainer uses {self.trainer.world_size}: "
-                "leave --trainer.devices at auto, or say how many it starts on each node"
-            )
+        require_all_used(launch(), self.trainer.world_size)
+        if self.subcommand == "fit":
+            require_equal_shares(getattr(self.datamodule, "batch_size", None), self.trainer.world_size)
         torch.set_float32_matmul_precision("high")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandbLogger) and self.subcommand == "fit":
+                logger.describe(repeatable(self._parser(self.subcommand), self.config[self.subcommand]))
 
 
 def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from scripts import restarts
+
 # jsonargparse lists every type that a value could have had; the reason stands among them.
 UNION = re.compile(
     r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (?P<errors>.*?) "
@@ -30,7 +32,9 @@ class Stopped(Exception):
 
 def rank() -> int:
     """This process's number among those that train together, before and after torch knows about them."""
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
+    # In this order: torchrun, Lightning's own processes, SLURM (which numbers an interactive shell, too).
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
 
 
 def report(error: BaseException | str) -> None:
@@ -64,7 +68,12 @@ def door(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = N
     if debug:
         arguments.remove("--debug")
         logging.getLogger("likeness").setLevel(logging.DEBUG)
-    sys.exit(_status(main, arguments, debug))
+    if (status := restarts.asked()) is not None:
+        sys.exit(restarts.leave(status))
+    status = _status(main, arguments, debug)
+    if status == USAGE_STATUS:
+        restarts.ask(status)
+    sys.exit(status)
 
 
 def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], debug: bool) -> int:
@@ -73,7 +82,7 @@ def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], d
     except Stopped as stop:
         if rank() == 0:
             print(f"likeness: {one_line(stop)}", file=sys.stderr, flush=True)
-        return stop.status
+        return restarts.leave(stop.status)
     except KeyboardInterrupt:
         print("likeness: interrupted", file=sys.stderr, flush=True)
         return INTERRUPT_STATUS

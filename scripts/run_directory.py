@@ -46,7 +46,7 @@ def ensure_writable(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run may be starting here at the same moment
     except OSError as error:
         raise OSError(f"run_dir {run_dir} cannot be written: {error.strerror or error}") from error
 

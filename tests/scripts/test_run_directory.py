@@ -60,7 +60,7 @@ def test_the_newest_whole_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path,
     assert run_directory.checkpoint_path(tmp_path, "last") == folder / "best.ckpt"
     assert "previous.ckpt is refused" in capsys.readouterr().err
     (folder / "best.ckpt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.ckpt; .*previous\.ckpt is .*best\.ckpt is"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.ckpt; (.*(previous|best)\.ckpt is ){2}"):
         run_directory.checkpoint_path(tmp_path, "last")
 
 

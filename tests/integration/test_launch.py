@@ -1,0 +1,77 @@
+"""Launchers with several processes: stopped, killed and started again, a run ends as the undisturbed one."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from callbacks.run_segments import read_segments
+from tests.integration.launchers import Slurm, ended, free_port, signalled, start
+from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
+
+MISHAP = "tests.integration.mishap.Mishap"
+
+
+def options(run_dir: Path, *, wait_at_step: int = -1) -> tuple[str, ...]:
+    return (
+        *("--", *MODELS["classifier"], *BASE, "--run_dir", str(run_dir), "--trainer.max_epochs", str(EPOCHS)),
+        *("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(run_dir)),
+        *("--trainer.callbacks.wait_at_step", str(wait_at_step)),
+    )
+
+
+def mishap(run_dir: Path, signum: int, step: int, rank: int = -1) -> tuple[str, ...]:
+    return (
+        *("--trainer.callbacks+", MISHAP, "--trainer.callbacks.directory", str(run_dir)),
+        *("--trainer.callbacks.signum", str(int(signum)), "--trainer.callbacks.step", str(step)),
+        *("--trainer.callbacks.rank", str(rank)),
+    )
+
+
+def reasons(run_dir: Path) -> list[str]:
+    return [segment["why"] for segment in read_segments(run_dir)]
+
+
+def stopped(run_dir: Path) -> Callable[[], bool]:
+    return (run_dir / "waiting").exists
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The undisturbed run: one process on each of two machines, which meet on this one."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    machine = ("--nodes", "2", "--master", f"localhost:{free_port()}", "--cpus", "1", *options(run_dir))
+    machines = [ended(process) for process in [start("torchrun.sh", *machine) for _ in range(2)]]
+    assert [machine.status for machine in machines] == [0, 0], machines
+    (segment,) = read_segments(run_dir)
+    assert (segment["world_size"], segment["num_nodes"], segment["why"]) == (2, 2, "finished")
+    return Run(run_dir)
+
+
+def test_torchrun_starts_again_after_a_killed_rank_and_not_after_a_stop(tmp_path: Path, whole: Run) -> None:
+    run_dir = tmp_path / "run"
+    line = ("--cpus", "2", *options(run_dir, wait_at_step=23), *mishap(run_dir, signal.SIGKILL, step=13, rank=1))
+    first = signalled(start("torchrun.sh", *line), signal.SIGTERM, when=(run_dir / "waiting").exists)
+    assert first.status == 143, first.output
+    assert "continue with --ckpt_path last" in first.output
+    second = ended(start("torchrun.sh", *line))
+    assert second.status == 0, second.output
+    assert_same_run(Run(run_dir), whole, ranks=2)
+    killed, *others = reasons(run_dir)
+    assert killed.startswith(("ended without a word", "RuntimeError", "stopped by"))
+    assert others == ["stopped by SIGTERM", "finished"]
+
+
+def test_slurm_puts_a_job_back_once_and_it_goes_on(tmp_path: Path, whole: Run) -> None:
+    slurm, run_dir = Slurm(tmp_path, nodes=2, per_node=1), tmp_path / "run"
+    line = (*options(run_dir), *mishap(run_dir, signal.SIGUSR1, step=7))
+    first = slurm.run(*line)
+    assert first.status == 138, first.output
+    assert slurm.requests == [f"requeue {slurm.job}"]
+    second = slurm.run(*line, SLURM_RESTART_COUNT="1")
+    assert second.status == 0, second.output
+    assert slurm.requests == [f"requeue {slurm.job}"]
+    assert_same_run(Run(run_dir), whole, ranks=2)
+    assert reasons(run_dir) == ["stopped by SIGUSR1", "finished"]
+    assert {segment["num_nodes"] for segment in read_segments(run_dir)} == {2}
