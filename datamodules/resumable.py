@@ -1,5 +1,7 @@
 """What every datamodule shares: loaders, ranks and resuming."""
 
+import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -198,6 +200,7 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=to_gpu and not self.on_device,
+            worker_init_fn=_leave_signals_to_the_trainer if workers else None,
             generator=torch.Generator(),  # iterating draws from it, and must not move the global stream
         )
 
@@ -209,3 +212,14 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
                 "trainer.use_distributed_sampler must be false, got true: it would pad the evaluation and reorder "
                 "the training that the datamodule already divides among the ranks"
             )
+
+
+def _leave_signals_to_the_trainer(worker_id: int) -> None:
+    """For loaders' workers: a signal to the whole run is for the process that trains, which still needs them.
+
+    Ctrl-C, torchrun and some schedulers signal the process group; workers would die, and the run with them, before
+    it has its checkpoint. In a group of their own they end with the trainer, or when it terminates them.
+    """
+    os.setpgid(0, 0)
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
