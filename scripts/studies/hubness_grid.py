@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
 
+from callbacks.model_names import short_names
 from scripts.compare import choose_device
 from scripts.errors import one_line
 from scripts.hubness import METHODS
@@ -105,29 +107,30 @@ class Grid:
         self.skipped = list(skipped)
 
     def points(self, models: Sequence[str]) -> Iterator[tuple[str, Encoder, Embedded]]:
-        """Every encoder on every data set, and the embeddings out of files."""
-        missing: set[str] = set()  # asked for once, and not for every data set
-        for name in self.setting.data:
+        """Every encoder on every data set, and the embeddings out of files, each with the name of the data."""
+        files = self.setting.embeddings
+        names = short_names([*self.setting.data, *files])
+        called = dict(zip(models, short_names(models), strict=True))
+        for name, data in zip(names, self.setting.data, strict=False):
             try:
-                corpus = Corpus.of(name)
+                corpus = Corpus.of(data)
             except UNAVAILABLE as error:
-                self._skip(f"data {name}", error)
+                self._skip(f"data {data}", error)
                 continue
-            for model in models:
-                if model not in missing:
-                    try:
-                        encoder = Encoder.of(model)
-                        folder = self.out / "embeddings" / file_name(corpus.name) / file_name(encoder.model)
-                        embedded = embed_corpus(corpus, encoder, folder, self.device)
-                    except UNAVAILABLE as error:
-                        if model != TFIDF:  # which is another one for each data set
-                            missing.add(model)
-                        self._skip(f"model {model}", error)
-                        continue
-                    yield corpus.name, encoder, embedded
-        for file in self.setting.embeddings:
+            for model in tuple(called):
+                try:
+                    encoder = Encoder.of(model, called[model])
+                    folder = self.out / "embeddings" / file_name(name) / file_name(encoder.model)
+                    embedded = embed_corpus(corpus, encoder, folder, self.device)
+                except UNAVAILABLE as error:
+                    self._skip(f"model {model}", error)
+                    if model != TFIDF:  # which is another one for each data set; others are not asked for again
+                        del called[model]
+                    continue
+                yield name, encoder, embedded
+        for name, file in zip(names[len(names) - len(files) :], files, strict=True):
             try:
-                yield Path(file).stem, Encoder(file, "as given", "as given"), open_embeddings(file)
+                yield name, Encoder(file, "as given", "as given"), open_embeddings(file)
             except UNAVAILABLE as error:
                 self._skip(f"embeddings {file}", error)
 
@@ -158,7 +161,7 @@ def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
     summaries = {
         "by_encoder": tables.summary(rows, by_base),
         "by_variant": tables.summary(rows, (*by_base, "head", "loss")),
-        "by_hubness": tables.summary(rows, ("bin",)),
+        "by_hubness": tables.summary(sorted(rows, key=itemgetter("base_k_skewness")), ("bin",)),
     }
     for data, own in _grouped(rows, "data"):
         sizes = f"{data}, {own[0]['n']:,} index points, {own[0]['m']:,} queries"

@@ -65,7 +65,7 @@ class Corpus:
         index, queries = data.load("train"), data.load("test")
         if not isinstance(index, TextSplit) or len(index.y.unique()) < 2:
             raise ValueError(f"{type(data).__name__} holds no texts with two labels or more")
-        return cls(Path(name).stem, index, queries)
+        return cls(name, index, queries)
 
 
 @dataclass(frozen=True)

@@ -156,17 +156,15 @@ class Encoder(NamedTuple):
     seed: int | None = None
 
     @classmethod
-    def of(cls, name: str) -> Encoder:
-        """TF-IDF, a model of sentence-transformers, or a run or checkpoint of this project.
+    def of(cls, name: str, model: str) -> Encoder:
+        """TF-IDF, a model of sentence-transformers, or a run or checkpoint of this project, called ``model``.
 
         Raises FileNotFoundError and ValueError for a run that cannot be read.
         """
         if not is_of_this_project(name):
-            short = Path(name).name
-            return cls(name, short, short)
+            return cls(name, model, Path(name).name)
         path = Path(name)
-        run = path.parent.parent if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else path
         hparams = read_checkpoint(path / "checkpoints" / LAST if path.is_dir() else path, mmap=True)["hyper_parameters"]
         encoder = hparams.get("encoder") or {}
         base = encoder.get("init_args", {}).get("name") or encoder.get("class_path", "").rpartition(".")[2]
-        return cls(name, run.name, Path(base).name or run.name, *map(hparams.get, ("head", "loss", "seed")))
+        return cls(name, model, Path(base).name or model, *map(hparams.get, ("head", "loss", "seed")))

@@ -89,13 +89,17 @@ def test_the_grid_trains_measures_skips_and_goes_on(
     printed = capsys.readouterr().out
     cells = rows("out/cells.csv")
     runs = {(row["data"], row["model"], row["base"], row["head"], row["loss"], row["seed"]) for row in cells}
-    trained = ("things", "small_z_cosine_seed0", "SmallTransformer", "z", "cosine", "0")
-    assert runs == {trained, ("things", "tfidf", "tfidf", "", "", ""), ("points", "as given", "as given", "", "", "")}
+    trained = ("things.yaml", "small_z_cosine_seed0", "SmallTransformer", "z", "cosine", "0")
+    assert runs == {
+        trained,
+        ("things.yaml", "tfidf", "tfidf", "", "", ""),
+        ("points.npz", "as given", "as given", "", "", ""),
+    }
     assert [row["method"] for row in cells] == ["base", "f_norm", "mutual_proximity"] * 3
     skipped = {row["skipped"]: row["reason"] for row in rows("out/skipped.csv")}
     assert {name.rpartition("/")[2] for name in skipped} == {"data ag_news", "no_model", "embeddings none.npy"}
     assert "train.csv is missing" in skipped["data ag_news"]
-    for name in (*skipped, "points, 192 index points, 48 queries", "base k-skewness <= 2.5"):
+    for name in (*skipped, "points.npz, 192 index points, 48 queries", "base k-skewness <= 2.5"):
         assert name in printed
     for name in ("reductions.png", "gains.png"):
         assert Path("out", name).stat().st_size > 10_000
@@ -120,18 +124,18 @@ def test_the_grid_trains_measures_skips_and_goes_on(
     shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # as a training that selects leaves it
     assert run(*grid, "--k", 5) == 0
     assert {row["k"] for row in rows("out/cells.csv")} == {"5"}
-    assert trained[1] in {row["model"] for row in rows("out/cells.csv")}
-    about = json.loads(Path("out/embeddings/things/small_z_cosine_seed0/source.json").read_text())
+    assert f"{trained[1]}/best" in {row["model"] for row in rows("out/cells.csv")}
+    about = json.loads(Path("out/embeddings/things.yaml/small_z_cosine_seed0_best/source.json").read_text())
     assert about["encoder"].startswith(str(checkpoints / "best.ckpt"))
 
 
 def test_embeddings_are_made_anew_for_other_texts(capsys: pytest.CaptureFixture[str]) -> None:
     grid = ("--data", text_data(), "--train", *METHOD_OPTIONS)
     assert run(*grid) == 0
-    before = json.loads(Path("out/cells/things/tfidf/base.json").read_text())
+    before = json.loads(Path("out/cells/things.yaml/tfidf/base.json").read_text())
     Path("test.csv").write_text("text,label\n" + "\n".join(f"{word} {word},animal" for word in ANIMALS))
     assert run(*grid) == 0
-    after = json.loads(Path("out/cells/things/tfidf/base.json").read_text())
+    after = json.loads(Path("out/cells/things.yaml/tfidf/base.json").read_text())
     assert before["settings"]["points"] != after["settings"]["points"]
     assert after["row"]["m"] == 4
 
@@ -140,7 +144,7 @@ def test_a_cell_that_cannot_be_is_skipped(capsys: pytest.CaptureFixture[str]) ->
     points_file(Path("points.npz"))
     assert run("--data", "--train", "--embeddings", "points.npz", "--methods", "csls", "--weights", "distance") == 0
     (skipped,) = rows("out/skipped.csv")
-    assert skipped["skipped"] == "points, as given, csls"
+    assert skipped["skipped"] == "points.npz, as given, csls"
     assert "need distances >= 0" in skipped["reason"]
     assert [row["method"] for row in rows("out/cells.csv")] == ["base"]
 
@@ -181,10 +185,18 @@ def test_the_paper_has_all_variants_and_the_default_the_methods_of_the_door() ->
 
 
 def test_what_tables_say_of_an_encoder_that_was_not_trained_here() -> None:
-    assert Encoder.of("sentence-transformers/all-MiniLM-L12-v2")[1:] == (
-        *("all-MiniLM-L12-v2", "all-MiniLM-L12-v2"),
-        *(None, None, None),
-    )
+    encoder = Encoder.of("sentence-transformers/all-MiniLM-L12-v2", "L12")
+    assert encoder[1:] == ("L12", "all-MiniLM-L12-v2", None, None, None)
+
+
+def test_data_of_one_file_name_are_told_apart() -> None:
+    folders = [Path(name) for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        points_file(folder / "points.npz")
+    files = [str(folder / "points.npz") for folder in folders]
+    assert run("--data", "--train", "--embeddings", *files, "--methods", "f_norm") == 0
+    assert [row["data"] for row in rows("out/cells.csv")] == [files[0]] * 2 + [files[1]] * 2
 
 
 def test_the_docstrings_that_are_classified_are_no_part_of_the_training_pairs() -> None:
