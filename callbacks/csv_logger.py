@@ -96,11 +96,11 @@ class RunCSVLogger(Logger):
 
     def _write(self, row: Row) -> None:
         new = sorted(set(row) - set(self._columns) - {"step"})
-        if new or not self._columns:
-            rows = _read(self.path) if self._columns else []
-            self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
-            _replace(self.path, self._columns, rows)
         try:
+            if new or not self._columns:
+                rows = _read(self.path) if self._columns else []
+                self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
+                _replace(self.path, self._columns, rows)
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         except OSError as error:

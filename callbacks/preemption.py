@@ -19,8 +19,7 @@ from lightning_modules.checkpoint_file import LAST
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 OUT_OF_TIME = 75  # EX_TEMPFAIL: nothing is wrong, run the same command again
 AGAIN = 0.5  # seconds: a terminal and a launcher that pass on the same Ctrl-C are faster than a second one
-# What the scheduler's clock counts from: the start of this process, or of a launcher that starts it again and again.
-_STARTED = float(os.environ.get("LIKENESS_STARTED", time.time()))
+_STARTED = time.time()  # when this process did, nearly: what the scheduler's clock counts from
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -50,6 +49,8 @@ class Preemption(Callback):
         another notation.
         """
         self._budget = None if stop_after is None else duration(stop_after).total_seconds()
+        # torchrun.sh says when it began: processes that it starts again have no more time than the first.
+        self._started = float(os.environ.get("LIKENESS_STARTED", _STARTED))
         self._asked = 0  # the exit status that a signal asks for, the highest of several
         self._asked_at: float | None = None
         self._pending: torch.Tensor | None = None  # what the ranks agreed on one batch ago
@@ -103,7 +104,7 @@ class Preemption(Callback):
 
     def _status(self) -> int:
         """The exit status that this rank would leave with, 0 if it would go on."""
-        out_of_time = self._budget is not None and time.time() - _STARTED >= self._budget
+        out_of_time = self._budget is not None and time.time() - self._started >= self._budget
         return self._asked or (OUT_OF_TIME if out_of_time else 0)
 
     def _agreed(self, trainer: pl.Trainer) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from likeness.diffusion.elbo import ElboTerms
@@ -23,7 +24,8 @@ class StopOnNonFinite(Callback):
     what time: that of the first sample that is not finite, or of the largest loss where each by itself is.
 
     On a GPU reading the loss waits for the device, so there it is read every ``every_n_steps``; weights and loss
-    are always read before a checkpoint is written, which keeps a poisoned state from replacing a good one.
+    are always read before a validation and before a checkpoint is written, which keeps a poisoned state from
+    replacing a good one.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -46,16 +48,24 @@ class StopOnNonFinite(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._check_loss(trainer)
-        for name, value in checkpoint["state_dict"].items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise NonFiniteError(
-                    f"weight {name} is not finite at step {trainer.global_step}: no checkpoint written"
-                )
+        _check_weights(trainer, checkpoint["state_dict"])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Before any measure of the validation stumbles over them, without knowing where they come from.
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._check_loss(trainer)
+            _check_weights(trainer, pl_module.state_dict())
 
     def _check_loss(self, trainer: pl.Trainer) -> None:
         if self._loss is not None and not math.isfinite(value := self._loss.item()):
             cause = "" if self._terms is None or self._t is None else f": {worst_term(self._terms, self._t)}"
             raise NonFiniteError(f"train/loss is {value} at step {trainer.global_step}{cause}")
+
+
+def _check_weights(trainer: pl.Trainer, weights: Mapping[str, Tensor]) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise NonFiniteError(f"weight {name} is not finite at step {trainer.global_step}: no checkpoint written")
 
 
 def worst_term(terms: ElboTerms, t: Tensor) -> str:

@@ -164,7 +164,8 @@ class LikenessCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         require_all_used(launch(), self.trainer.world_size)
-        if self.subcommand == "fit":
+        # Siblings that are spread over the processes train on whole batches.
+        if self.subcommand == "fit" and getattr(self.model, "whole_batches", None) is None:
             require_equal_shares(getattr(self.datamodule, "batch_size", None), self.trainer.world_size)
         torch.set_float32_matmul_precision("high")
         for logger in self.trainer.loggers:

@@ -16,6 +16,7 @@ DOORS = {
     "inspect_head": "what the angles between a head's labels mean, and what they do not",
     "export_encoder": "a trained sentence encoder as a folder of sentence-transformers",
     "import_published": "published weights as checkpoints of this project",
+    "sweep": "one point of a grid, as W&B's agent would train it",
     "dashboard": "a W&B workspace for a run's metrics",
     "bench": "how fast it is, as ratios measured in one run",
 }

@@ -1,5 +1,6 @@
 """How long a run may take, as a scheduler writes it."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -19,3 +20,11 @@ def test_durations(text: str, seconds: int) -> None:
 def test_other_notations_are_refused_by_value(text: str) -> None:
     with pytest.raises(ValueError, match="stop_after must be a time like 3h50m"):
         Preemption(stop_after=text)
+
+
+def test_the_budget_counts_from_the_launcher_that_starts_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIKENESS_STARTED", raising=False)
+    assert Preemption("1d")._status() == 0
+    monkeypatch.setenv("LIKENESS_STARTED", str(time.time() - 3600))
+    assert Preemption("59m")._status() == 75
+    assert Preemption("2h")._status() == 0

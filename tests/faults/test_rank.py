@@ -31,7 +31,9 @@ def test_torchrun_brings_a_killed_rank_back(tmp_path: Path, trial: Trial) -> Non
         launcher = start("torchrun.sh", *line(run_dir))
         killed = 0
         while killed < KILLS_A_RUN and (pids := two_ranks(run_dir, launcher)):
-            time.sleep(chance.uniform(0, 1.5) if killed % 2 else chance.uniform(0, 15))
+            if killed:  # the first kill of a run comes while it starts, the others while it trains
+                wait_for_steps(run_dir, launcher, taken(run_dir) + chance.randint(1, 4))
+            time.sleep(chance.uniform(0, 0.1 if killed else 4))
             killed += kill(pids[chance.randint(0, 1)])
         with trial("one rank of two killed", times=killed):
             finished = ended(launcher)
@@ -56,6 +58,18 @@ def two_ranks(run_dir: Path, launcher: subprocess.Popen[str]) -> list[int]:
             return [found["0"], found["1"]]
         time.sleep(0.05)
     return []
+
+
+def wait_for_steps(run_dir: Path, launcher: subprocess.Popen[str], steps: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while taken(run_dir) < steps and time.monotonic() < deadline and launcher.poll() is None:
+        time.sleep(0.005)
+
+
+def taken(run_dir: Path) -> int:
+    """The training steps that rank 0 has written down, repeated ones included."""
+    record = run_dir / "steps-0.jsonl"
+    return len(record.read_text().splitlines()) if record.exists() else 0
 
 
 def rank_of(pid: int, run_dir: Path) -> str | None:

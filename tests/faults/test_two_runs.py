@@ -11,9 +11,13 @@ from tests.faults.runs import Victim
 def test_the_second_of_two_is_refused(tmp_path: Path, trial: Trial) -> None:
     victim = Victim("classifier", tmp_path / "run", wait_at_step=5)
     with trial("a second run in the directory of one that trains"):
+        hold = victim.run_dir / "hold"
+        hold.parent.mkdir()
+        hold.touch()
         first = victim.start()
         first.wait((victim.run_dir / "waiting").exists)
         refused = victim.go()
+        hold.unlink()
         assert refused.status == 1, refused.output
         assert "is in use: process" in refused.output
         victim.require_finished(first.end())

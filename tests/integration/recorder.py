@@ -14,7 +14,8 @@ class Recorder(Callback):
     """Writes ``steps-<rank>.jsonl``.
 
     ``crash_at_step`` kills the process without a word, as a power cut would. ``wait_at_step`` gives a test the time
-    to send a signal in the middle of a step: from the file ``waiting`` on, for two seconds.
+    to send a signal in the middle of a step: from the file ``waiting`` on, for two seconds, or while there is a file
+    ``hold``.
     """
 
     def __init__(self, directory: str, crash_at_step: int = -1, wait_at_step: int = -1) -> None:
@@ -36,6 +37,8 @@ class Recorder(Callback):
         if trainer.global_step == self.wait_at_step:
             (self.directory / "waiting").touch()
             time.sleep(2)
+            while (self.directory / "hold").exists():
+                time.sleep(0.05)
 
 
 def steps(directory: Path, rank: int = 0) -> dict[int, dict[str, Any]]:
