@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.wandb_lineage import ID_FILE, log_checkpoint, use_inputs
 from callbacks.wandb_names import class_names, goal, seed_group
-from callbacks.wandb_segments import last_step
+from callbacks.wandb_segments import is_offline, last_step, segment_files
 
 X_AXIS = "trainer/global_step"
 Row = dict[str, Any]
@@ -181,9 +181,11 @@ class RunWandbLogger(WandbLogger):
         if not id_file.exists():
             id_file.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))  # a sweep's agent chooses ids
         self._wandb_init["id"] = self._id = id_file.read_text().strip()
-        on_disk = last_step(self._directory / "wandb", self._id)
+        files = segment_files(self._directory / "wandb", self._id)
         run = self._reached_or_offline()
-        self._held = self._held_at_start = max(on_disk, run.starting_step - 1)
+        if not run.offline:  # the service may have got less of an online segment than is on disk
+            files = [file for file in files if is_offline(file)]
+        self._held = self._held_at_start = max(last_step(files), run.starting_step - 1)
         where = (
             f"offline, `wandb sync {self._directory / 'wandb'}` uploads it" if run.offline else run.url or "disabled"
         )

@@ -3,20 +3,30 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 
-def last_step(folder: Path, run_id: str) -> int:
-    """The last row that W&B's files of the run hold, -1 where they hold none.
-
-    ``folder`` is the run's ``wandb``, where each segment has a file. A process that is killed leaves a file behind
-    that lacks the newest rows, which is why the files are asked and not the process's own books. Rows rise from
-    segment to segment, so the newest file that has one tells.
-    """
+def segment_files(folder: Path, run_id: str) -> list[Path]:
+    """W&B's files of the run, newest first; ``folder`` is the run's ``wandb``."""
     files = folder.glob(f"*run-*-{run_id}*/run-{run_id}.wandb")
-    for file in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def is_offline(file: Path) -> bool:
+    """Whether the segment was logged without the service, which knows nothing of it until it is uploaded."""
+    return file.parent.name.startswith("offline-")
+
+
+def last_step(files: Iterable[Path]) -> int:
+    """The last row that the files, newest first, hold; -1 where they hold none.
+
+    A process that is killed leaves a file behind that lacks the newest rows, which is why the files are asked and not
+    the process's own books. Rows rise from segment to segment, so the newest file that has one tells.
+    """
+    for file in files:
         step = _last_step_in(file)
         if step is not None:
             return step

@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.errors import DataError
@@ -150,6 +151,10 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
         """Continue at the saved position. Global batches are the same at any world size, so it may change."""
         self._resumed = Position(state_dict["epoch"], state_dict["batches_done"], state_dict["total_batches"])
         self._resumed_order = dict(state_dict["order"])
+        if self.trainer is not None and (before := state_dict["world_size"]) != (now := self.trainer.world_size):
+            rank_zero_info(
+                f"continuing on {now} processes what {before} began: the same global batches, other dropout and rounding"
+            )
 
     def _order(self) -> dict[str, Any]:
         """Everything that decides which samples stand in which global batch."""

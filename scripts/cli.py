@@ -114,6 +114,11 @@ class LikenessCLI(LightningCLI):
         config = self.config[subcommand]
         run_dir = Path(config.run_dir)
         run_directory.announce(run_dir)
+        owner = rank() == 0 and not config.trainer.fast_dev_run
+        if owner:
+            run_directory.ensure_writable(run_dir)
+            if subcommand == "fit":  # first of all: what another process is writing there is no ground for a decision
+                run_directory.lock(run_dir)
         if subcommand == "fit" and config.auto_resume:
             _continue_or_start(run_dir, config)
         if config.ckpt_path is None and subcommand != "fit" and not config.trainer.fast_dev_run:
@@ -121,15 +126,11 @@ class LikenessCLI(LightningCLI):
         if config.ckpt_path is not None:
             config.ckpt_path = str(_checked_checkpoint(run_dir, config))
         config.weights_only = True
-        if rank() == 0 and not config.trainer.fast_dev_run:
+        if owner and subcommand == "fit":
             self._claim(run_dir, config)
 
     def _claim(self, run_dir: Path, config: Namespace) -> None:
-        """Rank 0 makes sure that the directory can be written and is this run's, before anything is built."""
-        run_directory.ensure_writable(run_dir)
-        if self.config.subcommand != "fit":
-            return
-        run_directory.lock(run_dir)
+        """Free the directory for a new run, or make sure that it is this one's that goes on."""
         if config.ckpt_path is None:
             run_directory.claim(run_dir, overwrite=config.overwrite)
         elif (saved := run_dir / "config.yaml").exists() and not config.allow_changes:

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from callbacks.loggers import RunWandbLogger
-from callbacks.wandb_segments import last_step
+from callbacks.wandb_segments import last_step, segment_files
 from tests.callbacks.two_ranks import on_two_ranks
 from tests.wandb_records import finished_records, history, records, summary
 from tests.wandb_server import Service, service
@@ -91,7 +91,7 @@ def test_a_service_that_goes_away_costs_a_bounded_time_and_no_row(tmp_path: Path
         log(logger, range(5))
     log(logger, range(5, 50))
     logger.finalize("success")
-    assert last_step(tmp_path / "wandb", str(logger.version)) == 49
+    assert last_step(segment_files(tmp_path / "wandb", str(logger.version))) == 49
 
 
 def test_a_dead_wandb_process_stops_nothing_and_the_next_segment_sends_what_is_missing(tmp_path: Path) -> None:
