@@ -153,7 +153,7 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
         self._resumed_order = dict(state_dict["order"])
         if self.trainer is not None and (before := state_dict["world_size"]) != (now := self.trainer.world_size):
             rank_zero_info(
-                f"continuing on {now} processes what {before} began: the same global batches, other dropout and rounding"
+                f"continuing on {now} processes what {before} began: the same global batches, but other dropout"
             )
 
     def _order(self) -> dict[str, Any]:

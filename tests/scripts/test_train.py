@@ -254,7 +254,7 @@ def test_torchrun_without_ddp_is_refused(train: Door, monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, value)
     code, errors = train("fit", "--trainer.devices", "1", "--trainer.strategy", "single_device")
     assert code == 2
-    assert "torchrun started 2 processes, the trainer uses 1" in errors
+    assert "torchrun started 2 processes on 1 nodes, but trainer.devices x trainer.num_nodes is 1" in errors
 
 
 def test_configuration_files_of_the_project_are_found_from_anywhere(
