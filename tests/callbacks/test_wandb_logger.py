@@ -108,7 +108,11 @@ def log_until_wandb_dies(directory: Path) -> None:
     wandb_core = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
     os.kill(int(wandb_core.stdout), signal.SIGKILL)
     with pytest.warns(UserWarning, match="W&B failed"):
-        log(logger, range(5, 10))
+        log_and_finish(logger, range(5, 10))
+
+
+def log_and_finish(logger: RunWandbLogger, steps: range) -> None:
+    log(logger, steps)
     logger.finalize("success")
 
 

@@ -5,6 +5,7 @@ Killed ranks are in tests/faults/test_rank.py, the short run of all this in test
 
 import signal
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -74,18 +75,21 @@ def test_a_slurm_job_comes_back_after_sigterm_and_out_of_time(tmp_path: Path, wh
         assert reasons(run_dir) == ["stopped by SIGTERM", "stopped by the time budget", "finished"]
 
 
-def test_four_processes_take_the_same_batches(tmp_path: Path, whole: Run) -> None:
+def test_four_processes_go_on_with_the_batches_of_two(tmp_path: Path, whole: Run) -> None:
     run_dir = tmp_path / "run"
-    finished = ended(start("torchrun.sh", "--cpus", "4", *options(run_dir)))
+    line = (*options(run_dir, wait_at_step=5), "--allow_changes", "true")
+    stopped = signalled(start("torchrun.sh", "--cpus", "2", *line), signal.SIGTERM, when=(run_dir / "waiting").exists)
+    assert stopped.status == 143, stopped.output
+    finished = ended(start("torchrun.sh", "--cpus", "4", *line))
     assert finished.status == 0, finished.output
-    four, two = (
-        [steps(folder, rank) for rank in range(ranks)] for folder, ranks in ((run_dir, 4), (whole.directory, 2))
-    )
-    assert sorted(four[0]) == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
-    for step in four[0]:
-        together, expected = (sorted(id for rank in ranks for id in rank[step]["ids"]) for ranks in (four, two))
-        assert together == expected
-        assert len({len(rank[step]["ids"]) for rank in four}) == 1
+    together = [steps(run_dir, rank) for rank in range(4)]
+    for step in range(1, EPOCHS * STEPS_PER_EPOCH + 1):
+        shares = [rank[step]["ids"] for rank in together if step in rank]
+        assert len(shares) == (4 if step in together[3] else 2)
+        assert len({len(share) for share in shares}) == 1
+        expected = [rank[step]["ids"] for rank in (steps(whole.directory, 0), steps(whole.directory, 1))]
+        assert sorted(chain(*shares)) == sorted(chain(*expected))
+    assert 5 < min(together[3]) <= STEPS_PER_EPOCH  # in the middle of the epoch
 
 
 @pytest.mark.parametrize(

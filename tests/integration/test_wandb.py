@@ -89,16 +89,21 @@ def test_three_segments_are_one_run_with_every_step_once(tmp_path: Path) -> None
     assert killed.output.count("W&B run") == 1
 
 
-@pytest.fixture
-def _secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a user's environment holds, and a service at whose address nobody answers."""
+@pytest.fixture(autouse=True)
+def _wandb_of_its_own() -> Iterator[None]:
+    """wandb reads the environment once, and a door would join the process that an earlier test has started."""
     import wandb
 
-    wandb.teardown()  # it reads the environment once
-    for name, value in {**SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9"}.items():
-        monkeypatch.setenv(name, value)
+    wandb.teardown()
     yield
     wandb.teardown()
+
+
+@pytest.fixture
+def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user's environment holds, and a service at whose address nobody answers."""
+    for name, value in {**SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.usefixtures("_secrets")

@@ -65,8 +65,9 @@ def test_files_of_other_programs_need_no_seal(tmp_path: Path) -> None:
 
 
 def test_what_was_last_stays_as_the_one_before(tmp_path: Path) -> None:
+    writer = AtomicCheckpointIO()
     for epoch in range(3):
-        AtomicCheckpointIO().save_checkpoint({**CONTENT, "epoch": epoch}, tmp_path / "last.ckpt")
+        writer.save_checkpoint({**CONTENT, "epoch": epoch}, tmp_path / "last.ckpt")
     assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 2
     assert read_checkpoint(tmp_path / "previous.ckpt")["epoch"] == 1
     assert len(list(tmp_path.iterdir())) == 2

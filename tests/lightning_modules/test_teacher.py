@@ -83,7 +83,7 @@ def test_unusable_files_stop_the_training_before_it_starts(path: str, tmp_path: 
         with pytest.raises(FileNotFoundError, match=str(missing)):
             trainer(max_epochs=1).fit(student(str(missing)), Points())
     Path(path).write_bytes(Path(path).read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"teacher.ckpt is truncated"):
+    with pytest.raises(CheckpointError, match=r"teacher.ckpt is (refused: it is )?truncated"):
         trainer(max_epochs=1).fit(student(path), Points())
 
 
