@@ -16,7 +16,7 @@ from likeness.diffusion.gradient_norms import gradient_norms
 from likeness.protocols import Diffuser
 from likeness.seeding import mix
 
-COLUMNS = ("step", "t", "gamma", "squared_gradient_norm")
+GRADIENT_COLUMNS = ("step", "t", "gamma", "squared_gradient_norm")
 _GRADIENTS = 3  # sets this noise apart from that of training and evaluation
 
 
@@ -38,7 +38,7 @@ class GradientNorms(pl.Callback):
         for name, value in (("every_n_steps", every_n_steps), ("num_bins", num_bins), ("num_samples", num_samples)):
             require_positive(name, value)
         self.every_n_steps, self.num_bins, self.num_samples = every_n_steps, num_bins, num_samples
-        self.rows: list[tuple[object, ...]] = []  # in the order of COLUMNS
+        self.rows: list[tuple[object, ...]] = []  # in the order of GRADIENT_COLUMNS
         self._measured_step = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -62,7 +62,7 @@ class GradientNorms(pl.Callback):
             self.rows += [(step, *row) for row in zip(*columns, strict=True)]
             figure = gradient_figure(gamma.float().cpu().numpy(), norms.cpu().numpy(), step)
             publish_figure(trainer, figure, "gradient_norms", keep_history=True)
-            publish_table(trainer, "gradient_norms", COLUMNS, self.rows)
+            publish_table(trainer, "gradient_norms", GRADIENT_COLUMNS, self.rows)
 
     def _measure(self, trainer: pl.Trainer, module: Diffuser, batch: Batch) -> torch.Tensor:
         images, labels = batch.x[: self.num_samples], batch.y[: self.num_samples]

@@ -18,7 +18,7 @@ from likeness.diffusion.loss_by_gamma import LossByGamma as BinnedLoss
 from likeness.diffusion.loss_by_gamma import gamma_edges
 from likeness.protocols import Diffuser
 
-COLUMNS = ("step", "split", "gamma", "samples", "loss", "variance", "share", "integrand", "integrand_se")
+BIN_COLUMNS = ("step", "split", "gamma", "samples", "loss", "variance", "share", "integrand", "integrand_se")
 
 
 class LossByGamma(DiffusionDiagnostic):
@@ -110,7 +110,7 @@ class LossByGamma(DiffusionDiagnostic):
             return
         publish_figure(trainer, loss_figure(known), "loss_by_gamma", keep_history=not final)
         rows = [row for split, bins in known.items() for row in _rows(trainer.global_step, split, bins)]
-        publish_table(trainer, "loss_by_gamma", COLUMNS, rows)
+        publish_table(trainer, "loss_by_gamma", BIN_COLUMNS, rows)
 
 
 def _rows(step: int, split: str, bins: BinnedLoss) -> list[tuple[object, ...]]:

@@ -58,6 +58,14 @@ def open_head(path: str, key: str | None = None, labels: Path | None = None) -> 
     return replace(head, labels=Labels(head.labels.count, read_labels(labels, head.labels.count)))
 
 
+def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
+    """Two labels by name; raises ValueError if one is unknown or they are the same."""
+    pair = head.labels.find(first), head.labels.find(second)
+    if pair[0] == pair[1]:
+        raise ValueError(f"--pair takes two labels, and {first!r} and {second!r} are the same")
+    return pair
+
+
 def _is_of_this_project(path: str) -> bool:
     location = Path(path if Path(path).exists() else path.rpartition("#")[0] or path)
     return location.suffix == ".ckpt" or (location / "checkpoints").is_dir()

@@ -140,7 +140,7 @@ def compare(options: Namespace) -> None:
         tables.write_comparison(comparison, folder / "comparison.csv"),
         save_figure(tables.comparison_figure(comparison), folder / "comparison.png"),
     ]
-    _publish(tables.printed(comparison), written)
+    _publish(tables.printed_comparison(comparison), written)
 
 
 def open_sources(options: Namespace) -> tuple[Points, Points | None, Points | None]:

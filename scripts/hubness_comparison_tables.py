@@ -25,9 +25,9 @@ LEVEL = 0.05
 MINUS = "\N{MINUS SIGN}"
 
 
-def printed(comparison: HubnessComparison) -> Iterator[Table | Text]:
+def printed_comparison(comparison: HubnessComparison) -> Iterator[Table | Text]:
     """Everything for the terminal, in reading order."""
-    yield Text(title(comparison))
+    yield Text(comparison_title(comparison))
     for warning in comparison.warnings:
         yield Text(f"warning: {warning}", style="yellow")
     yield hubness_table(comparison)
@@ -37,7 +37,7 @@ def printed(comparison: HubnessComparison) -> Iterator[Table | Text]:
         yield Text(sentence)
 
 
-def title(comparison: HubnessComparison) -> str:
+def comparison_title(comparison: HubnessComparison) -> str:
     """What was compared on what."""
     task, report = comparison.task, comparison.base.report
     asked = "each among the others" if task.queries is None else f"{report.m:,} queries of {task.queries.source}"

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     _check(arguments)
     from scripts.head_inspection import inspect_head
-    from scripts.head_sources import open_head
+    from scripts.head_sources import find_pair, open_head
 
     device = choose_device(arguments.device)
     labels = Path(arguments.labels) if arguments.labels else None
@@ -83,14 +83,6 @@ def _check(arguments: Namespace) -> None:
             raise ValueError("--save_equivalent needs --pair: equivalent heads are made for two labels")
         if Path(arguments.save_equivalent).suffix not in (".npy", ".safetensors"):
             raise ValueError(f"--save_equivalent writes .npy or .safetensors, got {arguments.save_equivalent}")
-
-
-def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
-    """Two labels by name; raises ValueError if one is unknown or they are the same."""
-    pair = head.labels.find(first), head.labels.find(second)
-    if pair[0] == pair[1]:
-        raise ValueError(f"--pair takes two labels, and {first!r} and {second!r} are the same")
-    return pair
 
 
 def read_features(head: Head, arguments: Namespace, device: torch.device) -> Features | None:

@@ -22,7 +22,7 @@ from likeness.measures.cloud import Cloud, Pairs, one_pair, padded
 from likeness.measures.standardised_gap import GapRows, gaps_from, gaps_in_sets
 
 MIN_CONDITIONING = 1e-6  # smallest singular value of N relative to its largest: below, N is numerically singular
-_TRIED_AT_ONCE = 256
+_SETS_AT_ONCE = 256
 
 
 class SingularInputsError(ValueError):
@@ -138,7 +138,7 @@ def _regular_prefix(order: Tensor, pivot: int, embeddings: Sequence[Tensor], min
         whole = torch.cat([chosen, order[: size + 1 - len(chosen)]])
         if len(whole) == size + 1 and _regular(whole[None], embeddings, min_conditioning):
             return whole
-        trial = order[:_TRIED_AT_ONCE]
+        trial = order[:_SETS_AT_ONCE]
         sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
         passed = _regular(sets, embeddings, min_conditioning).nonzero()
         if len(passed):

@@ -12,7 +12,7 @@ from likeness.measures.standardised_gap import GapRows
 ZERO = 1e-12  # what rounding leaves of equivalent models: all their choices tie
 TIE_TOLERANCE = 1e-6  # relative: the entries are symmetric, so that pivots often share their second-largest one
 MAX_TIES = 64  # pivots of equivalent models that are looked at
-_TRIED_AT_ONCE = 256
+_ROWS_AT_ONCE = 256
 
 
 class ConstantLogRatioError(ValueError):
@@ -52,7 +52,7 @@ def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
     worst = torch.zeros(labels, dtype=torch.long, device=device)
     met = vectors.mean.new_full((labels, 2), -torch.inf)  # of all rows, in known columns
     unknown = torch.ones(labels, dtype=torch.bool, device=device)
-    rows = torch.arange(min(_TRIED_AT_ONCE, labels), device=device)
+    rows = torch.arange(min(_ROWS_AT_ONCE, labels), device=device)
     while len(rows):
         entries = entries_of_term_1(gaps, rows, vectors, pair)[0]
         top = entries.topk(2, dim=1)
@@ -69,7 +69,7 @@ def _next_rows(met: Tensor, unknown: Tensor, possible: Tensor) -> Tensor:
     """Of the possible pivots those with the smallest bounds, and as many unknown labels with the largest entries."""
     if not bool(possible.any()):
         return unknown.new_empty(0, dtype=torch.long)
-    count = min(_TRIED_AT_ONCE // 2, len(met))
+    count = min(_ROWS_AT_ONCE // 2, len(met))
     promising = met[:, 1].masked_fill(~possible, torch.inf).topk(count, largest=False).indices
     telling = met[:, 0].masked_fill(~unknown, -torch.inf).topk(count).indices
     chosen = torch.zeros_like(unknown)

@@ -10,7 +10,7 @@ from likeness.measures.cloud import blocks, padded
 from likeness.measures.distribution import jensen_shannon, kl
 
 _LEAST_ROWS = 64  # of the logits [P, n, K] that are held at once
-_NEARLY_EQUAL = 1e-5  # nats a sample and relative: under it a difference of sums has lost digits that count
+_NEARLY_EQUAL_SUMS = 1e-5  # nats a sample and relative: under it a difference of sums has lost digits that count
 _LOG_2 = 0.6931471805599453
 
 
@@ -127,7 +127,7 @@ def _mixtures(p: Tensor, sums: Tensor, logs: Tensor) -> Tensor:
 def _nearly_equal(divergence: Tensor, entropies: Tensor) -> list[list[int]]:
     """Pairs whose divergence a sample is small beside what it is a difference of."""
     scale = torch.maximum(entropies[:, None], entropies) + _LOG_2
-    close: list[list[int]] = (divergence < _NEARLY_EQUAL * scale).fill_diagonal_(False).nonzero().tolist()
+    close: list[list[int]] = (divergence < _NEARLY_EQUAL_SUMS * scale).fill_diagonal_(False).nonzero().tolist()
     return close
 
 

@@ -11,7 +11,7 @@ from likeness.measures.distance_tiles import DistanceTiles, Prepared, fill_own
 from likeness.measures.neighbours import Neighbours, top_k
 from likeness.measures.point_distances import PointDistances
 
-_AT_ONCE = 2**22  # candidates in memory
+_CANDIDATES_AT_ONCE = 2**22  # candidates in memory
 
 
 class Rows(NamedTuple):
@@ -86,7 +86,7 @@ def search(proximity: Proximity, rows: Rows, k: int, candidates: int | None = No
     count, unsettled = candidates or 2 * k + proximity.spare, torch.arange(m, device=rows.numbers.device)
     while len(unsettled):
         count, left = min(count, available), []
-        for part in torch.split(unsettled, max(1, _AT_ONCE // count)):
+        for part in torch.split(unsettled, max(1, _CANDIDATES_AT_ONCE // count)):
             found = proximity.candidates(rows.take(part), count, nearest=candidates is not None)
             keys[part], ids[part] = found.keys[:, :k], found.ids[:, :k]
             left.append(part[found.keys[:, k - 1] > found.beyond])

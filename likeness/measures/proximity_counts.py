@@ -13,7 +13,7 @@ from torch import Tensor
 from likeness.measures.distance_tiles import DistanceTiles, Prepared, fill_own
 from likeness.measures.proximity_candidates import Candidates, Proximity, Rows
 
-_AT_ONCE = 2**22  # distances in memory
+_DISTANCES_AT_ONCE = 2**22  # distances in memory
 
 
 class Pairs(NamedTuple):
@@ -88,7 +88,9 @@ class JointProximity(CountProximity):
 def counts_within(of: DistanceTiles, points: Prepared, own: Tensor | None, ids: Tensor) -> Tensor:
     """How many index points, itself left out, are as near to each of r points as the points ids [r, c] are: [r, c]."""
     counts = torch.empty(ids.shape, dtype=torch.int64, device=ids.device)
-    for rows in torch.split(torch.arange(len(ids), device=ids.device), max(1, _AT_ONCE // len(of.index.squares))):
+    for rows in torch.split(
+        torch.arange(len(ids), device=ids.device), max(1, _DISTANCES_AT_ONCE // len(of.index.squares))
+    ):
         full = _full_rows(of, points.take(rows), None if own is None else own[rows])
         counts[rows] = torch.searchsorted(_sorted(full), full.gather(1, ids[rows]), right=True)
     return counts
@@ -104,7 +106,7 @@ def reverse_counts(of: DistanceTiles, own: Tensor | None, ids: Tensor, distances
     number = torch.bincount(asked, minlength=n)
     start = number.cumsum(0) - number
     counts = torch.empty_like(asked)
-    for x in torch.split(torch.arange(n, device=ids.device), max(1, _AT_ONCE // n)):
+    for x in torch.split(torch.arange(n, device=ids.device), max(1, _DISTANCES_AT_ONCE // n)):
         pairs = order[start[x[0]] : start[x[-1]] + number[x[-1]]]
         full = _full_rows(of, of.index.take(x), x)
         place = asked[pairs] - x[0], torch.arange(len(pairs), device=pairs.device) + start[x[0]] - start[asked[pairs]]
@@ -118,7 +120,7 @@ def reverse_counts(of: DistanceTiles, own: Tensor | None, ids: Tensor, distances
 def shared_counts(of: DistanceTiles, ids: Tensor, distances: Tensor) -> Tensor:
     """How many other candidates are as near as x = ids [r, c] to the row, and as near to x as the row is: [r, c]."""
     counts = torch.empty_like(ids)
-    for rows in torch.split(torch.arange(len(ids), device=ids.device), max(1, _AT_ONCE // ids.shape[1] ** 2)):
+    for rows in torch.split(torch.arange(len(ids), device=ids.device), max(1, _DISTANCES_AT_ONCE // ids.shape[1] ** 2)):
         radius = distances[rows][:, :, None]
         both = (of.between(ids[rows]) <= radius) & (distances[rows][:, None] <= radius)
         both.diagonal(dim1=1, dim2=2).fill_(False)

@@ -15,7 +15,7 @@ from likeness.networks.initialisation import dense
 from likeness.networks.label_vectors import LabelVectors
 from likeness.networks.time_embedding import NetworkTime, TimeEmbedding
 
-FOURIER_EXPONENTS = range(8)
+POINT_EXPONENTS = range(8)
 
 
 class ScoreMLP(nn.Module):
@@ -40,7 +40,7 @@ class ScoreMLP(nn.Module):
         require_positive(width=width, hidden_layers=hidden_layers)
         self.input_shape = tuple(input_shape)
         self.time = NetworkTime(gamma_min, gamma_max)
-        inputs = (input_shape[0] + 1) * (1 + 2 * len(FOURIER_EXPONENTS))
+        inputs = (input_shape[0] + 1) * (1 + 2 * len(POINT_EXPONENTS))
         sizes = [inputs, *[width] * hidden_layers]
         self.hidden = nn.ModuleList(dense(a, b) for a, b in pairwise(sizes))
         self.out = dense(width, input_shape[0], zero=True)
@@ -55,7 +55,7 @@ class ScoreMLP(nn.Module):
         require_batch("z", z, gamma, self.input_shape)
         t = self.time(Dual(gamma)).value.unsqueeze(1)
         point = torch.cat([z, 2 * t - 1], dim=1)
-        h = self.hidden[0](torch.cat([point, fourier_features(point, FOURIER_EXPONENTS)], dim=1))
+        h = self.hidden[0](torch.cat([point, fourier_features(point, POINT_EXPONENTS)], dim=1))
         h = F.silu(self.labels(h, labels))
         for layer in self.hidden[1:]:
             h = F.silu(layer(h))

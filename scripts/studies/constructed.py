@@ -15,7 +15,7 @@ from callbacks.figures import MARKERS, PALETTE
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.softmax_comparison import compare_softmax_models
 from scripts.studies.circle_models import PER_CLASS, perturbed_models
-from scripts.studies.output import Row, publish, show
+from scripts.studies.output import StudyRow, publish, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def run(out: Path) -> None:
     publish(out, tables={"constructed": rows}, figures={"constructed": draw(rows)})
 
 
-def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row]:
+def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[StudyRow]:
     """The model of K labels against itself with ever more noise on f, a row for each level.
 
     The input set is the one that is best at the lowest level; pivot and left-out label are searched anew.
@@ -42,7 +42,7 @@ def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row
     noise = [NOISE[num_classes] * step for step in range(1, levels + 1)]
     f, g, noisy = perturbed_models(num_classes, noise, per_class)
     options = ComparisonOptions(search="sampled", num_samples=NUM_SAMPLES)
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     for level, other in zip(noise, noisy, strict=True):
         found = compare_softmax_models(f, g, other, g, options=options)
         options = ComparisonOptions(input_set=found.input_set)
@@ -54,9 +54,9 @@ def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row
     return rows
 
 
-def summary(rows: Sequence[Row]) -> list[Row]:
+def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """For each K the largest distances, and how near d_fg comes to its bounds."""
-    answer: list[Row] = []
+    answer: list[StudyRow] = []
     for num_classes, own in _by_labels(rows).items():
         d_llv, d_fg, paper, squared = (_column(own, name) for name in ("d_llv", "d_fg", "paper_bound", "squared_bound"))
         row: dict[str, int | float] = {"K": num_classes, "max d_llv": float(d_llv.max()), "max d_fg": float(d_fg.max())}
@@ -66,7 +66,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return answer
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[StudyRow]) -> Figure:
     """d_{f,g} against d_LLV by number of labels, with the paper's bound and the derived one."""
     from matplotlib.figure import Figure
 
@@ -91,12 +91,12 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _by_labels(rows: Sequence[Row]) -> dict[Any, list[Row]]:
+def _by_labels(rows: Sequence[StudyRow]) -> dict[Any, list[StudyRow]]:
     return {
         number: [row for row in rows if row["num_classes"] == number]
         for number in {row["num_classes"]: 0 for row in rows}
     }
 
 
-def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+def _column(rows: Sequence[StudyRow], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows], dtype=float)

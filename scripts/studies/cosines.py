@@ -17,9 +17,8 @@ from torch import Tensor
 from callbacks.figures import PALETTE
 from likeness.measures.label_gauge import EquivalentHead, equivalent_heads
 from scripts.compare import default_data, load_data
-from scripts.head_sources import Head, open_head
-from scripts.inspect_head import find_pair
-from scripts.studies.output import Row, publish, show
+from scripts.head_sources import Head, find_pair, open_head
+from scripts.studies.output import StudyRow, publish, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,10 +74,12 @@ def embed(head: Head, path: str, data: Path | None, split: Literal["test", "val"
     return PlanarModel(f, y, head.rows[:].double(), bias)
 
 
-def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> list[Row]:
+def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> list[StudyRow]:
     """The cosine as trained, and for each head what moved and what did not; log-probabilities in nats."""
     trained = float(torch.cosine_similarity(model.g[pair[0]], model.g[pair[1]], dim=0))
-    rows: list[Row] = [{"head": "as trained", "cosine": trained, "|v|": 0.0, "logits moved": 0.0, "log p moved": 0.0}]
+    rows: list[StudyRow] = [
+        {"head": "as trained", "cosine": trained, "|v|": 0.0, "logits moved": 0.0, "log p moved": 0.0}
+    ]
     for head in heads:
         moved = {"logits moved": head.logit_change, "log p moved": head.log_probability_change}
         rows.append({"head": "g + v", "cosine": head.cosine, "|v|": float(head.translation.norm()), **moved})

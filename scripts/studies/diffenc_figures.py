@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from callbacks.figures import MARKERS, PALETTE
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ SPLITS = {"test": "test", "train": "training samples"}
 KINDS = {"fitted": "closed form", "learned": "learned"}
 
 
-def draw_models(seeds: Sequence[Row]) -> Figure:
+def draw_models(seeds: Sequence[StudyRow]) -> Figure:
     """A panel for each split: a dot for each seed, and for each model the mean and its standard error over seeds."""
     from matplotlib.figure import Figure
 
@@ -31,7 +31,7 @@ def draw_models(seeds: Sequence[Row]) -> Figure:
     return figure
 
 
-def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
+def _models_panel(axes: Axes, seeds: Sequence[StudyRow]) -> None:
     models = list(dict.fromkeys(row["model"] for row in seeds))
     for place, model in enumerate(models):
         values = np.array([row["bpd"] for row in seeds if row["model"] == model])
@@ -44,7 +44,7 @@ def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_gains(means: Sequence[Row]) -> Figure:
+def draw_gains(means: Sequence[StudyRow]) -> Figure:
     """Gains over ratio 1 in T steps: measured against predicted, and what is left of the prediction by T."""
     from matplotlib.figure import Figure
 
@@ -79,6 +79,6 @@ def draw_gains(means: Sequence[Row]) -> Figure:
     return figure
 
 
-def _ends(means: Sequence[Row]) -> tuple[int, int]:
+def _ends(means: Sequence[StudyRow]) -> tuple[int, int]:
     depths = [row["T"] for row in means]
     return min(depths), max(depths)

@@ -20,7 +20,7 @@ from scripts.evaluation_data import open_split
 from scripts.studies.diffenc_figures import draw_gains, draw_models
 from scripts.studies.diffenc_tables import TERMS, gain_means, model_means, printed_gain, printed_model, welch_tests
 from scripts.studies.diffusion_runs import MODELS, DiffusionRun, located, read_yaml
-from scripts.studies.output import Row, publish, show
+from scripts.studies.output import StudyRow, publish, show
 from scripts.studies.ratio_gains import gains, loss_rates
 from scripts.studies.training_run import ensure_all_trained
 
@@ -55,11 +55,11 @@ def run(out: Path, setting: Setting, device: str) -> None:
     """Train what is not trained yet, evaluate, print the tables, write them and the figures."""
     runs = setting.runs()
     ensure_all_trained(runs, out, device)
-    seeds: list[Row] = []
-    ratios: list[Row] = []
+    seeds: list[StudyRow] = []
+    ratios: list[StudyRow] = []
     for trained in runs:
         evaluation = evaluated(trained, out, setting, device)
-        place: Row = {"model": trained.model, "seed": trained.seed}
+        place: StudyRow = {"model": trained.model, "seed": trained.seed}
         seeds += [place | row for row in bounds(evaluation)]
         ratios += [place | row for row in ratio_experiment(evaluation, setting)]
     report(out, seeds, ratios)
@@ -76,14 +76,14 @@ def evaluated(trained: DiffusionRun, out: Path, setting: Setting, device: str) -
     return BoundEvaluation(module, test, train, setting.draws, EVALUATION_SEED)
 
 
-def bounds(evaluation: BoundEvaluation) -> list[Row]:
+def bounds(evaluation: BoundEvaluation) -> list[StudyRow]:
     """The bound in infinite depth on the test split and on the training samples, in bits per dimension."""
     splits = {"test": evaluation.split, "train": evaluation.train}
     rows = {name: replace(evaluation, split=split).elbo(Depth(None, "one")) for name, split in splits.items()}
     return [{"split": name, **{term: row[term] for term in (*TERMS, "bpd_se")}} for name, row in rows.items()]
 
 
-def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Row]:
+def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[StudyRow]:
     """A row for each T."""
     if not setting.depths:
         return []
@@ -91,7 +91,7 @@ def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Row]
     return [gains(evaluation, depth, setting.ratio_steps, rates) for depth in setting.depths]
 
 
-def report(out: Path, seeds: Sequence[Row], ratios: Sequence[Row]) -> None:
+def report(out: Path, seeds: Sequence[StudyRow], ratios: Sequence[StudyRow]) -> None:
     """Tables on the terminal and as CSV files, and figures."""
     means, tests, gained = model_means(seeds), welch_tests(seeds), gain_means(ratios)
     show("bits per dimension in infinite depth, mean ± standard error over seeds", [*map(printed_model, means)])

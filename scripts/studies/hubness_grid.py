@@ -35,7 +35,7 @@ from scripts.studies.hubness_grid_data import (
 )
 from scripts.studies.hubness_grid_encoders import FAMILIES, Encoder, Training, train_encoders
 from scripts.studies.hubness_grid_figure import draw_gains, draw_reductions
-from scripts.studies.output import Row, publish
+from scripts.studies.output import StudyRow, publish
 from scripts.text_encoding import TFIDF
 
 BASES = "k-skewness S and Robin Hood index RH before any reduction"
@@ -134,7 +134,7 @@ class Grid:
             except UNAVAILABLE as error:
                 self._skip(f"embeddings {file}", error)
 
-    def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[Row]:
+    def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[StudyRow]:
         """A row for every method on these points."""
         methods = self.setting.all_methods
         print(f"likeness: {data}, {encoder.model}: {len(methods)} methods", file=sys.stderr, flush=True)
@@ -155,7 +155,7 @@ class Grid:
         print(f"likeness: skipped {what}: {why}", file=sys.stderr, flush=True)
 
 
-def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
+def report(rows: Sequence[StudyRow], skipped: Sequence[Skipped], out: Path) -> None:
     """Print what runs and methods come to, and write it with every cell and the figures."""
     by_base, counts = ("data", "base"), tables.wins(rows)
     summaries = {
@@ -183,7 +183,7 @@ def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
         print(f"likeness: skipped {row['skipped']}: {row['reason']}")
 
 
-def _grouped(rows: Sequence[Row], name: str) -> Iterator[tuple[str, list[Row]]]:
+def _grouped(rows: Sequence[StudyRow], name: str) -> Iterator[tuple[str, list[StudyRow]]]:
     """The rows of each value of a column, in the order in which they appear."""
     for value in dict.fromkeys(row[name] for row in rows):
         yield value, [row for row in rows if row[name] == value]

@@ -15,7 +15,7 @@ from scripts.hubness_analysis import Search, report_on
 from scripts.hubness_comparison import FOLDS, KS, LISTED, possible_folds
 from scripts.hubness_methods import build_method
 from scripts.studies.hubness_grid_data import Embedded, write_whole
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 INDICES = ("k_skewness", "robin_hood", "antihub_rate", "hub_occurrence", "bad_occurrence")
 
@@ -30,7 +30,7 @@ class Protocol:
     seed: int = 0  # of the folds
 
 
-def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
+def measure_cell(method: str, points: Embedded, protocol: Protocol) -> StudyRow:
     """Hubness in-sample (``train_``) and of the index among the queries' neighbours (``test_``), and the error.
 
     ``correct`` says of each query by a 1 or 0 whether its vote is right. Raises ValueError where a method does not
@@ -45,7 +45,7 @@ def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
     own = fitted.rerank(None, min(len(index) - 1, max(LISTED, protocol.k)))
     asked = fitted.rerank(queries.vectors, min(len(index), max(KS[-1], protocol.k)))
     search = Search(k=protocol.k)
-    row: Row = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
+    row: StudyRow = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
     row |= _indices("train", report_on(index, None, search, own.ids))
     row |= _indices("test", report_on(index, queries, search, asked.ids))
     assert index.labels is not None
@@ -56,13 +56,13 @@ def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
     return row | {"correct": "".join(map(str, score.correct.int().tolist()))}
 
 
-def _indices(prefix: str, report: HubnessReport) -> Row:
+def _indices(prefix: str, report: HubnessReport) -> StudyRow:
     """Indices beside their null."""
     sources = {"": report.indices(), "_null": report.null.indices()}
     return {f"{prefix}_{name}{suffix}": values.get(name) for name in INDICES for suffix, values in sources.items()}
 
 
-def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
+def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], StudyRow]) -> StudyRow:
     """The cell in a JSON file if it was measured with these settings; else it is measured, and kept there."""
     if path.is_file():
         content: dict[str, Any] = json.loads(path.read_text())

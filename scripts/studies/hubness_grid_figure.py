@@ -11,7 +11,7 @@ from callbacks.figures import MARKERS, PALETTE
 from callbacks.panels import finish
 from scripts.hubness_methods import BASE
 from scripts.studies.hubness_grid_tables import CHANGES, EDGES
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ FAINT = "#cccccc"
 SIGNIFICANT = ("better", "worse")
 
 
-def draw_reductions(rows: Sequence[Row]) -> Figure:
+def draw_reductions(rows: Sequence[StudyRow]) -> Figure:
     """For each data set a row of panels: relative reductions of each method, a marker a run, bars the means of several.
 
     Of the error, markers are filled where McNemar's test finds the change significant.
@@ -48,7 +48,7 @@ def draw_reductions(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_gains(rows: Sequence[Row]) -> Figure:
+def draw_gains(rows: Sequence[StudyRow]) -> Figure:
     """The fall of the error against the base's k-skewness among test points: a panel a method, a marker a run."""
     from matplotlib.figure import Figure
 
@@ -74,7 +74,7 @@ def draw_gains(rows: Sequence[Row]) -> Figure:
 
 
 def _reduction_panel(
-    axes: Axes, rows: Sequence[Row], change: str, methods: Sequence[str], bases: Sequence[str]
+    axes: Axes, rows: Sequence[StudyRow], change: str, methods: Sequence[str], bases: Sequence[str]
 ) -> None:
     axes.axvline(0, color=FAINT, lw=1, zorder=0)
     placed = [row | {"place": methods.index(row["method"])} for row in rows if row["method"] in methods]
@@ -85,7 +85,7 @@ def _reduction_panel(
             axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
 
 
-def _markers(axes: Axes, rows: Sequence[Row], x: str, y: str, bases: Sequence[str]) -> None:
+def _markers(axes: Axes, rows: Sequence[StudyRow], x: str, y: str, bases: Sequence[str]) -> None:
     """A marker for each run by the encoder's base, filled unless it is of an error that changes insignificantly."""
     for row in rows:
         if row[x] is None or row[y] is None:
@@ -112,5 +112,5 @@ def _colour(place: int) -> str:
     return PALETTE[place % len(PALETTE)]
 
 
-def _distinct(rows: Sequence[Row], name: str) -> list[str]:
+def _distinct(rows: Sequence[StudyRow], name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))

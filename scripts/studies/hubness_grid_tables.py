@@ -10,7 +10,7 @@ import torch
 
 from likeness.measures.mcnemar import mcnemar
 from scripts.hubness_methods import BASE
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 REDUCED = ("train_k_skewness", "train_robin_hood", "test_k_skewness", "test_robin_hood")
 CHANGES = ("test_k_skewness_reduction", "test_robin_hood_reduction", "error_reduction")
@@ -21,7 +21,7 @@ BINS = (f"<= {EDGES[0]:g}", f"{EDGES[0]:g} - {EDGES[1]:g}", f"> {EDGES[1]:g}")
 LEVEL = 0.05
 
 
-def compared(cells: Sequence[Row]) -> list[Row]:
+def compared(cells: Sequence[StudyRow]) -> list[StudyRow]:
     """Cells beside their base: relative reductions in percent and McNemar's exact test, without ``correct``.
 
     100 (h_base - h) / h_base of an index, None where the base has none; 100 (acc - acc_base) / (1 - acc_base).
@@ -31,7 +31,7 @@ def compared(cells: Sequence[Row]) -> list[Row]:
     return [_compared(cell, bases[_run(cell)]) for cell in cells if _run(cell) in bases]
 
 
-def _compared(cell: Row, base: Row) -> Row:
+def _compared(cell: StudyRow, base: StudyRow) -> StudyRow:
     row = {name: value for name, value in cell.items() if name != "correct"} | {"error": 1 - cell["accuracy"]}
     row |= {f"{name}_reduction": _reduction(base[name], cell[name]) for name in REDUCED}
     row |= {"error_reduction": _reduction(1 - base["accuracy"], row["error"])}
@@ -49,24 +49,24 @@ def _bin(skewness: float) -> str:
     return BINS[sum(skewness > edge for edge in EDGES)]
 
 
-def _right(cell: Row) -> torch.Tensor:
+def _right(cell: StudyRow) -> torch.Tensor:
     return torch.tensor([mark == "1" for mark in cell["correct"]])
 
 
-def summary(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
+def summary(rows: Sequence[StudyRow], by: Sequence[str]) -> list[StudyRow]:
     """For each group of runs and each method but the base: min, mean and max of the changes, and significant ones.
 
     ``by``: the columns in which the runs of a group agree.
     """
-    groups: dict[tuple[object, ...], list[Row]] = {}
+    groups: dict[tuple[object, ...], list[StudyRow]] = {}
     for row in rows:
         if row["method"] != BASE:
             groups.setdefault((*(row[name] for name in by), row["method"]), []).append(row)
     return [_summary(dict(zip((*by, "method"), key, strict=True)), group) for key, group in groups.items()]
 
 
-def _summary(place: Row, runs: Sequence[Row]) -> Row:
-    answer: Row = {**place, "runs": len(runs)}
+def _summary(place: StudyRow, runs: Sequence[StudyRow]) -> StudyRow:
+    answer: StudyRow = {**place, "runs": len(runs)}
     for name in CHANGES:
         values = [run[name] for run in runs if run[name] is not None]
         for suffix, statistic in (("min", min), ("mean", fmean), ("max", max)):
@@ -74,9 +74,9 @@ def _summary(place: Row, runs: Sequence[Row]) -> Row:
     return answer | {verdict: sum(run["verdict"] == verdict for run in runs) for verdict in ("better", "worse")}
 
 
-def printed_summary(row: Row) -> Row:
+def printed_summary(row: StudyRow) -> StudyRow:
     """A row of :func:`summary` as the terminal shows it: the mean and, of several runs, the range."""
-    shown: Row = {"method": row["method"]}
+    shown: StudyRow = {"method": row["method"]}
     for name, heading in zip(CHANGES, ("k-skewness", "Robin Hood", "error"), strict=True):
         low, mean, high = (row[f"{name}_{statistic}"] for statistic in ("min", "mean", "max"))
         if mean is None:
@@ -88,7 +88,7 @@ def printed_summary(row: Row) -> Row:
     return shown | {"better": f"{row['better']} of {row['runs']}", "worse": row["worse"]}
 
 
-def printed_bases(rows: Sequence[Row]) -> list[Row]:
+def printed_bases(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """Runs on one data set before any reduction, with what chance gives: skewness S, Robin Hood index RH, the error."""
     bases = [row for row in rows if row["method"] == BASE]
     chance = {"model": "by chance", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
@@ -102,15 +102,15 @@ def printed_bases(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _hubness(row: Row, suffix: str = "") -> Row:
+def _hubness(row: StudyRow, suffix: str = "") -> StudyRow:
     names = {"S": "k_skewness", "RH": "robin_hood"}
     parts = [(part, heading, name) for part in ("train", "test") for heading, name in names.items()]
     return {f"{part} {heading}": f"{row[f'{part}_{name}{suffix}']:.2f}" for part, heading, name in parts}
 
 
-def wins(rows: Sequence[Row]) -> list[Row]:
+def wins(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """For each two methods A and B, in how many of the runs that have both B is lower than A, and in how many equal."""
-    runs: dict[object, dict[str, Row]] = {}
+    runs: dict[object, dict[str, StudyRow]] = {}
     for row in rows:
         runs.setdefault(_run(row), {})[row["method"]] = row
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -125,7 +125,7 @@ def wins(rows: Sequence[Row]) -> list[Row]:
     return answers
 
 
-def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
+def win_matrix(counts: Sequence[StudyRow], quantity: str) -> list[StudyRow]:
     """The counts of one quantity as a matrix: a row for each A, a column for each B, which has A's number."""
     lower = {(row["method"], row["other"]): row["lower"] for row in counts if row["quantity"] == quantity}
     methods = {
@@ -138,7 +138,7 @@ def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
     ]
 
 
-def sentences(rows: Sequence[Row]) -> Iterator[str]:
+def sentences(rows: Sequence[StudyRow]) -> Iterator[str]:
     """What may be said of the errors in each bin of the base's k-skewness."""
     tested = [row for row in rows if row["method"] != BASE]
     if not tested:
@@ -150,7 +150,7 @@ def sentences(rows: Sequence[Row]) -> Iterator[str]:
             yield f"base k-skewness {name}: of {len(own)} comparisons with the base {_verdicts(own, strict)}."
 
 
-def _verdicts(rows: Sequence[Row], strict: float) -> str:
+def _verdicts(rows: Sequence[StudyRow], strict: float) -> str:
     found = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in ("better", "worse")}
     parts = [f"{len(own)} are {verdict}" for verdict, own in found.items()]
     left = [str(sum(row["p"] <= strict for row in own)) for own in found.values()]
@@ -159,5 +159,5 @@ def _verdicts(rows: Sequence[Row], strict: float) -> str:
     )
 
 
-def _run(row: Row) -> tuple[str, str]:
+def _run(row: StudyRow) -> tuple[str, str]:
     return row["data"], row["model"]

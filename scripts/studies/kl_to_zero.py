@@ -15,7 +15,7 @@ from callbacks.figures import PALETTE
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.softmax_comparison import compare_softmax_models
 from scripts.studies.circle_models import permuted_pair
-from scripts.studies.output import Row, publish, show
+from scripts.studies.output import StudyRow, publish, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def run(out: Path) -> None:
     publish(out, tables={"kl_to_zero": rows}, figures={"kl_to_zero": draw(rows)})
 
 
-def table(lengths: Sequence[float]) -> list[Row]:
+def table(lengths: Sequence[float]) -> list[StudyRow]:
     """A row for each length of the unembeddings; ``term_2_sampled`` is of the paper's search, the rest exact."""
     rows = []
     for length in lengths:
@@ -50,7 +50,7 @@ def table(lengths: Sequence[float]) -> list[Row]:
     return rows
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[StudyRow]) -> Figure:
     """Both models' embeddings, KL by logarithm, and the distances that stand still."""
     from matplotlib.figure import Figure
 

@@ -21,7 +21,7 @@ from likeness.measures.catalogue import select
 from likeness.protocols import SoftmaxModel
 from scripts.compare import default_data, load_data
 from scripts.comparison import compare
-from scripts.studies.output import Row, publish, show
+from scripts.studies.output import StudyRow, publish, show
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -53,7 +53,7 @@ def run(
     paths: Sequence[str], data: Path | None, split: Literal["test", "val"], out: Path, device: torch.device
 ) -> None:
     """Compare all pairs within each group of models; print what the loss says, write pairs and the figure."""
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     for group in find_groups(paths, data):
         rows += pairs(group, split, device)
     groups = summary(rows)
@@ -78,10 +78,10 @@ def find_groups(paths: Sequence[str], data: Path | None) -> list[Group]:
     return found
 
 
-def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> list[Row]:
+def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> list[StudyRow]:
     """A row for each pair: the difference of the losses in nats and the similarities."""
     found = compare(group.models, group.data, split, select(MEASURES), device)
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     for i, j in combinations(range(len(found.names)), 2):
         row: dict[str, Any] = {"panel": group.panel, "group": group.name}
         row |= {"model_a": found.names[i], "model_b": found.names[j]}
@@ -93,11 +93,11 @@ def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> 
     return rows
 
 
-def summary(rows: Sequence[Row]) -> list[Row]:
+def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """For each group the range of the losses and of m_CCA, and their rank correlation; None for under three pairs."""
     from scipy.stats import spearmanr
 
-    answer: list[Row] = []
+    answer: list[StudyRow] = []
     for name in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == name]
         values = torch.tensor([[row["loss_difference"], row["m_cca_f"]] for row in own], dtype=torch.float64)
@@ -111,14 +111,14 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return answer
 
 
-def printed(group: Row) -> Row:
+def printed(group: StudyRow) -> StudyRow:
     """A group as the terminal shows it."""
     m_cca = "-" if group["min_m_cca"] is None else f"{group['min_m_cca']:.2f} to {group['max_m_cca']:.2f}"
     row = {"models": group["group"], "pairs": group["pairs"], "losses differ by, at most": group["loss_difference"]}
     return row | {"m_CCA": m_cca, "rank correlation": group["spearman"]}
 
 
-def draw(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[StudyRow], groups: Sequence[StudyRow]) -> Figure:
     """m_CCA against the difference of the losses: a panel for each data set, K and M, a colour for each group."""
     from matplotlib.figure import Figure
 
@@ -136,7 +136,7 @@ def draw(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], groups: Sequence[Row]) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[StudyRow], groups: Sequence[StudyRow]) -> None:
     from matplotlib.ticker import NullFormatter
 
     for index, group in enumerate(groups):

@@ -16,11 +16,11 @@ from callbacks.figures import save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
+StudyRow = dict[str, Any]
 """A line of a table by column: text, numbers, or None where a value is undefined."""
 
 
-def show(title: str, rows: Sequence[Row]) -> None:
+def show(title: str, rows: Sequence[StudyRow]) -> None:
     """Print rows of the same columns as a table; numbers have four digits."""
     table = Table(title=Text(title), title_justify="left")
     for name, value in rows[0].items():
@@ -31,7 +31,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 
 def publish(
-    folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
+    folder: Path, *, tables: Mapping[str, Sequence[StudyRow]] | None = None, figures: Mapping[str, Figure] | None = None
 ) -> None:
     """Write tables (``.csv``) and figures (``.png``) under their names into a folder, and say so."""
     written = [_write(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
@@ -40,7 +40,7 @@ def publish(
         print(f"likeness: wrote {path}")
 
 
-def _write(path: Path, rows: Sequence[Row]) -> Path:
+def _write(path: Path, rows: Sequence[StudyRow]) -> Path:
     columns = list(rows[0]) if rows else []
     return write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 

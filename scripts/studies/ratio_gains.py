@@ -17,7 +17,7 @@ from likeness.seeding import generator, mix, seeded
 from scripts.bound_evaluation import BoundEvaluation
 from scripts.depths import Depth, RatioName, at_depth
 from scripts.evaluation_data import EvaluatedSplit
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 POINTS = 50  # of l(t)
 BATCH_SIZE, LEARNING_RATE = 64, 0.01  # of a learned ratio
@@ -25,7 +25,7 @@ RATIOS: tuple[RatioName, ...] = ("one", "learned", "fitted")
 _TRAINING, _RATES = 0x4A71, 0x4A7E  # set these streams apart from other uses of the same seed
 
 
-def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> Row:
+def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> StudyRow:
     """The bounds of one trained model in T steps, in bits per dimension, and by how much the ratios lower it.
 
     ``learned`` is a ratio that is trained for ``ratio_steps`` steps on the training split while the rest of the model
@@ -34,7 +34,7 @@ def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: 
     model = evaluation.module.diffusion
     ratio = train_ratio(model, num_steps, evaluation.train, ratio_steps, evaluation.seed)
     with at_depth(model, num_steps, ratio):
-        bpd: Row = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
+        bpd: StudyRow = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
     return {
         "T": num_steps,
         **{f"bpd_{name}": value for name, value in bpd.items()},

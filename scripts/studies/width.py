@@ -20,7 +20,7 @@ from likeness.batch import Batch
 from likeness.measures.all_pairs import compare_all_pairs
 from likeness.measures.comparison_options import ComparisonOptions
 from likeness.measures.distribution import is_correct, log_probabilities, nll
-from scripts.studies.output import Row, publish, show
+from scripts.studies.output import StudyRow, publish, show
 from scripts.studies.sibling_runs import SiblingRun
 from scripts.studies.training_run import ensure_all_trained
 from scripts.studies.width_figure import draw
@@ -92,12 +92,12 @@ class Trained:
         log_p = log_probabilities(f, g)
         return cls(run, f, g, is_correct(log_p, batch.y).double().mean(1), nll(log_p, batch.y).mean(1))
 
-    def seeds(self) -> list[Row]:
+    def seeds(self) -> list[StudyRow]:
         """A row for each seed."""
         scores = zip(self.accuracy.tolist(), self.nll.tolist(), strict=True)
         return [self._place() | {"seed": seed, "accuracy": a, "nll": n} for seed, (a, n) in enumerate(scores)]
 
-    def pairs(self, min_accuracy: float, options: ComparisonOptions) -> list[Row]:
+    def pairs(self, min_accuracy: float, options: ComparisonOptions) -> list[StudyRow]:
         """A row for each pair of the seeds above an accuracy; ``kl_ab`` is KL(p_a || p_b)."""
         kept = (self.accuracy > min_accuracy).nonzero().flatten()
         if len(kept) < 2:
@@ -111,7 +111,7 @@ class Trained:
             rows.append(row | kl | {name: float(found[name][i, j]) for name in MEASURES})
         return rows
 
-    def mean(self, pairs: Sequence[Row], min_accuracy: float) -> Row:
+    def mean(self, pairs: Sequence[StudyRow], min_accuracy: float) -> StudyRow:
         """Means and standard deviations over pairs; None for fewer than ``MIN_SEEDS`` accurate seeds."""
         accurate = int((self.accuracy > min_accuracy).sum())
         row = self._place() | {"seeds": f"{accurate} of {self.run.seeds}"}
@@ -124,11 +124,11 @@ class Trained:
             }
         return row
 
-    def _place(self) -> Row:
+    def _place(self) -> StudyRow:
         return {"num_classes": self.run.num_classes, "width": self.run.width}
 
 
-def printed(mean: Row) -> Row:
+def printed(mean: StudyRow) -> StudyRow:
     """The means as the terminal shows them."""
     row = {"K": mean["num_classes"], "width": mean["width"], "seeds": mean["seeds"]}
     for name in MEANS:

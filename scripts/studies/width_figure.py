@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from callbacks.figures import PALETTE
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ SERIES = {"d_llv": ("d_LLV", PALETTE[0], "o-", -0.06), "d_fg": ("d_{f,g}", PALET
 COLUMNS = 4
 
 
-def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
+def draw(means: Sequence[StudyRow], pairs: Sequence[StudyRow]) -> Figure:
     """A panel for each number of labels: mean and standard deviation against width, and every pair as a dot.
 
     Widths with too few accurate seeds are not drawn, and their ticks say so.
@@ -41,7 +41,7 @@ def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, means: Sequence[Row], pairs: Sequence[Row]) -> None:
+def _panel(axes: Axes, means: Sequence[StudyRow], pairs: Sequence[StudyRow]) -> None:
     places = {row["width"]: place for place, row in enumerate(means)}
     for name, (label, colour, style, shift) in SERIES.items():
         drawn = [row for row in means if row[name] is not None]

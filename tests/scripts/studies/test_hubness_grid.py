@@ -18,7 +18,7 @@ from scripts.studies import hubness_grid, hubness_grid_data, hubness_grid_encode
 from scripts.studies.hubness_grid import DEFAULT, PAPER, Setting
 from scripts.studies.hubness_grid_data import Corpus
 from scripts.studies.hubness_grid_encoders import Encoder, Family, Training
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 from scripts.text_encoding import Embed, text_encoder
 from tests.scripts.studies.labelled_points import points_file
 
@@ -105,7 +105,7 @@ def test_the_grid_trains_measures_skips_and_goes_on(
         assert Path("out", name).stat().st_size > 10_000
     assert {row["method"] for row in rows("out/by_encoder.csv")} == {"f_norm", "mutual_proximity"}
 
-    def forbidden(*arguments: object) -> Row:
+    def forbidden(*arguments: object) -> StudyRow:
         raise AssertionError("measured again")
 
     asked: list[str] = []

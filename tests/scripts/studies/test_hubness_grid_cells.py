@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from scripts.studies.hubness_grid_cells import Protocol, measure_cell
 from scripts.studies.hubness_grid_data import Embedded, open_embeddings
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 from tests.scripts.studies.labelled_points import points_file
 
 
@@ -23,10 +23,10 @@ def vote(labels: list[str]) -> str:
     return next(label for label in labels if counts[label] == max(counts.values()))
 
 
-def brute_force(own: np.ndarray, asked: np.ndarray, points: Embedded, folds: int) -> Row:
+def brute_force(own: np.ndarray, asked: np.ndarray, points: Embedded, folds: int) -> StudyRow:
     """From dense distances [n, n] with an infinite diagonal, and [m, n]."""
     labels, wanted = np.array(points.index.labels), np.array(points.queries.labels)
-    row: Row = {}
+    row: StudyRow = {}
     for part, distances in (("train", own), ("test", asked)):
         nearest = distances.argsort(1, kind="stable")[:, :10]
         counts = np.bincount(nearest.ravel(), minlength=len(labels))

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from scripts.studies import hubness_grid_tables as tables
-from scripts.studies.output import Row
+from scripts.studies.output import StudyRow
 
 
-def cell(method: str, skewness: float, correct: str, model: str = "a", **more: Any) -> Row:
+def cell(method: str, skewness: float, correct: str, model: str = "a", **more: Any) -> StudyRow:
     indices = {f"{part}_{name}": skewness / 10 for part in ("train", "test") for name in ("k_skewness", "robin_hood")}
-    row: Row = {"data": "d", "model": model, "base": "b", "head": None, "loss": None, "seed": 0, "method": method}
+    row: StudyRow = {"data": "d", "model": model, "base": "b", "head": None, "loss": None, "seed": 0, "method": method}
     row |= indices | {"test_k_skewness": skewness, "accuracy": correct.count("1") / len(correct), "correct": correct}
     return row | more
 
