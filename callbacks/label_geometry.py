@@ -7,13 +7,12 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 import torch
 
-from callbacks.csv_files import write_csv
-from callbacks.figures import publish_figure
-from callbacks.label_figures import label_heatmaps
-from callbacks.label_metrics import LabelSimilarity
+from callbacks.figures.labels import label_heatmaps
+from callbacks.figures.output import publish_figure, write_csv
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
+from callbacks.metrics.labels import LabelSimilarity
 from likeness.batch import Batch
-from likeness.measures.label_agreement import largest_disagreements, rank_correlation
+from likeness.label_geometry.similarity import largest_disagreements, rank_correlation
 from likeness.protocols import SoftmaxModel
 
 SIMILARITIES = ("raw", "centred", "invariant")

@@ -8,15 +8,14 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks.figures import publish_figure
+from callbacks.figures.output import publish_figure
+from callbacks.figures.similarity import EmbeddingSample, similarity_figures
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
-from callbacks.model_names import short_names
-from callbacks.similarity_figures import EmbeddingSample, similarity_figures
-from callbacks.similarity_metrics import PairwiseSimilarity, require_comparable, require_enough
+from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable, require_enough
+from lightning_modules.checkpoints import short_names
 from likeness.batch import Batch
-from likeness.measures.catalogue import MEASURES, select
-from likeness.measures.kinds import Measure, reads_labels
 from likeness.protocols import Embedder, SoftmaxModel
+from likeness.similarity.catalogue import MEASURES, Measure, reads_labels, select
 
 
 class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
@@ -30,7 +29,7 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     ``figures/`` in the run directory when training ends.
 
     Args:
-        measures: Names from ``likeness.measures.catalogue``.
+        measures: Names from ``likeness.similarity.catalogue``.
         references: Checkpoints or run directories to compare with; empty compares siblings with each other.
         every_n_validations: How often to measure.
         figures_every_n_validations: How often to draw during training too, keeping each figure under its step;

@@ -1,20 +1,16 @@
 """What models are trained on: ``class_path: datamodules.<name>`` in configs/data."""
 
-from datamodules.base import TensorDataModule
+from datamodules.base import ResumableDataModule, TensorDataModule
 from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.digits import Digits
-from datamodules.docstring_pairs import DocstringPairs
-from datamodules.docstrings import Docstrings
+from datamodules.docstrings import DocstringPairs, Docstrings
 from datamodules.errors import DataError
 from datamodules.imagenet32 import ImageNet32
 from datamodules.mnist import MNIST
 from datamodules.newsgroups import NewsGroups20
 from datamodules.photo_patches import PhotoPatches
-from datamodules.radial import Radial
-from datamodules.resumable import ResumableDataModule
-from datamodules.sentence_pairs import SentencePairs
-from datamodules.sentences import Sentences
-from datamodules.swirl import Swirl
+from datamodules.points import Radial, Swirl
+from datamodules.sentences import SentencePairs, Sentences
 
 __all__ = [
     "CIFAR10",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from datamodules.base import TensorDataModule
-from datamodules.split import SplitName, TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 
 
 class Digits(TensorDataModule):

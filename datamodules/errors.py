@@ -1,5 +1,11 @@
-"""What a datamodule raises when the data on disk are not what they should be."""
+"""What a datamodule raises when the data on disk are not what they should be.
 
+torchvision's downloads, with errors of one line and a limit on silence.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,3 +32,23 @@ def missing(path: Path, how: str) -> MissingDataError:
 def corrupt(path: Path, expected: str, how: str) -> DataError:
     """A file that is not the published one: which, the checksum or content expected, and how to mend it."""
     return DataError(f"{path.resolve()} is damaged: expected {expected}; {how}")
+
+
+SILENCE = 60.0  # seconds without a byte after which a connection counts as dead
+
+
+@contextmanager
+def downloading(what: str, into: Path, source: str) -> Iterator[None]:
+    """Turn a failed download inside the block into a DataError that says what to fetch by hand, and to where."""
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError; torchvision raises RuntimeError
+        raise DataError(
+            f"{what} could not be downloaded into {into.resolve()} ({error}); "
+            f"without a network, fetch it from {source} elsewhere and put it there"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(previous)

@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from datamodules.download import downloading
-from datamodules.errors import corrupt, missing
-from datamodules.held_out import HeldOutDataModule
+from datamodules.base import HeldOutDataModule
+from datamodules.errors import corrupt, downloading, missing
 
 # MD5 of the unpacked files: torchvision checks the archives it downloads, not what becomes of them.
 MD5 = {

@@ -5,10 +5,8 @@ from typing import Any, Literal
 
 import torch
 
-from datamodules.download import downloading
-from datamodules.errors import DataError, missing
-from datamodules.split import SplitName
-from datamodules.text_split import TextSplit
+from datamodules.errors import DataError, downloading, missing
+from datamodules.splits import SplitName, TextSplit
 from datamodules.texts import EmptyTexts, TextDataModule, nonempty_rows
 
 Removable = Literal["headers", "footers", "quotes"]

@@ -7,7 +7,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from datamodules.base import TensorDataModule
-from datamodules.split import SplitName, TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 
 # Columns of the 427 x 640 photographs: no pixel belongs to two splits.
 _REGIONS: dict[SplitName, slice] = {

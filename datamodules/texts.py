@@ -8,11 +8,10 @@ from typing import Any, Literal, TypeVar
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules.base import ResumableDataModule
 from datamodules.errors import DataError
-from datamodules.resumable import ResumableDataModule
-from datamodules.split import SplitName
+from datamodules.splits import PairSplit, SplitName, TextSplit, remaining_rows, stratified_rows
 from datamodules.text_files import CSV, Table, TableFormat, read_table
-from datamodules.text_split import PairSplit, TextSplit, remaining_rows, stratified_rows
 
 EmptyTexts = Literal["error", "drop", "keep"]
 AnyTexts = TypeVar("AnyTexts", TextSplit, PairSplit)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, when it is not installed
 
-from likeness.measures.comparison_options import ComparisonOptions
-from likeness.measures.comparison_result import SoftmaxComparison
-from likeness.measures.label_geometry import centred_similarity, logit_correlation, raw_similarity
-from likeness.measures.null_distribution import null_distribution
-from likeness.measures.peers import PEERS, of_function
-from likeness.measures.representation import m_cca
-from likeness.measures.softmax_comparison import compare_softmax_models
+from likeness.label_geometry.similarity import centred_similarity, logit_correlation, raw_similarity
 from likeness.seeding import generator
+from likeness.similarity.catalogue import PEERS, of_function
+from likeness.similarity.cca import m_cca
+from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
+from likeness.similarity.options import ComparisonOptions
+from likeness.similarity.permutation_null import null_distribution
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (

@@ -9,18 +9,18 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, when it is not installed
 
-from callbacks.figures import PALETTE
-from callbacks.hubness_figures import CHANCE, NULL, k_occurrence_figure
-from likeness.measures.hubness import analyse_hubness
-from likeness.measures.hubness_null import null_indices
-from likeness.measures.hubness_reduction import reduction
+from callbacks.figures.hubness import CHANCE, NULL, k_occurrence_figure
+from callbacks.figures.output import PALETTE
+from likeness.hubness.analysis import analyse_hubness
+from likeness.hubness.null import null_indices
+from likeness.hubness.reductions import reduction
 from likeness.seeding import generator
-from scripts.hubness import METHODS
-from scripts.hubness_analysis import Search
-from scripts.hubness_comparison import compare_methods
-from scripts.hubness_comparison_tables import comparison_figure
-from scripts.hubness_points import Encoding, Points, open_points
-from scripts.row_files import Source
+from scripts.hubness.analysis import Search
+from scripts.hubness.comparison import compare_methods
+from scripts.hubness.files import Source
+from scripts.hubness.methods import METHODS
+from scripts.hubness.points import Encoding, Points, open_points
+from scripts.hubness.tables import comparison_figure
 
 INDIGO, ROSE, GREEN, SAND = PALETTE[:4]
 DIMENSIONS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300)

@@ -1,14 +1,20 @@
-"""What Lightning is told about optimisers and schedulers."""
+"""What Lightning is told about optimisers and schedulers.
+
+The randomness of a training step as a function of where the run stands.
+"""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.cli import LRSchedulerCallable
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import ParamsT
+
+from likeness.seeding import mix
 
 MONITOR = "val/nll"
 
@@ -121,3 +127,12 @@ def without_decay_of_vectors(module: nn.Module) -> list[dict[str, Any]]:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
     return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def step_seed(module: pl.LightningModule, seed: int, rank: int | None = None) -> int:
+    """A seed for this step, from ``seed``, the number of this batch in the whole run and the rank (this process's).
+
+    Not from the epoch: ``current_epoch`` is one too high after Lightning resumes from the end
+    of an epoch with max_steps set, or from one that max_steps cut short.
+    """
+    return mix(seed, module.trainer.fit_loop.total_batch_idx, module.global_rank if rank is None else rank)

@@ -1,26 +1,126 @@
-"""Sentence embeddings: a transformer, pooling and a head, trained on pairs of sentences."""
+"""Sentence embeddings: a transformer, pooling and a head, trained on pairs of sentences.
 
+A trained encoder as a folder of sentence-transformers, made of that library's own modules alone.
+
+Fully sharded data parallelism (FSDP2): every rank holds its share of the weights and optimiser states.
+"""
+
+import tempfile
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
+from typing_extensions import override
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
-from lightning_modules.optimization import SentenceAdamW, optimization, without_decay_of_vectors
-from lightning_modules.sentence_export import export_sentence_transformer
-from lightning_modules.sharded_strategy import ShardedDataParallel, shard
-from lightning_modules.spearman import Spearman
-from lightning_modules.step_seed import step_seed
+from lightning_modules.metrics import Spearman
+from lightning_modules.optimization import SentenceAdamW, optimization, step_seed, without_decay_of_vectors
 from likeness.batch import PairBatch
-from likeness.networks.pooling import HeadName, Pooling, PoolingName, embedding_head
+from likeness.losses import SentenceLossName, sentence_loss
+from likeness.networks.pretrained_text import quiet, text_library
+from likeness.networks.text_pooling import (
+    FeatureCentre,
+    FeatureZScore,
+    HeadName,
+    L2Normalize,
+    Pooling,
+    PoolingName,
+    RowCentre,
+    RowZScore,
+    embedding_head,
+)
 from likeness.networks.text_transformer import SmallTransformer, TextTransformer
+from likeness.numerics import FeatureMoments
 from likeness.seeding import seeded
-from likeness.sentence_losses import SentenceLossName, sentence_loss
+
+
+def export_sentence_transformer(encoder: TextTransformer, pooling: Pooling, head: nn.Sequential, folder: Path) -> None:
+    """Write ``folder`` so that ``SentenceTransformer(folder)`` gives the embeddings of encoder, pooling and head.
+
+    Centring and standardising are ``Dense`` layers. A row z-score is the row's direction times sqrt(D), which leaves
+    out the 1e-6 that ours adds to the standard deviation. Raises FileExistsError for a folder that is not empty, and
+    ValueError for an encoder without tokens.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already and is not empty")
+    if encoder.tokenizer is None:
+        raise ValueError("the encoder has no tokens yet, so there is nothing to export: train it first")
+    modules = text_library("sentence_transformers.sentence_transformer.modules")
+    library = text_library("sentence_transformers")
+    with quiet(), tempfile.TemporaryDirectory() as source:
+        encoder.model.save_pretrained(source)
+        encoder.tokenizer.save_pretrained(source)
+        parts = [
+            modules.Transformer(source, max_seq_length=encoder.max_length),
+            modules.Pooling(encoder.dim, pooling.name),
+            *(part for layer in head for part in _parts(layer, encoder.dim)),
+        ]
+        library.SentenceTransformer(modules=parts, device="cpu").save(str(folder), create_model_card=False)
+
+
+def _parts(layer: nn.Module, dim: int) -> list[Any]:
+    """One of our heads in the modules of sentence-transformers."""
+    modules = text_library("sentence_transformers.sentence_transformer.modules")
+    identity = torch.eye(dim)
+    match layer:
+        case L2Normalize():
+            return [modules.Normalize()]
+        case RowCentre():
+            return [_dense(identity - 1 / dim)]
+        case RowZScore():
+            return [_dense(identity - 1 / dim), modules.Normalize(), _dense(identity * dim**0.5)]
+        case FeatureCentre():
+            return [_dense(identity, -layer.mean)]
+        case FeatureZScore():
+            # Two layers, because a product with large means that is added up only then would cancel.
+            scale = FeatureMoments(layer.mean, layer.variance).inverse_std()
+            return [_dense(identity, -layer.mean), _dense(scale.diag())]
+    raise TypeError(f"a {type(layer).__name__} has no counterpart in sentence-transformers")
+
+
+def _dense(weight: Tensor, bias: Tensor | None = None) -> Any:
+    """x -> weight x + bias."""
+    modules = text_library("sentence_transformers.sentence_transformer.modules")
+    dense = modules.Dense(*weight.shape, bias=bias is not None, activation_function=nn.Identity())
+    with torch.no_grad():
+        dense.linear.weight.copy_(weight)
+        if bias is not None:
+            dense.linear.bias.copy_(bias)
+    return dense
+
+
+class ShardedDataParallel(ModelParallelStrategy):
+    """Data-parallel over all ranks with sharded weights, for modules whose ``configure_model`` shards them.
+
+    Checkpoints are single files with whole tensors, as DDP writes them: any number of ranks continues from them, and
+    every command reads them. Weight averaging (EMA) is not supported by Lightning here.
+    """
+
+    def __init__(self, timeout: timedelta = timedelta(minutes=30)) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
+
+    @override
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard(model: nn.Module, layers: list[nn.Module], mesh: DeviceMesh) -> None:
+    """Shard each of ``layers``, which are gathered one at a time when they are used, and what is left of ``model``."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
 
 EncoderFactory = Callable[[], TextTransformer]
 MONITOR = "val/spearman"
@@ -38,7 +138,7 @@ class SentenceEncoder(pl.LightningModule):
         pooling: of token vectors: ``mean``, ``cls`` (the first token) or ``max``; as the encoder was made if not given.
         head: what follows the pooling: ``none``, ``z`` (row z-score), ``n`` (length 1), ``c`` (row centring), ``c_n``,
             or ``feature_c``, ``feature_c_n``, ``feature_z``, ``feature_z_n`` over texts (``embedding_head``).
-        loss: ``cosine``, ``euclidean`` or ``ranking`` (``likeness.sentence_losses``).
+        loss: ``cosine``, ``euclidean`` or ``ranking`` (``likeness.losses``).
         scale: factor of the cosines in the loss ``ranking``.
         positive_score: the least score of a pair that belongs together, for the loss ``ranking``.
         optimizer: an optimiser class or factory called with the parameters.

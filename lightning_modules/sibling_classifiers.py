@@ -9,18 +9,14 @@ from torch import Tensor, optim
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
-from lightning_modules.member_mean import MemberMean
-from lightning_modules.optimization import optimization
-from lightning_modules.sibling_spread import OwnMembers
+from lightning_modules.metrics import MemberMean
+from lightning_modules.optimization import optimization, step_seed
 from lightning_modules.softmax_classifier import SoftmaxClassifier
-from lightning_modules.step_seed import step_seed
 from likeness.batch import Batch
+from likeness.checks import require_labels, require_positive
 from likeness.networks import MLP, LabelNetwork, SoftmaxNetwork, build_networks
-from likeness.networks.checks import require_labels, require_positive
-from likeness.networks.member_gradients import clip_member_gradients
-from likeness.networks.member_streams import MemberStreams
+from likeness.networks.siblings import MemberList, MemberStreams, OwnMembers, clip_member_gradients, member_state, stack
 from likeness.networks.softmax_network import EmbeddingFactory, UnembeddingFactory
-from likeness.networks.stacked import MemberList, member_state, stack
 
 # Optimisers whose update of a weight depends on that weight and its own gradients only: on stacked parameters they
 # do to each member what they would do to it alone.

@@ -1,4 +1,4 @@
-"""The small interfaces through which callbacks and doors reach models."""
+"""The small interfaces through which callbacks and commands reach models."""
 
 from typing import Protocol, runtime_checkable
 

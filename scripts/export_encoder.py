@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from scripts.errors import door
-from scripts.parsing import Parser
+from scripts.cli.entry_point import Parser, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """The command line of this door."""
+    """The command line of this command."""
     parser = Parser(
         prog="likeness export_encoder",
         description="Write a trained sentence encoder as a folder that sentence-transformers loads.",
@@ -37,4 +36,4 @@ def build_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    door(main)
+    run_command(main)

@@ -1,4 +1,7 @@
-"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``."""
+"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``.
+
+Flax parameters from files: by path, as arrays.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,63 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from scripts.errors import door
-from scripts.parsing import Parser
+from scripts.cli.entry_point import Parser, run_command
 
-if TYPE_CHECKING:  # everything that takes time to import waits until the command line is known to be right
+if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+PREFIX = "param:"  # of parameters in an archive that holds other arrays too
+
+
+def read_parameters(file: Path) -> dict[str, Any]:
+    """Arrays by Flax path (``score_model/conv_in/kernel``) from an ``.npz`` or a Flax checkpoint.
+
+    Of a checkpoint with averaged parameters (``ema_params``) these are read. Nothing in a file is executed.
+    Raises FileNotFoundError, ValueError for a file that is damaged or holds no parameters, and ImportError with what
+    to install where Flax is needed and absent.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    return _from_npz(file) if file.suffix == ".npz" else _from_checkpoint(file)
+
+
+def _from_npz(file: Path) -> dict[str, Any]:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            own = [name for name in archive.files if name.startswith(PREFIX)] or archive.files
+            return {name.removeprefix(PREFIX): archive[name] for name in own}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is no archive of arrays: {error}") from error
+
+
+def _from_checkpoint(file: Path) -> dict[str, Any]:
+    try:
+        from flax.serialization import msgpack_restore
+    except ImportError as error:
+        raise ImportError(f"{file} is read as a Flax checkpoint, which needs flax: pip install flax") from error
+
+    try:
+        state = msgpack_restore(file.read_bytes())
+    except Exception as error:  # msgpack's own, of several kinds
+        raise ValueError(f"{file} is no Flax checkpoint: {error}") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{file} holds a {type(state).__name__}, not the state of a training")
+    return _flat(next((state[name] for name in ("ema_params", "params") if name in state), state))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by path; a level ``params``, which Flax puts around the parameters of a model, is left out."""
+    if not prefix and set(tree) == {"params"}:
+        tree = tree["params"]
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
+
 
 SUFFIX = ".ckpt"
 # What tells the authors' file names apart; the rest is the date and settings that all of them share.
@@ -69,7 +124,6 @@ def diffusion(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]]:
     import json
 
     from lightning_modules.published import load_published_diffusion
-    from scripts.flax_parameters import read_parameters
 
     target, file = Path(options.out), Path(options.model_config)
     if target.suffix != SUFFIX:
@@ -155,7 +209,7 @@ def save(model: pl.LightningModule, target: Path) -> None:
 
     import pytorch_lightning as pl
 
-    from callbacks.checkpoints import AtomicCheckpointIO
+    from callbacks.run.checkpoints import AtomicCheckpointIO
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # about devices, which are not used
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
@@ -172,4 +226,4 @@ def describe(model: pl.LightningModule) -> str:
 
 
 if __name__ == "__main__":
-    door(main)
+    run_command(main)

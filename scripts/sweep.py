@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from scripts.errors import UsageError, door
-from scripts.parsing import Parser
+from scripts.cli.entry_point import Parser, UsageError, run_command
 
 WANDB = "--config=configs/logger/wandb.yaml"
 Sweep = dict[str, Any]
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The command line of this door."""
+    """The command line of this command."""
     parser = Parser(
         prog="likeness sweep",
         description="Train one point of a grid sweep, the same that W&B's agent would; metrics go to metrics.csv.",
@@ -92,4 +91,4 @@ def _values(sweep: Sweep) -> dict[str, list[Any]]:
 
 
 if __name__ == "__main__":
-    door(main)
+    run_command(main)

@@ -4,14 +4,14 @@ import logging
 import warnings
 from collections.abc import Sequence
 
-from callbacks.preemption import Preempted
+from callbacks.run.preemption import Preempted
 from datamodules.errors import OptionError
-from scripts.cli import LikenessCLI
-from scripts.errors import Stopped, UsageError, door
+from scripts.cli.entry_point import Stopped, UsageError, run_command
+from scripts.cli.lightning_cli import LikenessCLI
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run one subcommand of the training door; see README.md for the composition of configurations."""
+    """Run one subcommand of the training command; see README.md for the composition of configurations."""
     _quieten()
     try:
         LikenessCLI(argv)
@@ -31,4 +31,4 @@ def _quieten() -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    run_command(main)

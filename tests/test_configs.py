@@ -9,11 +9,11 @@ import yaml
 from torch import nn
 
 import datamodules
-from datamodules.split import TensorSplit
+from datamodules.splits import TensorSplit
 from lightning_modules import SoftmaxClassifier
 from likeness.networks import SmallTransformer
-from scripts.cli import CONFIGS
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
+from scripts.cli.lightning_cli import CONFIGS
 from scripts.train import main
 from tests.lightning_modules.points import save
 from tests.lightning_modules.tiny_sentences import TEXTS, TinyPairs
@@ -57,7 +57,7 @@ def _few_sentences_and_a_small_model_instead_of_files(monkeypatch: pytest.Monkey
 
 def run(*arguments: str) -> None:
     with pytest.raises(SystemExit) as end:
-        door(main, ["fit", *arguments])
+        run_command(main, ["fit", *arguments])
     assert end.value.code == 0
 
 

@@ -21,12 +21,12 @@ FORBIDDEN = {
     "callbacks": {"datamodules", "scripts"},
 }
 # A callback knows modules by the protocols of likeness; comparing against checkpoints needs their reader.
-FILES = ("checkpoints", "checkpoint_file", "checkpoint_seal", "weights_file")  # reading and writing what was trained
+FILES = ("checkpoints", "checkpoint_files")  # reading and writing what was trained
 ALLOWED = {("callbacks", f"lightning_modules.{file}") for file in FILES}
 
 
-def sources(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -54,24 +54,24 @@ def is_of(module: str, packages: set[str]) -> bool:
     return module.split(".")[0] in packages
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_room_imports_only_what_lies_below_it(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
-        for path in sources(room)
+        for path in sources(package)
         for node in ast.walk(ast.parse(path.read_text()))
         for module in imported(node)
-        if is_of(module, FORBIDDEN[room] | ({"lightning_modules"} if room == "callbacks" else set()))
-        and not any(room == who and f"{module}.".startswith(f"{what}.") for who, what in ALLOWED)
+        if is_of(module, FORBIDDEN[package] | ({"lightning_modules"} if package == "callbacks" else set()))
+        and not any(package == who and f"{module}.".startswith(f"{what}.") for who, what in ALLOWED)
     ]
     assert found == []
 
 
-@pytest.mark.parametrize("room", ["likeness", *sorted(UPPER)])
-def test_heavy_libraries_are_imported_only_where_they_are_used(room: str) -> None:
+@pytest.mark.parametrize("package", ["likeness", *sorted(UPPER)])
+def test_heavy_libraries_are_imported_only_where_they_are_used(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
-        for path in sources(room)
+        for path in sources(package)
         for node in at_import_time(ast.parse(path.read_text()))
         for module in imported(node)
         if is_of(module, HEAVY)
@@ -79,12 +79,12 @@ def test_heavy_libraries_are_imported_only_where_they_are_used(room: str) -> Non
     assert found == []
 
 
-@pytest.mark.parametrize("room", ["likeness", *sorted(UPPER)])
-def test_imports_are_absolute(room: str) -> None:
+@pytest.mark.parametrize("package", ["likeness", *sorted(UPPER)])
+def test_imports_are_absolute(package: str) -> None:
     """A checkpoint names its class by one spelling only."""
     relative = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in sources(room)
+        for path in sources(package)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
@@ -110,7 +110,7 @@ def test_no_door_loads_a_heavy_library_by_itself() -> None:
     """pytorch_lightning brings matplotlib, scipy and torchvision through torchmetrics; nothing more may come."""
     code = (
         "import sys, pytorch_lightning\nbefore = set(sys.modules)\n"
-        "import scripts.likeness, scripts.train, scripts.compare, scripts.bench, scripts.evaluate, scripts.sample\n"
+        "import scripts.main, scripts.train, scripts.compare, scripts.bench, scripts.evaluate, scripts.sample\n"
         f"print(*sorted({{m.split('.')[0] for m in set(sys.modules) - before}} & {HEAVY}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.diffenc import DiffEnc
-from lightning_modules.diffusion_module import DiffusionModule
-from lightning_modules.flax_weights import load_flax_weights
-from lightning_modules.variational_diffusion import VariationalDiffusion
+from lightning_modules.diffusion import DiffEnc, DiffusionModule, VariationalDiffusion
+from lightning_modules.published.flax_weights import load_flax_weights
 from likeness.diffusion import AffineSchedule, LinearSchedule, NoiseSchedule, PolynomialSchedule
 from likeness.networks import EncoderOutput, EncoderUNet, PyramidScoreUNet, ScoreUNet
-from likeness.networks.encoder_unet import Kind
-from likeness.networks.pyramid_unet import Downsampling
-from likeness.networks.score_unet import FOURIER_EXPONENTS
+from likeness.networks.encoder_networks import Kind
+from likeness.networks.score_networks import FOURIER_EXPONENTS
+from likeness.networks.unet import Downsampling
 
 SCHEDULES: dict[str, type[NoiseSchedule]] = {
     "fixed": LinearSchedule,

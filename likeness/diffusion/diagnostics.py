@@ -2,14 +2,21 @@
 
 Nielsen et al. 2024 (DiffEnc), whose letters these are: x_t = x + sigma^2 u with u = y - x, and lambda = -gamma, the
 log signal-to-noise ratio.
+
+How large the gradient of the diffusion loss is along the noise: which depths the networks are trained by.
+
+Samples together with the noise with which a bound looks at them.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.model import DiffusionModel, StepError
+from likeness.diffusion.noise import Noise, evaluation_noise, stratified
 from likeness.diffusion.process import broadcast, diffuse
 from likeness.seeding import generator
 
@@ -107,3 +114,72 @@ def _row(model: DiffusionModel, x: Tensor, gamma: Tensor, eps: Tensor, labels: T
 
 def _size(tensor: Tensor) -> Tensor:
     return tensor.square().mean().sqrt()
+
+
+def gradient_norms(
+    model: DiffusionModel, images: Tensor, num_bins: int, seed: int, labels: Tensor | None = None
+) -> Tensor:
+    """|grad|^2, [G] in float64, of the mean diffusion loss of the samples [B, ...] at times within one of G bins.
+
+    The bins divide [0, 1] evenly; times are stratified within a bin, and noise is a function of (seed, bin). The loss
+    is in bits per dimension and the gradient that of the networks' weights, without the schedule's and the ratio's.
+    It is of this one batch, so its expectation is above that of the expected gradient by the variance over batches.
+    No ``.grad`` is touched.
+    """
+    x = model.scale(images, model.dtype)
+    norms = []
+    for index in range(num_bins):
+        source = generator(seed, index)
+        within = stratified(torch.rand((), generator=source), len(x))
+        eps = torch.randn(x.shape, generator=source).to(x)
+        norms.append(_squared_norm(model, x, ((index + within) / num_bins).to(x), eps, labels))
+    return torch.stack(norms)
+
+
+@torch.enable_grad()
+def _squared_norm(model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
+    loss = bits_per_dim(model.diffusion_loss(x, t, eps, labels), x[0].numel()).mean()
+    weights = [weight for network in (model.network, model.encoder) for weight in network.parameters()]
+    trained = [weight for weight in weights if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum()
+
+
+class NoisyBatch(NamedTuple):
+    """Grey levels with noise, and with labels for class-conditional models."""
+
+    images: Tensor  # [B, ...]
+    noise: Noise
+    labels: Tensor | None  # [B]
+
+    @property
+    def dims(self) -> int:
+        """d of a sample."""
+        return self.images[0].numel()
+
+    def terms(self, model: DiffusionModel) -> ElboTerms:
+        """The bound's terms in nats, [B] each."""
+        return model.elbo_terms(self.images, **self.noise._asdict(), labels=self.labels)
+
+    def rate_error(self, model: DiffusionModel) -> tuple[Tensor, Tensor]:
+        """Of the model in infinite depth: see :meth:`DiffusionModel.rate_error`."""
+        return model.rate_error(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+
+    def step_error(self, model: DiffusionModel) -> StepError:
+        """Of the model's step that contains each time: see :meth:`DiffusionModel.step_error`."""
+        return model.step_error(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+
+    def _scaled(self, model: DiffusionModel) -> Tensor:
+        return model.scale(self.images, self.noise.eps.dtype)
+
+
+def noisy_batches(
+    model: DiffusionModel, images: Tensor, ids: Tensor, labels: Tensor | None, seed: int, draw: int, size: int
+) -> Iterator[NoisyBatch]:
+    """Grey levels [N, ...] in batches of ``size``, with the noise with which their ids are evaluated in this draw."""
+    for start in range(0, len(images), size):
+        own = slice(start, start + size)
+        like = torch.empty(images[own].shape, dtype=model.dtype, device=images.device)
+        noise = evaluation_noise(like, ids[own], seed, draw)
+        yield NoisyBatch(images[own], noise, None if labels is None else labels[own])

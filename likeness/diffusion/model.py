@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from likeness.diffusion.decoder import log_likelihood, neighbours_within_reach, scaled
 from likeness.diffusion.elbo import (
     ElboTerms,
     Estimate,
@@ -21,9 +20,17 @@ from likeness.diffusion.elbo import (
     x_hat,
 )
 from likeness.diffusion.encoders import DepthEncoder
-from likeness.diffusion.process import Posterior, broadcast, diffuse, posterior
+from likeness.diffusion.noise import step_of
+from likeness.diffusion.process import (
+    Posterior,
+    broadcast,
+    diffuse,
+    log_likelihood,
+    neighbours_within_reach,
+    posterior,
+    scaled,
+)
 from likeness.diffusion.schedules import NoiseSchedule
-from likeness.diffusion.times import step_of
 from likeness.diffusion.variance_ratio import VarianceRatio
 
 

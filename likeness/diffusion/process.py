@@ -2,8 +2,14 @@
 
 Kingma et al. 2021 (VDM, arXiv 2107.00630) and Nielsen et al. 2024 (DiffEnc, arXiv 2310.19789), where the mean x_t of
 the data depends on the depth t. The process is variance preserving: alpha^2 + sigma^2 = 1.
+
+The decoder p(x | z_0) of data with grey levels: exact under a uniform prior over the levels.
+
+Kingma et al. 2021 (VDM), eq. 8: p(k | z_0) is proportional to N(z_0 / alpha_0; x_k, exp(gamma_0)) over the levels
+x_k = 2 (k + 1/2) / levels - 1.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,3 +59,63 @@ def posterior(z_t: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: T
     alpha_s = alpha(gamma_s)
     mean = alpha_s / alpha(gamma_t) * torch.exp(gamma_s - gamma_t) * z_t + alpha_s * (kept * x_t + (x_s - x_t))
     return Posterior(mean, torch.sigmoid(gamma_s) * kept)
+
+
+_NEGLIGIBLE = 45.0  # nats under which a level's weight is lost in float64's rounding
+
+
+def scaled(levels_of_x: Tensor, levels: int, dtype: torch.dtype | None = None) -> Tensor:
+    """x in (-1, 1) of integers 0 .. levels - 1, by default in the default dtype; half a level short of the ends."""
+    return (levels_of_x.to(dtype or torch.get_default_dtype()) + 0.5) * (2 / levels) - 1
+
+
+def nearest_level(x: Tensor, levels: int) -> Tensor:
+    """The likeliest level of x = z_0 / alpha_0, int64 in 0 .. levels - 1."""
+    return (((x + 1) * levels / 2 - 0.5).round()).clamp(0, levels - 1).long()
+
+
+def neighbours_within_reach(gamma_0: float, levels: int) -> int:
+    """How many levels on either side of the nearest one carry any weight; at the papers' gamma_0 it is two."""
+    spacing = 2 / levels * math.exp(-gamma_0 / 2)  # in standard deviations
+    reach = math.ceil((math.sqrt(1 + 8 * _NEGLIGIBLE / spacing**2) - 1) / 2)
+    return min(max(reach, 1), levels - 1)
+
+
+def log_likelihood(levels_of_x: Tensor, z: Tensor, gamma_0: Tensor, levels: int, reach: int | None = None) -> Tensor:
+    """log p(k | z_0) in nats for each dimension, shaped as k: of the data k, z = z_0 / alpha_0 and a scalar gamma_0.
+
+    ``reach`` levels on either side of the one nearest to z are summed over, all of them if None: the memory is that
+    times the data's. :func:`neighbours_within_reach` says how many make a difference.
+    """
+    nearest = nearest_level(z.detach(), levels)
+    if reach is None or 2 * reach + 1 >= levels:
+        away = _all_levels(nearest, levels)
+    else:
+        away = torch.arange(-reach, reach + 1, device=z.device).reshape(-1, *[1] * z.dim())
+    own = _logits(z, nearest, levels_of_x.long() - nearest, gamma_0, levels)
+    return own - _logits(z, nearest, away, gamma_0, levels).logsumexp(0)
+
+
+def sample_level(z: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
+    """A draw from p(k | z_0), int64, of z = z_0 / alpha_0."""
+    nearest = nearest_level(z, levels)
+    chances = _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(0)
+    return torch.multinomial(chances.flatten(1).T, 1, generator=generator).reshape(z.shape)
+
+
+def _all_levels(nearest: Tensor, levels: int) -> Tensor:
+    """How far each level, [levels, ...], is from the nearest one."""
+    return torch.arange(levels, device=nearest.device).reshape(-1, *[1] * nearest.dim()) - nearest
+
+
+def _logits(z: Tensor, nearest: Tensor, away: Tensor, gamma_0: Tensor, levels: int) -> Tensor:
+    """log N(z; x_k, exp(gamma_0)) of the levels k = nearest + away, less that of the nearest; -inf of no level.
+
+    Levels are the first axis: sums over a short last one are slow. The difference of squares is taken as a product,
+    which keeps its digits for z far outside.
+    """
+    spacing = 2 / levels
+    step = spacing * away.to(z.dtype)
+    logits = torch.exp(-gamma_0) * step * (z - scaled(nearest, levels, z.dtype) - 0.5 * step)
+    level = nearest + away
+    return logits.masked_fill((level < 0) | (level >= levels), -torch.inf)

@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from likeness.diffusion.decoder import nearest_level, sample_level
+from likeness.diffusion.likelihoods import flow_step
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.probability_flow import flow_step
-from likeness.diffusion.process import alpha, broadcast
+from likeness.diffusion.process import alpha, broadcast, nearest_level, sample_level
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import VarianceRatio
 

@@ -82,7 +82,7 @@ class FittedRatio(VarianceRatio):
     bound, so do not fit it on the data that are evaluated. It belongs to the number of steps it was fitted with.
 
     Args:
-        num_bins: of gamma, equal ones between the limits; :func:`likeness.diffusion.ratio_fitting.fit_ratio` makes
+        num_bins: of gamma, equal ones between the limits; :func:`likeness.diffusion.bound_profiles.fit_ratio` makes
             one for each step.
         dims: shape of one sample, for a ratio of each dimension; none is one ratio for all.
         gamma_min: where the bins start.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likeness.networks.checks import require_positive, require_shape
+from likeness.checks import require_positive, require_shape
 from likeness.seeding import mix, seeded
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from likeness.networks.checks import require_positive, require_probability
-from likeness.networks.hugging_face import text_library
-from likeness.networks.pooling import PoolingName
-from likeness.networks.pretrained_files import read_pretrained
-from likeness.networks.tokenizer import learn_tokenizer, read_tokenizer, tokenizer_files
+from likeness.checks import require_positive, require_probability
+from likeness.networks.pretrained_text import (
+    learn_tokenizer,
+    read_pretrained,
+    read_tokenizer,
+    text_library,
+    tokenizer_files,
+)
+from likeness.networks.text_pooling import PoolingName
 
 
 class TextTransformer(nn.Module):

@@ -3,7 +3,7 @@
 
 set -euo pipefail
 
-# One line and the status of a wrong command line, as all doors of the project do it.
+# One line and the status of a wrong command line, as all commands of the project do it.
 refuse() {
     echo "likeness: error: $*" >&2
     exit 2

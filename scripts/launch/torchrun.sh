@@ -45,7 +45,7 @@ surroundings "$processes"
 ((nodes == 1)) || meeting+=(--rdzv-id "$(basename "$run_dir")")
 
 # torchrun would also restart a run that was asked to stop, and ends with 1 whatever its processes end with. So a
-# stopped run ends with 0 here and leaves its status in this folder (scripts/restarts.py).
+# stopped run ends with 0 here and leaves its status in this folder (scripts/cli/restarts.py).
 stop_dir=$run_dir/.stop
 environment+=("LIKENESS_STOP_DIR=$stop_dir" "LIKENESS_STARTED=$(date +%s)")
 # By default torch keeps one store for all restarts, in which processes then find the addresses of those that are dead.

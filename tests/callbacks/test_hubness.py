@@ -15,9 +15,9 @@ from callbacks.hubness import Hubness, choose_samples
 from datamodules import Digits
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
 from likeness.batch import Batch
-from likeness.measures.hubness import analyse_hubness
-from likeness.measures.knn_classification import knn_score
-from likeness.measures.neighbours import nearest_neighbours
+from likeness.hubness.analysis import analyse_hubness
+from likeness.neighbours.classification import knn_score
+from likeness.neighbours.exact import nearest_neighbours
 from likeness.networks import CNN, MLP
 from tests.lightning_modules.tiny_diffusion import awake, vdm
 

@@ -10,10 +10,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import Logger
 
 from callbacks.label_geometry import COLUMNS, LabelGeometry
-from callbacks.label_metrics import LabelSimilarity
 from callbacks.loggers import RunCSVLogger
-from likeness.measures.label_agreement import rank_correlation
-from likeness.measures.label_geometry import centred_similarity, logit_correlation, raw_similarity
+from callbacks.metrics.labels import LabelSimilarity
+from likeness.label_geometry.similarity import centred_similarity, logit_correlation, rank_correlation, raw_similarity
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit
 from tests.callbacks.two_ranks import on_two_ranks
 

@@ -18,10 +18,10 @@ from pytorch_lightning.loggers import Logger
 from callbacks.loggers import RunCSVLogger
 from callbacks.representation_similarity import RepresentationSimilarity
 from lightning_modules.softmax_classifier import SoftmaxClassifier
-from likeness.measures.distribution import kl, log_probabilities, pairwise
-from likeness.measures.representation import m_cca
-from likeness.measures.softmax_comparison import compare_softmax_models
 from likeness.networks import MLP
+from likeness.similarity.cca import m_cca
+from likeness.similarity.comparison import compare_softmax_models
+from likeness.similarity.predictions import kl, log_probabilities, pairwise
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit, save_checkpoint, trainer
 
 

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2.functional import crop, pad
 
-from datamodules.augment import random_crop, random_flip
+from datamodules.cifar import random_crop, random_flip
 from likeness.seeding import generator
 
 X = torch.randint(0, 256, (400, 3, 7, 5), dtype=torch.uint8, generator=generator(0))

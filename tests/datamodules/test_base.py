@@ -8,7 +8,7 @@ import torch
 
 from datamodules import CIFAR10, CIFAR100, MNIST, DataError, Digits, ImageNet32, PhotoPatches, Radial, Swirl
 from datamodules.base import TensorDataModule
-from datamodules.split import SplitName, TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 from likeness.batch import Batch
 from tests.datamodules.toys import Numbers, Recorder, trainer
 

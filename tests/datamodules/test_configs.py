@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 import datamodules
-from datamodules.resumable import ResumableDataModule
+from datamodules.base import ResumableDataModule
 from datamodules.text_files import TableFormat
 
 FILES = sorted(Path(__file__).resolve().parents[2].glob("configs/data/*.yaml"))

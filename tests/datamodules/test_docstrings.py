@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from datamodules import DocstringPairs, Docstrings
-from datamodules.docstring_pairs import SCORES
-from datamodules.standard_library import FAMILIES, standard_library_docstrings
+from datamodules.docstrings import FAMILIES, SCORES, standard_library_docstrings
 
 
 def test_docstrings_are_divided_by_family() -> None:

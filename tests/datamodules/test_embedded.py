@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from datamodules import Digits, PhotoPatches, Swirl
 from datamodules.base import TensorDataModule
-from datamodules.swirl import NOISE
+from datamodules.points import NOISE
 
 
 def ready(data: TensorDataModule) -> TensorDataModule:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datamodules import DataError, ImageNet32
-from datamodules import imagenet32_files as files
+from datamodules import imagenet32 as files
 from tests.datamodules.files import images, python2_pickle, sha256, write_png_tar
 
 PER_BATCH, VAL = 3, 7

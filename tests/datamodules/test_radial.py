@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from datamodules import Radial
-from datamodules.radial import double_cone
+from datamodules.points import double_cone
 from tests.reference import needs_reference, published, radial_test_split, representations
 
 PUBLISHED = [(4, width, seed) for width in (16, 32, 64, 128) for seed in range(5)]

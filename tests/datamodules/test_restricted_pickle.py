@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import DataError
-from datamodules.restricted_pickle import load_arrays
+from datamodules.imagenet32 import load_arrays
 from tests.datamodules.files import images, python2_pickle
 
 DATA = images(4, 0, (6,))

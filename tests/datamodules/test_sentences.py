@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from pyarrow import parquet
 
 from datamodules import DataError, Sentences
-from datamodules.resumable import ResumableDataModule
+from datamodules.base import ResumableDataModule
 from datamodules.text_files import TableFormat
 from tests.datamodules.text_toys import write_csv, write_lines
 

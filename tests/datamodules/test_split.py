@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import DataError, corrupt, missing
-from datamodules.split import TensorSplit, check_split, held_out
+from datamodules.splits import TensorSplit, check_split, held_out
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10) % 3
 

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import pytest
 
-from datamodules import standard_library
+from datamodules import docstrings as standard_library
+from datamodules.docstrings import FAMILIES, standard_library_docstrings
 from datamodules.errors import DataError
-from datamodules.standard_library import FAMILIES, standard_library_docstrings
 
 
 def test_there_are_some_hundreds_of_each_family() -> None:

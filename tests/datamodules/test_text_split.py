@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.text_split import PairSplit, TextSplit, remaining_rows, stratified_rows
+from datamodules.splits import PairSplit, TextSplit, remaining_rows, stratified_rows
 from likeness.batch import PairBatch
 
 TEXTS = ["zero", "one", "two", "three"]

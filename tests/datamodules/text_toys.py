@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.split import SplitName
-from datamodules.text_split import TextSplit
+from datamodules.splits import SplitName, TextSplit
 from datamodules.texts import TextDataModule
 from likeness.batch import Batch
 from tests.datamodules.toys import Recorder

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from datamodules.base import TensorDataModule
-from datamodules.split import SplitName, TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 from likeness.batch import Batch
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.errors import UsageError
-from scripts.processes import require_equal_shares
+from scripts.cli.entry_point import UsageError
+from scripts.cli.launchers import require_equal_shares
 from tests.integration.launchers import ended, start
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "clusters.md"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from likeness.measures.hubness import analyse_hubness
-from likeness.measures.hubness_null import null_indices
-from likeness.measures.hubness_reduction import REDUCTIONS
+from likeness.hubness.analysis import analyse_hubness
+from likeness.hubness.null import null_indices
+from likeness.hubness.reductions import REDUCTIONS
 from likeness.seeding import generator
 from scripts import hubness
-from scripts.hubness_methods import build_method
+from scripts.hubness.methods import build_method
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hubness.md"
 TEXT = PAGE.read_text()

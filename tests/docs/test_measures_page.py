@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.measures.catalogue import FAMILIES, MEASURES
-from likeness.measures.peers import PEERS
-from likeness.measures.representation import m_cca
-from likeness.measures.softmax_comparison import compare_softmax_models
-from scripts.comparison_bounds import bounds_on
-from tests.likeness.measures.paired_samples import generator, invertible, orthogonal
+from likeness.similarity.catalogue import FAMILIES, MEASURES, PEERS
+from likeness.similarity.cca import m_cca
+from likeness.similarity.comparison import compare_softmax_models
+from scripts.compare.comparison import bounds_on
+from tests.likeness.similarity.paired_samples import generator, invertible, orthogonal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "measures.md"
 Model = tuple[Tensor, Tensor]

@@ -1,7 +1,7 @@
-"""Training doors in forked processes: what a fresh process does without the seconds that imports take.
+"""Training commands in forked processes: what a fresh process does without the seconds that imports take.
 
-Everything a run needs is imported once by a server that never trains; each door is a fork of it, with its own memory,
-files and signals, and can be killed as any process can.
+Everything a run needs is imported once by a server that never trains; each command is a fork of it, with its own
+memory, files and signals, and can be killed as any process can.
 """
 
 import multiprocessing
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
 from scripts.train import main
-from tests.integration.doors import Ended
+from tests.integration.commands import Ended
 
 TIMEOUT = 240
 CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -30,7 +30,7 @@ _FORKS.set_forkserver_preload(
 
 
 class Child:
-    """A door that trains; with ``die_at_change``, one that kills itself before that change of a file in ``run_dir``."""
+    """A training; with ``die_at_change``, one that kills itself before that change of a file in ``run_dir``."""
 
     def __init__(self, arguments: Sequence[str], run_dir: Path, die_at_change: int = 0) -> None:
         self._log = run_dir.with_name(f"{run_dir.name}-{time.monotonic_ns()}.log")
@@ -46,7 +46,7 @@ class Child:
         os.kill(self._process.pid, signum)
 
     def wait(self, until: Callable[[], bool], pause: float = 0.005) -> None:
-        """Until the condition holds, or the door has ended."""
+        """Until the condition holds, or the command has ended."""
         deadline = time.monotonic() + TIMEOUT
         while self.runs and not until():
             assert time.monotonic() < deadline, f"waited for {TIMEOUT} s: {self._log.read_text()}"
@@ -69,7 +69,7 @@ def _train(arguments: Sequence[str], log: Path, run_dir: Path, die_at_change: in
     torch.set_num_threads(1)
     if die_at_change:
         _die_at(die_at_change, str(run_dir))
-    door(main, arguments)
+    run_command(main, arguments)
 
 
 def _die_at(change: int, folder: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from tests.faults.children import Child
-from tests.integration.doors import Ended
+from tests.integration.commands import Ended
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 
 LINE = (*BASE, "--auto_resume", "true", "--trainer.max_epochs", str(EPOCHS), "--checkpoint.every_n_train_steps", "1")

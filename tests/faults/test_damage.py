@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.checkpoint_file import PREVIOUS
-from scripts.run_directory import checkpoint_path
+from lightning_modules.checkpoint_files import PREVIOUS
+from scripts.cli.run_directory import checkpoint_path
 from tests.faults.conftest import Trial
 from tests.faults.runs import Victim, undisturbed
 
@@ -61,7 +61,7 @@ def test_a_run_goes_on_though_it_is_killed_too(
 def require_fallback(damage: str, place: float, tmp_path: Path, trial: Trial, die_at_change: int = 0) -> None:
     """Damage the last checkpoint of a run that was broken off, and perhaps kill the run that goes on from it."""
     victim = Victim("classifier", tmp_path / "run")
-    with trial(f"a checkpoint {damage}, through the door" + (", then kill -9" if die_at_change else "")):
+    with trial(f"a checkpoint {damage}, through the command" + (", then kill -9" if die_at_change else "")):
         broken_off = victim.start()
         broken_off.wait(victim.last.with_name(PREVIOUS).exists)
         broken_off.signal(9)

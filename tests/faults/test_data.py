@@ -1,4 +1,4 @@
-"""A damaged data file ends every door in one line that names it, before anything is trained."""
+"""A damaged data file ends every command in one line that names it, before anything is trained."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torchvision.datasets
 from pyarrow import parquet
 
 from datamodules import mnist
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
 from scripts.train import main
 from tests.datamodules.files import images, md5, python2_pickle, write_idx
 from tests.datamodules.text_toys import write_csv
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_named(
         path.write_bytes(damages[number % len(damages)](whole, chance.random()))
         with trial("a damaged data file"):
             with pytest.raises(SystemExit) as end:
-                door(main, [*options, "--run_dir", str(tmp_path / "run"), "--overwrite", "true"])
+                run_command(main, [*options, "--run_dir", str(tmp_path / "run"), "--overwrite", "true"])
             errors = capsys.readouterr().err
             assert end.value.code in (1, 2), errors
             assert path.name in errors.strip().splitlines()[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoint_files import read_checkpoint
 from tests.faults.conftest import Trial
 from tests.faults.mishaps import BALLAST
 from tests.faults.runs import Victim

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
 from scripts.train import main
 from tests.faults.malformed import BASES, Malformed, malformed
 
@@ -37,7 +37,7 @@ def test_all_are_refused_by_name(
 def require_refusal(case: Malformed, run_dir: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ("--config", str(root / BASES[case.base]))
     with pytest.raises(SystemExit) as end:
-        door(main, ["fit", *config, *SHORT, "--run_dir", str(run_dir / "run"), *case.options])
+        run_command(main, ["fit", *config, *SHORT, "--run_dir", str(run_dir / "run"), *case.options])
     errors = capsys.readouterr().err
     last = errors.strip().splitlines()[-1]
     assert end.value.code == 2, errors

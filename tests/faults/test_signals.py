@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run_segments import read_segments
+from callbacks.run.segments import read_segments
 from tests.faults.conftest import Trial
 from tests.faults.runs import Victim
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.integration.doors import ROOT, TIMEOUT, Ended, environment
+from tests.integration.commands import ROOT, TIMEOUT, Ended, environment
 
 LAUNCHERS = ROOT / "scripts" / "launch"
 SRUN = """#!/usr/bin/env bash

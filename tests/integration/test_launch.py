@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run_segments import read_segments
+from callbacks.run.segments import read_segments
 from tests.integration.launchers import Slurm, ended, free_port, start
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.doors import QUIET, Ended, door, interrupted
+from tests.integration.commands import QUIET, Ended, command, interrupted
 from tests.integration.recorder import steps
 
 RECORDER = "tests.integration.recorder.Recorder"
@@ -56,7 +56,7 @@ class Run:
         )
 
     def go(self, *more: str, **limits: int) -> Ended:
-        return door("train", *self.arguments(*more, **limits))
+        return command("train", *self.arguments(*more, **limits))
 
     def interrupt(self, in_step: int) -> Ended:
         waiting = self.directory / "waiting"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_modules.checkpoints import load_module
-from tests.integration.doors import QUIET, door
+from tests.integration.commands import QUIET, command
 from tests.integration.test_torchrun import TWO
 from tests.integration.test_world_sizes import logged
 
@@ -24,7 +24,7 @@ def test_sharded_training_is_resumed_and_equals_ddp(tmp_path: Path) -> None:
         (*BASE, *SHARDED, "--run_dir", str(shards), "--trainer.max_steps", "3"),
         (*BASE, *SHARDED, "--run_dir", str(shards), "--trainer.max_steps", "5", "--auto_resume"),
     ):
-        ended = door("train", "fit", *options, launcher=TWO)
+        ended = command("train", "fit", *options, launcher=TWO)
         assert ended.status == 0, ended.output
     expected, found = logged(whole), logged(shards)
     assert found.keys() == expected.keys()

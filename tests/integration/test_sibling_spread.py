@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.doors import QUIET, door
+from tests.integration.commands import QUIET, command
 from tests.integration.test_torchrun import TWO
 
 OPTIONS = {
@@ -28,7 +28,7 @@ def test_two_ranks_train_what_one_trains(kind: str, tmp_path: Path) -> None:
         ("one", (), ()),
         ("two", ("--trainer.strategy", "ddp_find_unused_parameters_true"), TWO),
     ):
-        ended = door("train", "fit", *base, *more, "--run_dir", str(tmp_path / name), launcher=launcher)
+        ended = command("train", "fit", *base, *more, "--run_dir", str(tmp_path / name), launcher=launcher)
         assert ended.status == 0, ended.output
         content = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
         weights.append({**content["state_dict"], "moments": content["optimizer_states"][0]["state"][0]["exp_avg_sq"]})
@@ -39,6 +39,6 @@ def test_two_ranks_train_what_one_trains(kind: str, tmp_path: Path) -> None:
 
 def test_members_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     base = ("--config", "tests/integration/siblings.yaml", "--model.init_args.spread_over_ranks", "true", *QUIET)
-    ended = door("train", "fit", *base, "--trainer.accelerator", "cpu", "--run_dir", str(tmp_path), launcher=TWO)
+    ended = command("train", "fit", *base, "--trainer.accelerator", "cpu", "--run_dir", str(tmp_path), launcher=TWO)
     assert ended.status != 0
     assert "3 members cannot be spread evenly over 2 ranks" in ended.output

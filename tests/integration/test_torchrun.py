@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.doors import QUIET, door
+from tests.integration.commands import QUIET, command
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 BASE = (*QUIET, "--config", "tests/integration/siblings.yaml", "--trainer.accelerator", "cpu")
@@ -19,14 +19,14 @@ def validated(run_dir: Path) -> dict[str, float]:
 
 def test_two_ranks_measure_what_one_measures(tmp_path: Path) -> None:
     run_dir = ("--run_dir", str(tmp_path))
-    fitted = door("train", "fit", *BASE, *run_dir, "--trainer.max_epochs", "2", launcher=TWO)
+    fitted = command("train", "fit", *BASE, *run_dir, "--trainer.max_epochs", "2", launcher=TWO)
     assert fitted.status == 0, fitted.output
     assert fitted.output.count("likeness: run directory") == 1
 
-    one = door("train", "validate", *BASE, *run_dir)
+    one = command("train", "validate", *BASE, *run_dir)
     assert one.status == 0, one.output
     alone = validated(tmp_path)
-    two = door("train", "validate", *BASE, *run_dir, "--data.eval_batch_size", "7", launcher=TWO)
+    two = command("train", "validate", *BASE, *run_dir, "--data.eval_batch_size", "7", launcher=TWO)
     assert two.status == 0, two.output
     together = validated(tmp_path)
     assert {"val/nll", "val/accuracy/1", "similarity/kl/mean", "similarity/m_cca_f/min"} <= alone.keys()
@@ -35,7 +35,7 @@ def test_two_ranks_measure_what_one_measures(tmp_path: Path) -> None:
 
 def test_independent_copies_are_refused(tmp_path: Path) -> None:
     run_dir = ("--run_dir", str(tmp_path), "--trainer.max_epochs", "1")
-    ended = door("train", "fit", *BASE, *run_dir, "--trainer.devices", "1", launcher=TWO)
+    ended = command("train", "fit", *BASE, *run_dir, "--trainer.devices", "1", launcher=TWO)
     assert ended.status != 0
     assert "devices=1" in ended.output
     assert not (tmp_path / "checkpoints").exists()
@@ -44,11 +44,11 @@ def test_independent_copies_are_refused(tmp_path: Path) -> None:
 def test_the_bound_is_the_same_on_two_ranks(tmp_path: Path) -> None:
     options = ("--config", "tests/integration/diffenc.yaml", "--run_dir", str(tmp_path), *QUIET)
     options += ("--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1.0")
-    fitted = door("train", "fit", *options, "--trainer.max_steps", "2")
+    fitted = command("train", "fit", *options, "--trainer.max_steps", "2")
     assert fitted.status == 0, fitted.output
     found = []
     for more, launcher in (((), ()), (("--data.eval_batch_size", "7"), TWO)):
-        ended = door("train", "validate", *options, *more, launcher=launcher)
+        ended = command("train", "validate", *options, *more, launcher=launcher)
         assert ended.status == 0, ended.output
         found.append({name: value for name, value in validated(tmp_path).items() if name.startswith("val/")})
     assert found[0].keys() == {f"val/{name}" for name in ("bpd", "bpd_se", "reconstruction", "latent", "diffusion")}

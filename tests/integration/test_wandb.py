@@ -1,4 +1,4 @@
-"""W&B through the training door: over a run's segments, and with the service out of reach."""
+"""W&B through the training command: over a run's segments, and with the service out of reach."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.errors import door as in_process
+from scripts.cli.entry_point import run_command as in_process
 from scripts.train import main
-from tests.integration.doors import QUIET, door
+from tests.integration.commands import QUIET, command
 from tests.wandb_records import finished_records, history, records, summary
 
 SHORT = ("--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0")
@@ -29,7 +29,7 @@ def arguments(run_dir: Path, *more: str, steps: int = 30) -> tuple[str, ...]:
 
 
 def fit(run_dir: Path, *more: str, steps: int = 30) -> int:
-    """The door in this process, for what no kill is needed for: two seconds instead of eight."""
+    """The command in this process, for what no kill is needed for: two seconds instead of eight."""
     with pytest.raises(SystemExit) as end:
         in_process(main, arguments(run_dir, *more, steps=steps))
     assert isinstance(end.value.code, int)
@@ -57,7 +57,7 @@ def scalars(rows: list[dict[str, Any]]) -> list[tuple[tuple[str, int], float]]:
 def test_three_segments_are_one_run_with_every_step_once(tmp_path: Path) -> None:
     often = ("--checkpoint.every_n_train_steps", "5", *OFFLINE)
     crash = ("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(tmp_path / "record"))
-    killed = door("train", *arguments(tmp_path, *often, *crash, "--trainer.callbacks.crash_at_step", "17"))
+    killed = command("train", *arguments(tmp_path, *often, *crash, "--trainer.callbacks.crash_at_step", "17"))
     assert killed.status == 9, killed.output  # two steps behind a checkpoint
     again = (*often, "--auto_resume", "true", "--allow_changes", "true")
     assert fit(tmp_path, *again, "--trainer.callbacks+", TERMINATE, "--trainer.callbacks.at_step", "23") == 143
@@ -91,7 +91,7 @@ def test_three_segments_are_one_run_with_every_step_once(tmp_path: Path) -> None
 
 @pytest.fixture(autouse=True)
 def _wandb_of_its_own() -> Iterator[None]:
-    """wandb reads the environment once, and a door would join the process that an earlier test has started."""
+    """wandb reads the environment once, and a command would join the process that an earlier test has started."""
     import wandb
 
     wandb.teardown()

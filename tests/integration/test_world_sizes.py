@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.doors import QUIET, door
+from tests.integration.commands import QUIET, command
 
 EXACT = ("--trainer.precision", "64-true", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1")
 SHORT = ("--trainer.max_steps", "5", "--trainer.val_check_interval", "5", "--trainer.num_sanity_val_steps", "0")
@@ -26,7 +26,7 @@ def test_any_number_of_ranks_trains_and_measures_the_same(model: str, tmp_path: 
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)) if ranks > 1 else ()
         run_dir = tmp_path / str(ranks)
         options = (*MODELS[model], *EXACT, *SHORT, *QUIET, "--data.init_args.batch_size", "20")
-        ended = door("train", "fit", *options, "--run_dir", str(run_dir), launcher=launcher)
+        ended = command("train", "fit", *options, "--run_dir", str(run_dir), launcher=launcher)
         assert ended.status == 0, ended.output
         found[ranks] = logged(run_dir)
     one = found[1]

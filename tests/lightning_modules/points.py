@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules.base import TensorDataModule
-from datamodules.split import SplitName, TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 
 
 class Points(TensorDataModule):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.bound_metric import BoundMetric
+from lightning_modules.metrics import BoundMetric
 from likeness.diffusion.elbo import ElboTerms
 
 

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callbacks.checkpoints import AtomicCheckpointIO
-from lightning_modules.checkpoint_file import CheckpointError, read_checkpoint
-from lightning_modules.checkpoint_seal import damage
+from callbacks.run.checkpoints import AtomicCheckpointIO
+from lightning_modules.checkpoint_files import CheckpointError, damage, read_checkpoint
 
 CONTENT = {"pytorch-lightning_version": "2.6.6", "state_dict": {"w": torch.arange(100.0)}}
 

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
-from lightning_modules.checkpoint_file import CheckpointError
+from lightning_modules.checkpoint_files import CheckpointError
 from lightning_modules.checkpoints import averages_weights, load_module, load_softmax_models
 from likeness.networks import MLP
 from tests.lightning_modules.points import Points, save, trainer

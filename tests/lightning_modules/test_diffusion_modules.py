@@ -9,7 +9,7 @@ import torch
 
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion_module import DiffusionModule
+from lightning_modules.diffusion import DiffusionModule
 from likeness.batch import Batch
 from likeness.diffusion import LearnedRatio, MonotoneSchedule
 from likeness.diffusion.elbo import bits_per_dim
@@ -145,7 +145,7 @@ def test_bfloat16_is_near_float32_in_value_and_gradient(build: partial) -> None:
 def test_the_compiled_loss_is_the_loss(build: partial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and differentiated ahead of time, tangents included; the machine code is left out, which takes minutes."""
     traced = partial(torch.compile, backend="aot_eager", fullgraph=True)
-    monkeypatch.setattr("lightning_modules.diffusion_module.torch.compile", traced)
+    monkeypatch.setattr("lightning_modules.diffusion.torch.compile", traced)
     noise = evaluation_noise(torch.empty(4, *SHAPE), torch.arange(4), 0, 0)._asdict()
     plain, compiled = (awake(build(compiled=wanted)) for wanted in (False, True))
     for module in (plain, compiled):

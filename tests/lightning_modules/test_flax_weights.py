@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.flax_weights import states_from_flax
+from lightning_modules.published.flax_weights import states_from_flax
 from likeness.diffusion.schedules import AffineSchedule
 from likeness.networks import EncoderUNet, PyramidScoreUNet, ScoreUNet
 from tests.diffenc_reference import NAMES, TRAINABLE, needs_diffenc, parameters
@@ -100,7 +100,7 @@ def flax_shapes(module: nn.Module, scope: str) -> dict[str, np.ndarray]:
     ids=["constant", "pyramid", "several blocks", "constant encoder"],
 )
 def test_names_of_the_other_networks(network: nn.Module, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_modules.flax_weights.LISTED", 1000)
+    monkeypatch.setattr("lightning_modules.published.flax_weights.LISTED", 1000)
     paths = flax_shapes(network, "scope")
     assert len(paths) == len(list(network.parameters()))
     assert {f"scope/{path}" for path in expected} <= paths.keys()

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightning_modules import DiffEnc, VariationalDiffusion
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion_module import DiffusionModule
+from lightning_modules.diffusion import DiffusionModule
 from lightning_modules.published import load_published_diffusion
-from likeness.diffusion.decoder import log_likelihood
+from likeness.diffusion.process import log_likelihood
 from scripts.import_published import save
 from tests.reference import FOLDER
 

@@ -12,14 +12,14 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from scipy.stats import spearmanr
 
 from lightning_modules import SentenceEncoder
-from lightning_modules.checkpoint_file import CheckpointError
+from lightning_modules.checkpoint_files import CheckpointError
 from lightning_modules.checkpoints import load_module
 from lightning_modules.optimization import SentenceAdamW
 from likeness.batch import PairBatch
+from likeness.losses import cosine_loss
 from likeness.networks import PretrainedTransformer
-from likeness.networks.hugging_face import quiet
+from likeness.networks.pretrained_text import quiet
 from likeness.protocols import Embedder
-from likeness.sentence_losses import cosine_loss
 from tests.lightning_modules.points import save, trainer
 from tests.lightning_modules.tiny_sentences import SMALL, TEXTS, TinyPairs, encoder, write_bert
 

@@ -6,8 +6,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from likeness.networks.embedding_heads import RunningMoments
-from likeness.networks.pooling import HeadName, PoolingName
+from likeness.networks.text_pooling import HeadName, PoolingName, RunningMoments
 from tests.lightning_modules.tiny_sentences import TEXTS, encoder
 
 sentence_transformers = pytest.importorskip("sentence_transformers")

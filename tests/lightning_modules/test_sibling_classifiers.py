@@ -11,9 +11,9 @@ from pytorch_lightning.cli import ReduceLROnPlateau
 from torch import nn, optim
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
-from lightning_modules.sibling_spread import OwnMembers
 from likeness.batch import Batch
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead
+from likeness.networks.siblings import OwnMembers
 from likeness.protocols import SoftmaxModel
 from likeness.seeding import generator, mix
 from tests.lightning_modules.points import Points, trainer

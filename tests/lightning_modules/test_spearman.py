@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from lightning_modules.spearman import Spearman
+from lightning_modules.metrics import Spearman
 from tests.callbacks.two_ranks import on_two_ranks
 
 VALUES = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 9)), min_size=3, max_size=40)

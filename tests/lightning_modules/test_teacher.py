@@ -10,10 +10,10 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
-from lightning_modules.checkpoint_file import CheckpointError
+from lightning_modules.checkpoint_files import CheckpointError
 from lightning_modules.checkpoints import load_module, load_softmax_models
-from lightning_modules.teacher import Teacher
-from likeness.distillation import LOSSES, LossName, distillation_loss
+from lightning_modules.softmax_classifier import Teacher
+from likeness.losses import LOSSES, LossName, distillation_loss
 from likeness.networks import MLP, LinearHead
 from tests.lightning_modules.points import Points, save, trainer
 

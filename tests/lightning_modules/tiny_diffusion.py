@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lightning_modules import DiffEnc, VariationalDiffusion
-from lightning_modules.diffusion_module import DiffusionModule
+from lightning_modules.diffusion import DiffusionModule
 from likeness.batch import Batch
 from likeness.diffusion import LinearSchedule
 from likeness.networks import EncoderUNet, ScoreUNet

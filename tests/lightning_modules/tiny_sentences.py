@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from datamodules.resumable import ResumableDataModule
-from datamodules.split import SplitName
-from datamodules.text_split import PairSplit
+from datamodules.base import ResumableDataModule
+from datamodules.splits import PairSplit, SplitName
 from lightning_modules import SentenceEncoder
 from likeness.networks import SmallTransformer
-from likeness.networks.tokenizer import learn_tokenizer
+from likeness.networks.pretrained_text import learn_tokenizer
 from likeness.seeding import seeded
 
 SUBJECTS = ("a cat", "the dog", "my neighbour", "an old man", "this parrot")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import rel_entr, softmax
 
-from likeness.distillation import LOSSES, LossName, distillation_loss, kl, l1, l2
-from likeness.measures.logit_distance import d_logit_squared
-from likeness.measures.softmax_comparison import compare_softmax_models
+from likeness.losses import LOSSES, LossName, distillation_loss, kl, l1, l2
+from likeness.similarity.comparison import compare_softmax_models
+from likeness.similarity.logit_distance import d_logit_squared
 
 seeds, scales = st.integers(0, 2**31), st.sampled_from([1e-3, 1.0, 30.0])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from likeness.sentence_losses import cosine_loss, euclidean_loss, ranking_loss, sentence_loss
+from likeness.losses import cosine_loss, euclidean_loss, ranking_loss, sentence_loss
 from tests.callbacks.two_ranks import on_two_ranks
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.cli import CONFIGS
-from scripts.dashboard import build, main, read_config, summary
-from scripts.dashboard_panels import sections
-from scripts.errors import door
-from scripts.likeness import DOORS
+from scripts.cli.entry_point import run_command
+from scripts.cli.lightning_cli import CONFIGS
+from scripts.dashboard import build, main, read_config, sections, summary
+from scripts.main import COMMANDS
 from scripts.train import main as train
 from tests.wandb_records import finished_records, history
 
@@ -31,13 +30,13 @@ SIBLINGS: Callbacks = {
     "callbacks.hubness.Hubness": {"layers": ["network.embedding", "embed"], "max_samples": 100, "knn_accuracy": True},
 }
 DIFFENC: Callbacks = {
-    "callbacks.elbo_diagnostics.ElboDiagnostics": {"gap_every_n_validations": 1, "gap_samples": 8},
-    "callbacks.loss_by_gamma.LossByGamma": {},
-    "callbacks.schedule_diagnostics.ScheduleDiagnostics": {},
-    "callbacks.encoder_diagnostics.EncoderDiagnostics": {},
-    "callbacks.depth_curve.DepthCurve": {"depths": [2], "num_samples": 4},
-    "callbacks.samples.SampleFigures": {"num_samples": 4, "num_steps": 2},
-    "callbacks.gradient_norms.GradientNorms": {"every_n_steps": 1, "num_bins": 2, "num_samples": 2},
+    "callbacks.diffusion.elbo.ElboDiagnostics": {"gap_every_n_validations": 1, "gap_samples": 8},
+    "callbacks.diffusion.gamma.LossByGamma": {},
+    "callbacks.diffusion.gamma.ScheduleDiagnostics": {},
+    "callbacks.diffusion.encoder.EncoderDiagnostics": {},
+    "callbacks.diffusion.elbo.DepthCurve": {"depths": [2], "num_samples": 4},
+    "callbacks.diffusion.samples.SampleFigures": {"num_samples": 4, "num_steps": 2},
+    "callbacks.diffusion.gamma.GradientNorms": {"every_n_steps": 1, "num_bins": 2, "num_samples": 2},
 }
 SHORT = ("--data.batch_size", "20", "--data.eval_batch_size", "100")
 RUNS: dict[str, tuple[str, Callbacks, tuple[str, ...]]] = {
@@ -74,7 +73,7 @@ def test_every_panel_shows_what_the_run_logs(run: str, tmp_path: Path, monkeypat
     (tmp_path / "callbacks.yaml").write_text(json.dumps({"trainer": {"callbacks+": added}}))
     files = ("--config", config, "--config", str(tmp_path / "callbacks.yaml"))
     with pytest.raises(SystemExit) as end:
-        door(train, ["fit", *files, *QUIET, *TINY, *SHORT, *options, "--run_dir", str(tmp_path / "run")])
+        run_command(train, ["fit", *files, *QUIET, *TINY, *SHORT, *options, "--run_dir", str(tmp_path / "run")])
     assert end.value.code == 0
 
     shown = sections(read_config(tmp_path / "run"))
@@ -109,7 +108,7 @@ def test_without_save_the_door_prints_what_it_would_make(capsys: pytest.CaptureF
     demo = CONFIGS / "experiment" / "demo.yaml"
     assert main([str(demo)]) == 0
     assert json.loads(capsys.readouterr().out) == summary(sections(read_config(demo)))
-    assert "dashboard" in DOORS
+    assert "dashboard" in COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_what_is_no_configuration_is_refused(
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(SystemExit) as end:
-        door(main, [str(tmp_path)])
+        run_command(main, [str(tmp_path)])
     assert end.value.code == 1
     error = capsys.readouterr().err
     assert message in error

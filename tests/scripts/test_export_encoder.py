@@ -1,4 +1,4 @@
-"""The door from a run to a folder of sentence-transformers."""
+"""The command from a run to a folder of sentence-transformers."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 from lightning_modules import SoftmaxClassifier
 from scripts import export_encoder
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
 from tests.lightning_modules.points import save
 from tests.lightning_modules.tiny_sentences import TEXTS, encoder
 
@@ -16,7 +16,7 @@ pytest.importorskip("sentence_transformers")
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as end:
-        door(export_encoder.main, [*map(str, arguments)])
+        run_command(export_encoder.main, [*map(str, arguments)])
     return int(end.value.code or 0)
 
 

@@ -1,4 +1,4 @@
-"""The door that imports published weights: what it writes, how it refuses, and what comparing the result answers."""
+"""The command that imports published weights: what it writes, how it refuses, and what comparing the result answers."""
 
 import csv
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 from lightning_modules.checkpoints import load_softmax_models
 from scripts import compare, import_published
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
 from tests.lightning_modules.test_published_close_dist import output, weights
 from tests.reference import FOLDER, NAME, needs_reference, published
 
@@ -25,7 +25,7 @@ def _in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
-        door(import_published.main, ["close-dist", *arguments])
+        run_command(import_published.main, ["close-dist", *arguments])
     return int(end.value.code or 0)
 
 

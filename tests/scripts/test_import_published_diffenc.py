@@ -1,4 +1,4 @@
-"""The door that imports published diffusion models."""
+"""The command that imports published diffusion models."""
 
 import json
 import sys
@@ -11,8 +11,8 @@ import torch
 
 from lightning_modules.checkpoints import load_module
 from scripts import import_published
-from scripts.errors import door
-from scripts.flax_parameters import read_parameters
+from scripts.cli.entry_point import run_command
+from scripts.import_published import read_parameters
 
 CONFIG: dict[str, Any] = {
     "ddpm_type": "VDM2_V",
@@ -81,7 +81,7 @@ def run(**options: str) -> int:
     given = {"params": "params.npz", "model-config": "model.json", "out": "model.ckpt"} | options
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
     with pytest.raises(SystemExit) as end:
-        door(import_published.main, ["diffenc", *words])
+        run_command(import_published.main, ["diffenc", *words])
     return int(end.value.code or 0)
 
 

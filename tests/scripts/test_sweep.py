@@ -1,4 +1,4 @@
-"""Sweep files: what W&B's agent would run at each point, the door runs, and the training door understands."""
+"""Sweep files: what W&B's agent would run at each point, the command runs, and the training command understands."""
 
 import itertools
 import json
@@ -12,8 +12,8 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from scripts.cli import CONFIGS
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
+from scripts.cli.lightning_cli import CONFIGS
 from scripts.sweep import WANDB, count, main, point_command, read_sweep
 from scripts.train import main as train
 
@@ -58,7 +58,7 @@ def test_every_point_is_a_configuration_of_its_own(
     command = point_command(read_sweep(path), index)
     assert command[1:3] == ["-m", "scripts.train"]
     with pytest.raises(SystemExit) as end:
-        door(train, [*command[3:], "--print_config"])
+        run_command(train, [*command[3:], "--print_config"])
     printed = capsys.readouterr()
     assert end.value.code == 0, printed.err
     config = yaml.safe_load(printed.out)
@@ -98,7 +98,7 @@ def test_what_is_no_grid_is_refused(
     changed: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        door(main, [written(tmp_path, **changed), "--index", "5" if "5" in message else "0"])
+        run_command(main, [written(tmp_path, **changed), "--index", "5" if "5" in message else "0"])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -106,6 +106,6 @@ def test_what_is_no_grid_is_refused(
 def test_a_file_that_is_no_sweep_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.yaml").write_text(json.dumps({"trainer": {}}))
     with pytest.raises(SystemExit) as end:
-        door(main, [str(tmp_path / "x.yaml"), "--count"])
+        run_command(main, [str(tmp_path / "x.yaml"), "--count"])
     assert end.value.code == 2
     assert "x.yaml is no sweep: it lacks method, parameters or command" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The training door: what LightningCLI does by default and must not do here."""
+"""The training command: what LightningCLI does by default and must not do here."""
 
 import csv
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from callbacks.run_segments import read_segments
+from callbacks.run.segments import read_segments
 from datamodules import Digits
 from lightning_modules import SoftmaxClassifier
 from lightning_modules.checkpoints import load_module
-from scripts.cli import CONFIGS, compose
-from scripts.errors import door
+from scripts.cli.entry_point import run_command
+from scripts.cli.lightning_cli import CONFIGS, compose
 from scripts.train import main
 
 DIGITS = ("--config", "configs/data/digits.yaml", "--data.batch_size", "64")
@@ -26,7 +26,7 @@ SHORT = (
 
 
 class Door:
-    """The door in this process, in an empty run directory."""
+    """The command in this process, in an empty run directory."""
 
     def __init__(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.run_dir = run_dir
@@ -35,7 +35,7 @@ class Door:
     def __call__(self, subcommand: str, *options: str) -> tuple[int, str]:
         """Exit status, and what stands on standard error."""
         with pytest.raises(SystemExit) as end:
-            door(main, [subcommand, *MODEL, *DIGITS, *SHORT, "--run_dir", str(self.run_dir), *options])
+            run_command(main, [subcommand, *MODEL, *DIGITS, *SHORT, "--run_dir", str(self.run_dir), *options])
         assert isinstance(end.value.code, int)
         return end.value.code, self.capsys.readouterr().err
 
@@ -73,7 +73,7 @@ def test_the_saved_configuration_repeats_the_run(train: Door, tmp_path: Path, ro
     (train.run_dir / "checkpoints" / "best.ckpt").unlink()
     again = ["fit", "--config", str(train.run_dir / "config.yaml"), "--run_dir", str(tmp_path / "again")]
     with pytest.raises(SystemExit) as end:
-        door(main, again)
+        run_command(main, again)
     assert end.value.code == 0
     assert (train.run_dir / "metrics.csv").read_bytes() == before == (tmp_path / "again" / "metrics.csv").read_bytes()
     assert (tmp_path / "again" / "checkpoints" / "best.ckpt").exists()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import Digits
-from lightning_modules.diffenc import DiffEnc
-from lightning_modules.variational_diffusion import VariationalDiffusion
+from lightning_modules.diffusion import DiffEnc, VariationalDiffusion
 from tests.lightning_modules.points import trainer
 
 DIGITS = "data:\n  class_path: datamodules.Digits\n  init_args: {eval_batch_size: 100}\n"

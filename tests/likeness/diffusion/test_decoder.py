@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from likeness.diffusion.decoder import log_likelihood, nearest_level, neighbours_within_reach, sample_level, scaled
+from likeness.diffusion.process import log_likelihood, nearest_level, neighbours_within_reach, sample_level, scaled
 from tests.likeness.diffusion.exact_models import normal_grid
 
 LEVELS = pytest.mark.parametrize("levels", [256, 17, 2])

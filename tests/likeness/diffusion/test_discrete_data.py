@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.decoder import scaled
 from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
 from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.process import scaled
 from tests.likeness.diffusion.exact_models import (
     GAMMA_1,
     DiscreteHead,

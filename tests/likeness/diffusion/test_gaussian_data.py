@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from likeness.diffusion.bound_profiles import observe_steps
 from likeness.diffusion.elbo import Prediction, latent_loss
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.ratio_fitting import observe_steps
 from likeness.diffusion.schedules import MonotoneSchedule, PolynomialSchedule
 from likeness.diffusion.variance_ratio import FittedRatio
 from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, four_signs, gaussian_model, legendre

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from likeness.diffusion.diagnostics import gradient_norms
 from likeness.diffusion.encoders import TrainableEncoder
-from likeness.diffusion.gradient_norms import gradient_norms
 from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.noise import stratified
 from likeness.diffusion.schedules import MonotoneSchedule
-from likeness.diffusion.times import stratified
 from likeness.seeding import generator
 from tests.likeness.diffusion.exact_models import Smooth, model_of
 

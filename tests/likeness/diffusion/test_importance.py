@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from likeness.diffusion.decoder import log_likelihood, scaled
 from likeness.diffusion.encoders import TrainableEncoder
-from likeness.diffusion.importance import importance_weighted_bound, log_weight
+from likeness.diffusion.likelihoods import importance_weighted_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, diffuse, posterior, sigma
+from likeness.diffusion.process import alpha, diffuse, log_likelihood, posterior, scaled, sigma
 from likeness.diffusion.schedules import LinearSchedule
 from likeness.diffusion.variance_ratio import LearnedRatio
 from tests.likeness.diffusion.exact_models import (

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from likeness.diffusion.decoder import scaled
 from likeness.diffusion.elbo import Prediction, bits_per_dim
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.noise import stratified
+from likeness.diffusion.process import scaled
 from likeness.diffusion.schedules import AffineSchedule, LinearSchedule, MonotoneSchedule, PolynomialSchedule
-from likeness.diffusion.times import stratified
 from likeness.diffusion.variance_ratio import ConstantRatio, LearnedRatio
 from tests.likeness.diffusion.exact_models import Echo, Proportional, Smooth, legendre, model_of
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.decoder import scaled
 from likeness.diffusion.elbo import Prediction
 from likeness.diffusion.encoders import TrainableEncoder
+from likeness.diffusion.likelihoods import flow_bound, log_density, velocity
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.probability_flow import flow_bound, log_density, velocity
+from likeness.diffusion.process import scaled
 from tests.likeness.diffusion.exact_models import (
     GAMMA_0,
     GAMMA_1,

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likeness.diffusion.decoder import log_likelihood
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import broadcast
+from likeness.diffusion.process import broadcast, log_likelihood
 from likeness.diffusion.schedules import LinearSchedule
 from tests.likeness.diffusion.exact_models import Echo
 from tests.reference import FOLDER

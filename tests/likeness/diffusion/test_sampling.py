@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.decoder import nearest_level
+from likeness.diffusion.bound_profiles import observe_steps
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.ratio_fitting import observe_steps
+from likeness.diffusion.process import nearest_level
 from likeness.diffusion.sampling import ancestral, clipped, decode, flow, sample
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import ConstantRatio, FittedRatio, LearnedRatio

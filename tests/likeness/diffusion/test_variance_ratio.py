@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from likeness.diffusion.bound_profiles import fit_ratio, observe_steps
 from likeness.diffusion.elbo import step_loss
 from likeness.diffusion.process import broadcast
-from likeness.diffusion.ratio_fitting import fit_ratio, observe_steps
 from likeness.diffusion.schedules import MonotoneSchedule, PolynomialSchedule
 from likeness.diffusion.variance_ratio import ConstantRatio, FittedRatio, LearnedRatio, VarianceRatio
 from tests.likeness.diffusion.exact_models import Smooth, four_signs, gaussian_model, model_of

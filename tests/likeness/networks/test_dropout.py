@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.networks.dropout import DualDropout, scaled_mask
-from likeness.networks.dual import Dual
+from likeness.networks.dual import Dual, DualDropout, scaled_mask
 
 
 @given(p=st.floats(0.01, 0.95), seed=st.integers(0, 1000))

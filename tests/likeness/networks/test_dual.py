@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likeness.networks.attention_block import FEW_POSITIONS, AttentionBlock, attention
-from likeness.networks.dual import Dual, add_, affine, concat, max_pool, pointwise, swish
-from likeness.networks.group_norm import DualGroupNorm, NormSwish
-from likeness.networks.residual_block import ResidualBlock
+from likeness.networks.dual import Dual, DualGroupNorm, NormSwish, add_, affine, concat, max_pool, pointwise, swish
+from likeness.networks.unet_blocks import FEW_POSITIONS, AttentionBlock, ResidualBlock, attention
 from tests.likeness.networks.random_weights import randomised
 
 # torch scripts some of its forward-mode derivatives at their first use, and warns of that itself.

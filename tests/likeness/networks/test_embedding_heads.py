@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likeness.networks.embedding_heads import FeatureCentre, FeatureZScore, L2Normalize, RowCentre, RowZScore
+from likeness.networks.text_pooling import FeatureCentre, FeatureZScore, L2Normalize, RowCentre, RowZScore
 from tests.callbacks.two_ranks import on_two_ranks
 
 HEADS = [RowCentre(), RowZScore(), L2Normalize(), FeatureCentre(6), FeatureZScore(6)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from likeness.networks.dual import Dual
-from likeness.networks.encoder_output import EncoderOutput
+from likeness.networks.encoder_networks import EncoderOutput
 
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.flax_weights import states_from_flax
+from lightning_modules.published.flax_weights import states_from_flax
 from likeness.networks import EncoderMLP, EncoderOutput, EncoderUNet
 from likeness.networks.dual import Dual
-from likeness.networks.encoder_unet import levels_and_blocks
-from likeness.networks.stage import Stage
+from likeness.networks.encoder_networks import levels_and_blocks
+from likeness.networks.unet_blocks import Stage
 from tests.diffenc_reference import TRAINABLE, arrays, needs_diffenc, parameters
 from tests.likeness.networks.random_weights import randomised
 

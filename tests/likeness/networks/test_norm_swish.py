@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from likeness.networks.group_norm import DualGroupNorm, NormSwish
-from likeness.networks.norm_swish import norm_swish_with_derivative
+from likeness.networks.dual import DualGroupNorm, NormSwish, norm_swish_with_derivative
 
 # torch scripts some of its forward-mode derivatives at their first use, and warns of that itself.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")

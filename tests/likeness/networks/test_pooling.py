@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from likeness.networks.pooling import HeadName, Pooling, PoolingName, embedding_head
+from likeness.networks.text_pooling import HeadName, Pooling, PoolingName, embedding_head
 
 
 def tokens(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_modules.flax_weights import states_from_flax
+from lightning_modules.published.flax_weights import states_from_flax
 from likeness.networks import PyramidScoreUNet, ScoreUNet
 from tests.diffenc_reference import NAMES, arrays, needs_diffenc, parameters
 from tests.likeness.networks.random_weights import randomised

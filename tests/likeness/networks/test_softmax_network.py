@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from likeness.checks import require_labels
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead, SoftmaxNetwork, build_networks
-from likeness.networks.checks import require_labels
 from likeness.protocols import SoftmaxModel
 
 

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead
-from likeness.networks.member_gradients import clip_member_gradients
-from likeness.networks.member_streams import MemberStreams
-from likeness.networks.stacked import MemberList, StackedLinear, member_state, stack
+from likeness.networks.siblings import (
+    MemberList,
+    MemberStreams,
+    StackedLinear,
+    clip_member_gradients,
+    member_state,
+    stack,
+)
 
 MLP_ = functools.partial(MLP, (3,), 2, width=5)
 EMBEDDINGS = [MLP_, functools.partial(MLP_, output_bias=True, hidden_layers=1), functools.partial(CNN, (3, 4, 4), 2)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from likeness.networks import PretrainedTransformer, SmallTransformer
-from likeness.networks.hugging_face import quiet, text_library
+from likeness.networks.pretrained_text import quiet, text_library
 from likeness.seeding import seeded
 from tests.lightning_modules.tiny_sentences import SMALL, TEXTS, write_bert
 

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from likeness.networks.dual import Dual
-from likeness.networks.fourier_features import fourier_features
-from likeness.networks.initialisation import convolution, dense, transposed_convolution
-from likeness.networks.time_embedding import NetworkTime, TimeEmbedding, sinusoids
+from likeness.networks.unet_blocks import (
+    NetworkTime,
+    TimeEmbedding,
+    convolution,
+    dense,
+    fourier_features,
+    sinusoids,
+    transposed_convolution,
+)
 
 
 @given(channels=st.integers(1, 3), exponents=st.lists(st.integers(-1, 7), min_size=1, max_size=3))

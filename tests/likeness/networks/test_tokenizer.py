@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from likeness.networks.tokenizer import MIN_SIZE, learn_tokenizer, load_tokenizer, read_tokenizer, tokenizer_files
+from likeness.networks.pretrained_text import MIN_SIZE, learn_tokenizer, load_tokenizer, read_tokenizer, tokenizer_files
 from tests.lightning_modules.tiny_sentences import TEXTS
 
 STRANGE = ["Ein Größenmaß: 3 µm…", "日本語", "tab\tand\nline", "😀", "\x00"]
@@ -31,7 +31,7 @@ def test_every_text_has_tokens_that_spell_it() -> None:
 def test_another_process_learns_the_same_tokens(root: Path) -> None:
     """The library's other trainers hash words with a key that each process draws anew."""
     learn = f"learn_tokenizer({TEXTS}, 400).backend_tokenizer.to_str()"
-    code = f"from likeness.networks.tokenizer import learn_tokenizer\nprint({learn})"
+    code = f"from likeness.networks.pretrained_text import learn_tokenizer\nprint({learn})"
     found = subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True)
     assert found.rstrip("\n") == learn_tokenizer(TEXTS, 400).backend_tokenizer.to_str()
 

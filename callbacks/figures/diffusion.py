@@ -1,0 +1,275 @@
+"""The figures of a diffusion model's bound: by gamma, by depth, its schedule and its variances.
+
+The figures of an encoder of the mean: its sizes by gamma, heat maps over depth, and what the data become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from callbacks.figures.output import PALETTE
+from callbacks.figures.samples import GAMMA, angles, finish, image_table, point_row
+from likeness.diffusion.bound_profiles import DepthPoint, LossByGamma, RatioProfile
+from likeness.diffusion.diagnostics import DepthProfile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+WIDTH = 5.6  # inches
+LINEAR_BELOW = 0.01  # bits per dimension, where the logarithmic scale of an excess ends
+NAMES = {"train": "training", "val": "validation"}
+COLOURS = {"train": PALETTE[0], "val": PALETTE[1]}
+
+
+def loss_figure(bins: Mapping[str, LossByGamma]) -> Figure:
+    """The integrand with its standard error, how much of its area lies to the left, and the loss's variance."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    integrand, cumulative, variance = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
+    for split, binned in bins.items():
+        centre, colour = binned.centre.numpy(), COLOURS[split]
+        label = f"{NAMES[split]}, area {binned.area:.3f} bits/dim"
+        _line_with_band(integrand, centre, binned.integrand.numpy(), binned.integrand_se.numpy(), colour, label)
+        shares = np.concatenate([[0.0], 100 * np.cumsum(binned.share.numpy())])
+        cumulative.plot(binned.edges.numpy(), shares, color=colour, lw=1.4)
+        variance.plot(centre, binned.variance.numpy(), color=colour, lw=1.4)
+    integrand.set(ylabel="loss per unit of $\\gamma$\n(bits per dimension)", ylim=(0, None))
+    integrand.legend(fontsize=8, frameon=False)
+    cumulative.set(ylabel="share of the\narea so far (%)", ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
+    cumulative.grid(axis="y", color="#dddddd", lw=0.6)
+    variance.set(ylabel="variance of a\nsample's loss", yscale="log", xlabel=GAMMA)
+    finish(integrand, cumulative, variance)
+    return figure
+
+
+def schedule_figure(gamma: np.ndarray, slope: np.ndarray) -> Figure:
+    """gamma(t), alpha^2 and sigma^2, and SNR(t), of equally spaced t in [0, 1]; dgamma/dt where it is not constant."""
+    from matplotlib.figure import Figure
+
+    t = np.linspace(0, 1, len(gamma))
+    bent = np.ptp(slope) > 1e-3 * np.abs(slope).max()
+    figure = Figure(figsize=(2.6 * (3 + bent), 2.5), layout="constrained")
+    level, mixture, snr, *rest = figure.subplots(1, 3 + bent)
+    level.plot(t, gamma, color=PALETTE[0], lw=1.4)
+    if bent:
+        level.plot(t[[0, -1]], gamma[[0, -1]], color="#999999", lw=0.8, ls=":")
+    level.set(title=rf"$\gamma(t)$ from ${gamma[0]:.2f}$ to ${gamma[-1]:.2f}$")
+    mixture.plot(t, 1 / (1 + np.exp(gamma)), color=PALETTE[0], lw=1.4, label=r"$\alpha_t^2$")
+    mixture.plot(t, 1 / (1 + np.exp(-gamma)), color=PALETTE[1], lw=1.4, label=r"$\sigma_t^2$")
+    mixture.legend(fontsize=8, frameon=False)
+    mixture.set(title="signal and noise")
+    snr.plot(t, np.exp(-gamma), color=PALETTE[0], lw=1.4)
+    snr.set(yscale="log", title=r"SNR$(t) = \alpha_t^2 / \sigma_t^2$")
+    for axes in rest:
+        axes.plot(t, slope, color=PALETTE[0], lw=1.4)
+        axes.set(ylim=(0, None), title=r"d$\gamma$/d$t$")
+    for axes in (level, mixture, snr, *rest):
+        axes.set(xlabel="$t$", xlim=(0, 1))
+    finish(level, mixture, snr, *rest)
+    return figure
+
+
+def ratio_figure(profile: RatioProfile, num_steps: int, *, own: bool) -> Figure:
+    """The model's rho by gamma, where it has one of its ``own``, and the best one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    gamma, rho, optimal = (values.float().cpu().numpy() for values in profile)
+    best = "optimal, $\\log(1 + 2\\,\\mathrm{E}[q] / d)$"
+    axes.plot(gamma, optimal, color=PALETTE[1], marker="o", ms=3.5, lw=1.2, label=best)
+    if own:
+        axes.plot(gamma, rho, color=PALETTE[0], marker="s", ms=3.5, lw=1.2, label="the model's")
+    seen = optimal[np.isfinite(optimal) & (optimal > 0)]
+    if len(seen):
+        axes.set_yscale("symlog", linthresh=float(seen.min()))
+    axes.set(xlabel=GAMMA, ylabel=r"$\rho = \log\,\sigma_P^2 / \sigma_Q^2$", title=f"$T$ = {num_steps}")
+    axes.axhline(0, color="#999999", lw=0.8, ls=":")
+    axes.legend(fontsize=8, frameon=False)
+    finish(axes)
+    return figure
+
+
+def gradient_figure(gamma: np.ndarray, norms: np.ndarray, step: int) -> Figure:
+    """Squared norm of the gradient by gamma, [G] each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(gamma, norms, color=PALETTE[0], marker="o", ms=3, lw=1.2)
+    axes.set(xlabel=GAMMA, ylabel="squared norm of\nthe loss's gradient", yscale="log", title=f"step {step}")
+    finish(axes)
+    return figure
+
+
+def depth_figure(points: Sequence[DepthPoint]) -> Figure:
+    """The bound by depth T, with equal variances and with the fitted ratio, and its excess over infinite depth.
+
+    The last point is infinite depth.
+    """
+    from matplotlib.figure import Figure
+
+    finite, limit = points[:-1], points[-1]
+    place = np.log10([float(point.num_steps or 1) for point in finite])
+    end = place[-1] + 0.5
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    bound, excess = figure.subplots(1, 2)
+    for suffix, label, colour, marker in (
+        ("", r"equal variances, $\rho = 0$", PALETTE[0], "o"),
+        ("fitted", r"$\rho$ in closed form, fitted on training data", PALETTE[1], "s"),
+    ):
+        style = {"color": colour, "marker": marker, "ms": 4, "lw": 1.2, "capsize": 2, "label": label}
+        bound.errorbar(place, *_with_error(finite, suffix or "bpd"), **style)
+        excess.errorbar(place, *_with_error(finite, f"{suffix}_excess".strip("_")), **style)
+    bound.axhline(limit.bpd, color="#999999", lw=0.8, ls=":")
+    bound.errorbar(end, limit.bpd, limit.bpd_se, color="black", marker="D", ms=4, capsize=2)
+    names = [str(point.num_steps) for point in finite]
+    bound.set_xticks([*place, end], [*names, r"$\infty$"])
+    excess.set_xticks(place, names)
+    bound.set(xlabel="depth $T$", ylabel="negative ELBO (bits per dimension)")
+    excess.set(xlabel="depth $T$", ylabel=r"excess over $T = \infty$ (bits per dimension)")
+    if all(min(point.excess, point.fitted_excess) > 0 for point in finite):
+        excess.set_yscale("log")
+    else:  # Monte-Carlo error, or an encoder that does better in few steps
+        excess.set_yscale("symlog", linthresh=LINEAR_BELOW)
+        excess.axhline(0, color="#999999", lw=0.8, ls=":")
+    bound.legend(fontsize=8, frameon=False)
+    finish(bound, excess)
+    return figure
+
+
+def _with_error(points: Sequence[DepthPoint], name: str) -> tuple[list[float], list[float]]:
+    return [getattr(point, name) for point in points], [getattr(point, f"{name}_se") for point in points]
+
+
+def _line_with_band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str) -> None:
+    axes.plot(x, y, color=colour, lw=1.4, label=label)
+    axes.fill_between(x, y - error, y + error, color=colour, alpha=0.2, lw=0)
+
+
+NEGLIGIBLE = 1e-4  # a relative residual that is rounding
+
+
+def profile_figure(profile: DepthProfile) -> Figure:
+    """Variances of z_t and, of encoders that change the mean, sizes of y, x_t - x and dy/dgamma and the residual."""
+    from matplotlib.figure import Figure
+
+    values = {name: value.float().cpu().numpy() for name, value in profile._asdict().items()}
+    drawn = [_draw_variance]
+    if values["shift"].any():
+        drawn = [_draw_sizes, _draw_variance, _draw_residual]
+    if values["derivative"].any():
+        drawn.insert(1, _draw_derivative)
+    rows = 2 if len(drawn) == 4 else 1
+    columns = len(drawn) // rows
+    figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for draw, axes in zip(drawn, panels.flat, strict=True):
+        draw(axes, values)
+        axes.set_xlim(values["gamma"][0], values["gamma"][-1])
+        finish(axes)
+    for axes in panels[-1]:
+        axes.set_xlabel(GAMMA, fontsize=9)
+    for axes in panels[0]:
+        _add_times(axes, values["gamma"], values["t"])
+    return figure
+
+
+def heat_maps(images: np.ndarray, maps: Sequence[np.ndarray], times: Sequence[float], title: str) -> Figure:
+    """Images [B, H, W] or [B, H, W, 3] with values in [0, 1], and beside them maps [B, H, W] at each time.
+
+    Blue is negative and red positive, on a scale for each time that is symmetric about zero.
+    """
+    from matplotlib import colormaps
+
+    colours = colormaps["bwr"]
+    limits = [float(np.abs(values).max()) or 1.0 for values in maps]
+    coloured = [
+        np.asarray(colours(0.5 + values / (2 * limit)))[..., :3] for values, limit in zip(maps, limits, strict=True)
+    ]
+    rows = [[image, *(values[row] for values in coloured)] for row, image in enumerate(images)]
+    figure, (unused, *bars) = image_table(rows, ["$x$", *map(_time, times)], title, bars=True)
+    unused.set_axis_off()
+    for axes, limit in zip(bars, limits, strict=True):
+        _symmetric_bar(figure, axes, colours, limit)
+    return figure
+
+
+def strips(images: Sequence[np.ndarray], times: Sequence[float], title: str) -> Figure:
+    """Images [B, H, W] or [B, H, W, 3] with values in [0, 1] at each time: a row for each sample."""
+    rows = [[at_time[row] for at_time in images] for row in range(len(images[0]))]
+    return image_table(rows, [*map(_time, times)], title)[0]
+
+
+def point_strips(points: Sequence[np.ndarray], times: Sequence[float], title: str) -> Figure:
+    """Points [B, 2] in the plane at each time, coloured by their angle at the first, all with the same limits."""
+    reach = 1.05 * max(float(np.abs(at_time).max()) for at_time in points)
+    return point_row(points, [*map(_time, times)], title, angles(points[0]), [reach] * len(points))
+
+
+def _time(t: float) -> str:
+    return f"$t = {t:g}$"
+
+
+def _symmetric_bar(figure: Figure, axes: Axes, colours: Colormap, limit: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(-limit, limit), colours)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[-limit, limit])
+    axes.set_xticklabels([f"$-{limit:.2g}$", f"${limit:.2g}$"])
+    axes.tick_params(labelsize=6, length=0, pad=1)
+    bar.outline.set_linewidth(0.4)
+    first, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+
+
+def _draw_sizes(axes: Axes, values: dict[str, np.ndarray]) -> None:
+    _lines(axes, values, {"output": "$|y|$", "shift": "$|x_t - x|$"})
+    axes.set(title="output and shift of the mean (r.m.s.)", ylim=(0, None))
+
+
+def _draw_derivative(axes: Axes, values: dict[str, np.ndarray]) -> None:
+    # points, for the time embedding makes the derivative oscillate faster than the profile's times are spaced
+    axes.plot(values["gamma"], values["derivative"], color=PALETTE[0], marker="o", ls="", ms=3, clip_on=False)
+    axes.set(title=r"$|\mathrm{d}y/\mathrm{d}\gamma|$ (r.m.s.)", ylim=(0, None))
+
+
+def _draw_variance(axes: Axes, values: dict[str, np.ndarray]) -> None:
+    expected = r"$\alpha_t^2\,\mathrm{var}(x) + \sigma_t^2$"
+    _lines(axes, values, {"variance": "$\\mathrm{var}(z_t)$", "variance_of_vdm": expected})
+    axes.set(title="variance per dimension", ylim=(0, None))
+
+
+def _draw_residual(axes: Axes, values: dict[str, np.ndarray]) -> None:
+    change = r"\mathrm{d}x_t/\mathrm{d}\lambda"
+    kinds = {
+        "residual": r"with $\hat{x}$",
+        "residual_of_form": "with $x_t$",
+        "residual_in_gamma": r"with $\hat{x}$, and $\gamma$ for $\lambda$",
+    }
+    _lines(axes, values, {name: kinds[name] for name in kinds if values[name].max() > NEGLIGIBLE})
+    axes.set(title=rf"counter-term: $|\sigma_t^2 \hat{{x}} - {change}|\ /\ |{change}|$", yscale="log")
+    axes.axhline(1, color="#999999", lw=0.8, ls=":")
+
+
+def _lines(axes: Axes, values: dict[str, np.ndarray], labels: dict[str, str]) -> None:
+    for (name, label), colour in zip(labels.items(), PALETTE, strict=False):
+        axes.plot(values["gamma"], values[name], color=colour, lw=1.4, label=label)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _add_times(axes: Axes, gamma: np.ndarray, t: np.ndarray) -> None:
+    """A second axis on top that bears the times."""
+    there = (lambda g: np.interp(g, gamma, t), lambda time: np.interp(time, t, gamma))
+    top = axes.secondary_xaxis("top", functions=there)
+    top.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    top.tick_params(labelsize=7, length=2, pad=1)
+    top.set_xlabel("$t$", fontsize=8, labelpad=1)

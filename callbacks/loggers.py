@@ -1,6 +1,0 @@
-"""Loggers that keep one record per run, however often the run is stopped and continued."""
-
-from callbacks.csv_logger import RunCSVLogger
-from callbacks.wandb_logger import RunWandbLogger
-
-__all__ = ["RunCSVLogger", "RunWandbLogger"]

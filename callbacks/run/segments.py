@@ -1,0 +1,136 @@
+"""What a run directory tells of the run's life: one entry for each time it was started."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+
+import likeness
+from callbacks.measure_at_validation import may_write
+from callbacks.run.preemption import Preempted
+
+FILE = "segments.json"
+RUNNING = "running"
+UNKNOWN = "ended without a word: killed, or the machine went down"
+Segment = dict[str, Any]
+
+
+class RunSegments(Callback):
+    """Keeps ``segments.json``: host, world size, versions, git state, first and last step, start, end and its reason.
+
+    An entry that still says it is running when the next segment starts is one that was killed.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.world_size == 1:
+            return
+        mine = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).name
+        if mine != (first := trainer.strategy.broadcast(mine)):
+            raise ValueError(
+                f"rank {trainer.global_rank} would continue from {mine}, rank 0 from {first}: "
+                "the run directory must be on a file system that all nodes share"
+            )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not may_write(trainer):
+            return
+        segments = [_ended(segment) for segment in read_segments(Path(trainer.default_root_dir))]
+        segments.append(_begun(trainer))
+        _write(trainer, segments)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end(trainer, "finished")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        with suppress(OSError):  # a full disk, most likely: the exception is what the user must hear of
+            self._end(trainer, _reason(exception))
+
+    def _end(self, trainer: pl.Trainer, why: str) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or not may_write(trainer):
+            return
+        segments = read_segments(Path(trainer.default_root_dir))
+        if segments and segments[-1]["why"] == RUNNING:
+            segments[-1] |= {"last_step": trainer.global_step, "end": _now(), "why": why}
+            _write(trainer, segments)
+
+
+def read_segments(run_dir: Path) -> list[Segment]:
+    """The entries of a run, oldest first; none where it has left none."""
+    path = run_dir / FILE
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _reason(exception: BaseException) -> str:
+    if isinstance(exception, Preempted):
+        return f"stopped by {exception.reason}"
+    if isinstance(exception, KeyboardInterrupt):
+        return "interrupted"
+    return f"{type(exception).__name__}: {exception}"
+
+
+def _begun(trainer: pl.Trainer) -> Segment:
+    return {
+        "start": _now(),
+        "end": None,
+        "why": RUNNING,
+        "first_step": trainer.global_step,
+        "last_step": None,
+        "host": socket.gethostname(),
+        "world_size": trainer.world_size,
+        "num_nodes": trainer.num_nodes,
+        "device": _device(trainer),
+        "versions": {
+            "likeness": likeness.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pytorch_lightning": pl.__version__,
+        },
+        "git": _git_state(),
+    }
+
+
+def _ended(segment: Segment) -> Segment:
+    return {**segment, "why": UNKNOWN} if segment["why"] == RUNNING else segment
+
+
+def _device(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _git_state() -> str | None:
+    """The commit of the code, with ``+changes`` where files differ from it; None outside a repository."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit, status = (
+            _git(root, *command) for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if status else "")
+
+
+def _git(root: Path, *command: str) -> str:
+    answer = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10)
+    return answer.stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(trainer: pl.Trainer, segments: list[Segment]) -> None:
+    path = Path(trainer.default_root_dir, FILE)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(segments, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,355 @@
+"""The training and evaluation that variational diffusion models share.
+
+VDM: a variational diffusion model whose mean is the data at every depth.
+
+DiffEnc: a variational diffusion model with a depth-dependent encoder of the mean.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
+from lightning_modules.metrics import BoundMetric
+from lightning_modules.optimization import (
+    DiffusionAdamW,
+    LinearWarmup,
+    optimization,
+    step_seed,
+    without_decay_of_biases,
+)
+from likeness.batch import Batch
+from likeness.checks import require_positive
+from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
+from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
+from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
+from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
+from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.networks.encoder_networks import EncoderUNet
+from likeness.networks.score_networks import ScoreUNet
+from likeness.seeding import mix, seeded
+
+ScoreFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
+ScheduleFactory = Callable[[], NoiseSchedule]
+RatioFactory = Callable[[], VarianceRatio]
+MONITOR = "val/bpd"
+
+
+class DiffusionModule(pl.LightningModule):
+    """Trains a :class:`DiffusionModel` on the batch mean of its negative ELBO in bits per dimension.
+
+    Times and noise of a training sample are a function of (seed, batch of the run, place in the global batch);
+    those of an evaluated sample of (seed, its id, draw). Subclasses build the model.
+    """
+
+    diffusion: DiffusionModel
+
+    def _prepare(
+        self,
+        diffusion: DiffusionModel,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None,
+        ratio_lr: float,
+        class_conditional: bool,
+        eval_draws: int,
+        compiled: bool,
+        channels_last: bool,
+        seed: int,
+        order_seed: int | None,
+    ) -> None:
+        # only the layout: the results are the same, and on most machines this one is faster
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.diffusion = diffusion.to(memory_format=layout)
+        self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
+        self.ratio_lr = ratio_lr
+        require_positive(eval_draws=eval_draws)
+        self.class_conditional, self.eval_draws = class_conditional, eval_draws
+        self.compiled = compiled
+        self.seed = seed
+        self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
+        self.lean = False
+        self.val_bound, self.test_bound = (BoundMetric(eval_draws) for _ in range(2))
+        self._terms: Callable[..., ElboTerms] | None = None
+
+    def elbo_terms(
+        self,
+        images: Tensor,
+        *,
+        t: Tensor,
+        eps_0: Tensor,
+        eps: Tensor,
+        labels: Tensor | None = None,
+    ) -> ElboTerms:
+        """Reconstruction, latent and diffusion loss of grey levels [B, ...] in nats, [B] each, with every term exact.
+
+        See :meth:`likeness.diffusion.model.DiffusionModel.elbo_terms`.
+        """
+        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, labels=labels)
+
+    def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
+        x = self.diffusion.scale(images).to(self.float_type)
+        return self.diffusion.encoder(x, self.diffusion.schedule(self._times(x, t)), labels)
+
+    def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
+        """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""
+        return self.diffusion.features(x, self._times(x, t), labels)
+
+    @property
+    def float_type(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.diffusion.parameters()).dtype
+
+    def configure_optimizers(self) -> Any:
+        ratio = self.diffusion.ratio
+        groups = without_decay_of_biases(self.diffusion, [] if ratio is None else [ratio])
+        if ratio is not None and any(True for _ in ratio.parameters()):
+            groups[-1]["lr"] = self.ratio_lr
+        return optimization(self._optimizer(groups), self._scheduler, MONITOR)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(step_seed(self, self.seed))  # dropout
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        step = self.trainer.fit_loop.total_batch_idx
+        like = self._like(batch.x)
+        noise = training_noise(like, self.seed, step, self.global_rank, self.trainer.world_size)
+        terms = self._training_terms()(batch.x, **noise._asdict(), labels=self._labels(batch), lean=self.lean)
+        dims = batch.x[0].numel()
+        loss = bits_per_dim(terms.total, dims)
+        schedule = self.diffusion.schedule
+        if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
+            schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
+        self.log("train/loss", loss.mean(), prog_bar=True, sync_dist=True)
+        return {"loss": loss.mean(), "terms": ElboTerms(*(term.detach() for term in terms)), "t": noise.t}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluate(batch, self.val_bound)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_bound("val", self.val_bound)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluate(batch, self.test_bound)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_bound("test", self.test_bound)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        noises = (self._evaluation_noise(batch, draw) for draw in range(self.eval_draws))
+        nats = torch.stack([self._noisy_terms(batch, noise).total for noise in noises])
+        bpd = bits_per_dim(nats.mean(0), batch.x[0].numel())
+        return {"id": batch.id, "bpd": bpd, "representations": self.embed(batch.x, labels=self._labels(batch))}
+
+    def _training_terms(self) -> Callable[..., ElboTerms]:
+        """Made at the first step: a compiled function cannot be copied, and weight averaging copies the module."""
+        if self._terms is None:
+            terms = self.diffusion.elbo_terms
+            # the outer function: compiled networks under a derivative lose their tangents
+            self._terms = torch.compile(terms) if self.compiled else terms
+        return self._terms
+
+    def _evaluate(self, batch: Batch, bound: BoundMetric) -> dict[str, Any]:
+        """Add the batch to the bound; the answer, of K draws, is what callbacks read: nats and times, [K, B] each."""
+        terms, times = [], []
+        for draw in range(self.eval_draws):
+            noise = self._evaluation_noise(batch, draw)
+            terms.append(self._noisy_terms(batch, noise))
+            times.append(noise.t)
+            bound.update(draw, terms[-1], batch.x[0].numel())
+        return {"terms": ElboTerms(*map(torch.stack, zip(*terms, strict=True))), "t": torch.stack(times)}
+
+    def _noisy_terms(self, batch: Batch, noise: Noise) -> ElboTerms:
+        return self.diffusion.elbo_terms(batch.x, **noise._asdict(), labels=self._labels(batch))
+
+    def _evaluation_noise(self, batch: Batch, draw: int) -> Noise:
+        return evaluation_noise(self._like(batch.x), batch.id, self.seed, draw)
+
+    def _log_bound(self, split: str, bound: BoundMetric) -> None:
+        for name, value in bound.compute().items():
+            self.log(f"{split}/{name}", value.float(), prog_bar=name == "bpd")
+        bound.reset()
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.y if self.class_conditional else None
+
+    def _like(self, images: Tensor) -> Tensor:
+        return torch.empty(images.shape, dtype=self.float_type, device=self.device)
+
+    def _times(self, like: Tensor, t: float | Tensor) -> Tensor:
+        return torch.as_tensor(t, dtype=self.float_type, device=self.device).expand(len(like))
+
+
+class VariationalDiffusion(DiffusionModule):
+    """Kingma et al. 2021 (arXiv 2107.00630), in the v-prediction of Nielsen et al. 2024 (arXiv 2310.19789).
+
+    Args:
+        input_shape: shape of one sample as the datamodule stores it, without the batch dimension.
+        levels: grey levels of the data.
+        network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
+        schedule: the noise schedule, a class or factory.
+        prediction: what the network predicts.
+        num_steps: T; none is infinite depth.
+        ratio: of the variances in finite depth, a class or factory; none is 1.
+        class_conditional: give the network the labels.
+        num_classes: how many labels there are.
+        optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
+        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
+        ratio_lr: learning rate of the ratio, which has no weight decay.
+        eval_draws: how many times the noise of each evaluated sample is drawn; two or more give a standard error.
+        compiled: compile the loss.
+        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
+        seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
+        order_seed: decides the order of the data.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        levels: int,
+        network: ScoreFactory = ScoreUNet,
+        schedule: ScheduleFactory = LinearSchedule,
+        prediction: Prediction = "v",
+        num_steps: int | None = None,
+        ratio: RatioFactory | None = None,
+        class_conditional: bool = False,
+        num_classes: int | None = None,
+        optimizer: OptimizerCallable = DiffusionAdamW,
+        scheduler: LRSchedulerCallable | None = LinearWarmup,
+        ratio_lr: float = 1e-3,
+        eval_draws: int = 1,
+        compiled: bool = False,
+        channels_last: bool = True,
+        seed: int = 0,
+        order_seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        save_hyperparameters(self)
+        labels = required_labels(class_conditional, num_classes)
+        with seeded(mix(seed)):
+            noise = schedule()
+            score = network(input_shape, noise.gamma_min, noise.gamma_max, labels)
+            diffusion = DiffusionModel(
+                score,
+                IdentityEncoder(),
+                noise,
+                input_shape,
+                levels,
+                prediction,
+                num_steps=num_steps,
+                ratio=None if ratio is None else ratio(),
+            )
+        self._prepare(
+            diffusion,
+            optimizer,
+            scheduler,
+            ratio_lr,
+            class_conditional,
+            eval_draws,
+            compiled,
+            channels_last,
+            seed,
+            order_seed,
+        )
+
+
+def required_labels(class_conditional: bool, num_classes: int | None) -> int | None:
+    """How many labels the network is to know; raises ValueError where they are wanted and unknown."""
+    if not class_conditional:
+        return None
+    if num_classes is None or num_classes < 1:
+        raise ValueError(f"class_conditional needs num_classes, got {num_classes}")
+    return num_classes
+
+
+EncoderFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
+
+
+class DiffEnc(DiffusionModule):
+    """Nielsen et al. 2024 (arXiv 2310.19789): x_t = alpha^2 x + sigma^2 y(x, t) with a trained y, or with none.
+
+    Args:
+        input_shape: shape of one sample as the datamodule stores it, without the batch dimension.
+        levels: grey levels of the data.
+        network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
+        encoder: y, a class or factory called with the same; none is the encoder without parameters (DiffEnc-nt).
+        schedule: the noise schedule, a class or factory.
+        prediction: what the network predicts.
+        counter_term: whether the generative steps model how the mean changes.
+        lean: train with fewer passes of the encoder: it is skipped at gamma_0, and the latent term is taken of a
+            quarter of the batch. Evaluation is always exact.
+        num_steps: T; none is infinite depth.
+        ratio: of the variances in finite depth, a class or factory; none is 1.
+        class_conditional: give the networks the labels.
+        num_classes: how many labels there are.
+        optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
+        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
+        ratio_lr: learning rate of the ratio, which has no weight decay.
+        eval_draws: how many times the noise of each evaluated sample is drawn; two or more give a standard error.
+        compiled: compile the loss.
+        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
+        seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
+        order_seed: decides the order of the data.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        levels: int,
+        network: ScoreFactory = ScoreUNet,
+        encoder: EncoderFactory | None = EncoderUNet,
+        schedule: ScheduleFactory = LinearSchedule,
+        prediction: Prediction = "v",
+        counter_term: bool = True,
+        lean: bool = False,
+        num_steps: int | None = None,
+        ratio: RatioFactory | None = None,
+        class_conditional: bool = False,
+        num_classes: int | None = None,
+        optimizer: OptimizerCallable = DiffusionAdamW,
+        scheduler: LRSchedulerCallable | None = LinearWarmup,
+        ratio_lr: float = 1e-3,
+        eval_draws: int = 1,
+        compiled: bool = False,
+        channels_last: bool = True,
+        seed: int = 0,
+        order_seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        save_hyperparameters(self)
+        labels = required_labels(class_conditional, num_classes)
+        with seeded(mix(seed)):  # the score network first, so that it starts as VDM's does
+            noise = schedule()
+            score = network(input_shape, noise.gamma_min, noise.gamma_max, labels)
+            mean: DepthEncoder = ParameterFreeEncoder()
+            if encoder is not None:
+                mean = TrainableEncoder(encoder(input_shape, noise.gamma_min, noise.gamma_max, labels))
+            diffusion = DiffusionModel(
+                score,
+                mean,
+                noise,
+                input_shape,
+                levels,
+                prediction,
+                counter_term,
+                num_steps,
+                None if ratio is None else ratio(),
+            )
+        self._prepare(
+            diffusion,
+            optimizer,
+            scheduler,
+            ratio_lr,
+            class_conditional,
+            eval_draws,
+            compiled,
+            channels_last,
+            seed,
+            order_seed,
+        )
+        self.lean = lean

@@ -1,0 +1,61 @@
+"""Refusals of sizes that no network can have."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def require_positive(**sizes: int) -> None:
+    """Raise ValueError naming the first of ``sizes`` that is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def require_shape(name: str, shape: Sequence[int], length: int | None = None) -> None:
+    """Raise ValueError unless ``shape`` is a non-empty sequence of positive sizes (of ``length``, where given)."""
+    if len(shape) == 0 or any(size < 1 for size in shape) or (length is not None and len(shape) != length):
+        wanted = f"{length} positive sizes" if length else "positive sizes"
+        raise ValueError(f"{name} must hold {wanted}, got {list(shape)}")
+
+
+def require_probability(name: str, value: float) -> None:
+    """Raise ValueError unless 0 <= value < 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:
+    """Raise ValueError naming a label outside {0 .. K-1}.
+
+    Reading a label makes a GPU's queue run empty, so off the CPU it happens only where ``wait`` allows it.
+    """
+    if y.numel() == 0 or not (wait or y.device.type == "cpu"):
+        return
+    lowest, highest = (int(end) for end in torch.aminmax(y))
+    if lowest < 0 or highest >= num_classes:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"label {wrong} lies outside 0..{num_classes - 1} (num_classes={num_classes})")
+
+
+def require_batch(name: str, batch: Tensor, gamma: Tensor, shape: Sequence[int | str]) -> None:
+    """Raise ValueError unless ``batch`` is [B, *shape] and ``gamma`` is [B]; a size given as a name is free."""
+    sizes = batch.shape[1:]
+    if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{name} has shape {list(batch.shape)}, the network takes [B, {wanted}]")
+    if gamma.shape != batch.shape[:1]:
+        raise ValueError(f"gamma has shape {list(gamma.shape)}, not [{len(batch)}] for a batch of {len(batch)}")
+
+
+def require_one_of(value: str, choices: Sequence[str], what: str) -> None:
+    """Raise ValueError unless the value of the option ``what`` is one of its choices."""
+    if value not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, but it is {value!r}")
+
+
+def at_least_one(what: str, value: int) -> None:
+    """Raise ValueError unless `value` is at least 1."""
+    if value < 1:
+        raise ValueError(f"{what} must be at least 1, got {value}")

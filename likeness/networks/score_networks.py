@@ -1,0 +1,164 @@
+"""The score networks of VDM and DiffEnc: what the noise, or the velocity, in z looks like.
+
+The pair of networks for points [B, D]: a score network and an inner encoder, with the interfaces of the U-Nets.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from likeness.checks import require_batch, require_positive, require_shape
+from likeness.networks.dual import Dual
+from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
+from likeness.networks.unet_blocks import LabelVectors, NetworkTime, dense, fourier_features
+
+FOURIER_EXPONENTS = (6, 7)
+
+
+class ScoreNetwork(ConditionedUNet):
+    """o(z, gamma) = conv_out(...) + z, which is z at the start, for images [B, C, H, W], around any body.
+
+    conv_in reads z and its Fourier features (none where ``fourier_exponents`` is empty; the papers' 6 and 7 suit 256
+    levels). Under autocast the time, the Fourier features, conv_in and the sum with z stay in float32: z carries noise
+    of 1e-3 that a network must see.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        width: int,
+        body: ConstantUNet | PyramidUNet,
+        output_groups: int,
+        time: NetworkTime,
+        fourier_exponents: Sequence[int],
+        num_labels: int | None,
+    ) -> None:
+        require_shape("input_shape", input_shape, length=3)
+        in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents))
+        super().__init__(input_shape, in_channels, width, body, output_groups, time, num_labels)
+        self.fourier_exponents = tuple(fourier_exponents)
+
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z [B, C, H, W], gamma [B] and, with ``num_labels``, labels [B] -> o, as z."""
+        h, cond = self._start(z, gamma, labels)
+        return self.head(self.body(h, cond)).value.to(z.dtype) + z
+
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The output of the middle, averaged over positions: [B, M]."""
+        h, cond = self._start(z, gamma, labels)
+        return self.body.encode(h, cond)[0].value.mean((-2, -1))
+
+    def _start(self, z: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Dual, Dual]:
+        require_batch("z", z, gamma, (self.input_shape[0], "H", "W"))
+        with torch.autocast(z.device.type, enabled=False):
+            parts = [z, fourier_features(z, self.fourier_exponents)] if self.fourier_exponents else [z]
+            return self.stem(torch.cat(parts, dim=1)), self.time_embedding(Dual(gamma), labels)
+
+
+class ScoreUNet(ScoreNetwork):
+    """The score network of Kingma et al. 2021, all of it at full resolution: see ``ConstantUNet`` for the body.
+
+    ``depth`` blocks lead down and ``depth + 1`` up. ``groups`` is the number of groups of every group norm but the
+    last, which has ``output_groups`` (the same where None). ``attention`` adds self-attention after every block.
+    ``gamma_min`` and ``gamma_max`` only normalise the network's time. With ``num_labels`` K it takes labels 0 .. K-1.
+    Raises ValueError for sizes that do not fit, naming them.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        num_labels: int | None = None,
+        width: int = 128,
+        depth: int = 8,
+        groups: int = 32,
+        output_groups: int | None = None,
+        dropout: float = 0.1,
+        attention: bool = False,
+        fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
+    ) -> None:
+        body = ConstantUNet(width, depth, groups, dropout, attention)
+        time = NetworkTime(gamma_min, gamma_max)
+        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
+
+
+class PyramidScoreUNet(ScoreNetwork):
+    """A score network of several resolutions, for larger images: see ``PyramidUNet`` for the body.
+
+    ``mid_groups`` and ``output_groups`` are those of the middle blocks' and the last group norm, ``groups`` where None.
+    Raises ValueError for sizes that do not fit, naming them.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        num_labels: int | None = None,
+        width: int = 128,
+        levels: int = 3,
+        blocks: int = 2,
+        groups: int = 32,
+        mid_groups: int | None = None,
+        output_groups: int | None = None,
+        dropout: float = 0.1,
+        downsampling: Downsampling = "max_pool",
+        doubling: bool = True,
+        attention_levels: Sequence[int] = (),
+        fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
+    ) -> None:
+        rest = (dropout, downsampling, doubling, attention_levels)
+        body = PyramidUNet(input_shape[1:], width, levels, blocks, groups, mid_groups, *rest)
+        time = NetworkTime(gamma_min, gamma_max)
+        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
+
+
+POINT_EXPONENTS = range(8)
+
+
+class ScoreMLP(nn.Module):
+    """o(z, gamma) = MLP(z, 2 t - 1, Fourier features of both) + z for points; swish; z at the start.
+
+    The network of the VDM authors' two-dimensional example, with t = (gamma - gamma_min) / (gamma_max - gamma_min) and
+    octaves 0 to 7: 51 inputs for D = 2. With ``num_labels`` each class adds a learned vector to the first layer.
+    Raises ValueError for sizes that do not fit, naming them.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        num_labels: int | None = None,
+        width: int = 512,
+        hidden_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        require_shape("input_shape", input_shape, length=1)
+        require_positive(width=width, hidden_layers=hidden_layers)
+        self.input_shape = tuple(input_shape)
+        self.time = NetworkTime(gamma_min, gamma_max)
+        inputs = (input_shape[0] + 1) * (1 + 2 * len(POINT_EXPONENTS))
+        sizes = [inputs, *[width] * hidden_layers]
+        self.hidden = nn.ModuleList(dense(a, b) for a, b in pairwise(sizes))
+        self.out = dense(width, input_shape[0], zero=True)
+        self.labels = LabelVectors(num_labels, width)
+
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z [B, D], gamma [B] and, with ``num_labels``, labels [B] -> o [B, D]."""
+        return self.out(self.features(z, gamma, labels)) + z  # type: ignore[no-any-return]
+
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The last hidden layer, [B, width]."""
+        require_batch("z", z, gamma, self.input_shape)
+        t = self.time(Dual(gamma)).value.unsqueeze(1)
+        point = torch.cat([z, 2 * t - 1], dim=1)
+        h = self.hidden[0](torch.cat([point, fourier_features(point, POINT_EXPONENTS)], dim=1))
+        h = F.silu(self.labels(h, labels))
+        for layer in self.hidden[1:]:
+            h = F.silu(layer(h))
+        return h

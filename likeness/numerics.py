@@ -1,0 +1,198 @@
+"""Mean and scatter of samples, streamed in float64, and what every measure does to tensors first.
+
+Means and standard deviations of embeddings: of every dimension over the rows, and of every row.
+
+Matrix products of float32 that keep float32's precision, whatever the training around them asked for.
+
+When more than one thread pays.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Count, mean and centred scatter of D-dimensional samples, in float64; leading dimensions are shards."""
+
+    n: Tensor  # [...] count
+    mean: Tensor  # [..., D]
+    scatter: Tensor  # [..., D, D] sum of (a - mean)(a - mean)^T
+
+    @classmethod
+    def of(cls, samples: Tensor) -> Self:
+        """Moments of the samples [N, D]; centring first keeps the scatter exact far from the origin."""
+        samples = as_float64(samples)
+        mean = samples.mean(0) if len(samples) else samples.new_zeros(samples.shape[1])
+        centred = samples - mean
+        return cls(samples.new_tensor(float(len(samples))), mean, centred.T @ centred)
+
+    @classmethod
+    def merge(cls, shards: Self) -> Self:
+        """One state from S stacked ones (n [S], mean [S, D], scatter [S, D, D]); empty shards weigh nothing.
+
+        Chan, Golub & LeVeque 1983, for any number of shards.
+        """
+        count, mean, deviations = merge_means(shards.n, shards.mean)
+        return cls(count, mean, shards.scatter.sum(0) + deviations.T @ deviations)
+
+    def pack(self) -> Tensor:
+        """One matrix [..., D+1, D+1]: the scatter, bordered by the mean, with the count in the corner."""
+        body = torch.cat([self.scatter, self.mean.unsqueeze(-2)], dim=-2)
+        border = torch.cat([self.mean, self.n.unsqueeze(-1)], dim=-1)
+        return torch.cat([body, border.unsqueeze(-1)], dim=-1)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Self:
+        """The inverse of :meth:`pack`."""
+        return cls(packed[..., -1, -1], packed[..., -1, :-1], packed[..., :-1, :-1])
+
+
+def merge_means(n: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean [D] and weighted deviations [S, D] of S shards with counts n [S] and means [S, D].
+
+    The deviations' scatter is what the scatters within the shards lack of that of all samples.
+    """
+    count, weight = n.sum(0), n[:, None]
+    merged = (weight * mean).sum(0) / count.clamp(min=1)
+    # Summing the deviations again recovers what rounding took from a mean far from the origin.
+    merged = merged + (weight * (mean - merged)).sum(0) / count.clamp(min=1)
+    return count, merged, weight.sqrt() * (mean - merged)
+
+
+def require_finite(
+    tensors: Sequence[Tensor],
+    names: Sequence[str],
+    what: str = "embedding",
+    row_is: str = "sample",
+    ids: Tensor | None = None,
+) -> None:
+    """Raise ValueError naming the first model, row and value if any of P tensors [N, ...] is not finite.
+
+    ``ids`` [N] are the rows' names, such as samples' positions in their split; by default their numbers.
+    """
+    if bool(torch.stack([tensor.sum() for tensor in tensors]).isfinite().all()):
+        return
+    for tensor, name in zip(tensors, names, strict=True):
+        bad = (~tensor.isfinite()).flatten(1)
+        if bool(bad.any()):
+            row = int(bad.any(1).nonzero()[0])
+            value = float(tensor[row].flatten()[bad[row]][0])
+            place = row if ids is None else int(ids[row])
+            raise ValueError(f"the {what} of model {name!r} is not finite at {row_is} {place}: {value}")
+
+
+def as_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64, where it is; on the CPU if its device has no float64 (Apple's MPS)."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def triangle(rows: Tensor) -> Tensor:
+    """R [min(N, D), D] of the QR of rows x [N, D]: R^T R = x^T x."""
+    factor: Tensor = torch.linalg.qr(rows, mode="r")[1]
+    return factor
+
+
+DEAD = 1e-6  # a dimension with a standard deviation of at most this times the embeddings' root mean square is dead
+ROW_EPS = 1e-6  # added to a row's standard deviation, as in the modules of Nielsen & Hansen
+
+
+class FeatureMoments(NamedTuple):
+    """Mean and population variance of each of D dimensions."""
+
+    mean: Tensor  # [D]
+    variance: Tensor  # [D]
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Self:
+        """Moments over the rows of the embeddings [N, D], in float64."""
+        variance, mean = torch.var_mean(as_float64(embeddings), dim=0, correction=0)
+        return cls(mean, variance)
+
+    def size(self) -> Tensor:
+        """The root mean square of all components, a scalar."""
+        return (self.mean.square() + self.variance).mean().sqrt()
+
+    def live(self, eps: float = DEAD) -> Tensor:
+        """Which dimensions vary, bool [D]: the others hold rounding errors, which no z-score must blow up.
+
+        ``eps`` is relative to the embeddings' size, so no common factor makes a dimension dead.
+        """
+        return self.variance.sqrt() > eps * self.size()
+
+    def inverse_std(self, eps: float = DEAD) -> Tensor:
+        """1 / standard deviation [D]; 0 where the dimension is dead, which a z-score therefore sets to 0."""
+        return torch.where(self.live(eps), self.variance, torch.inf).rsqrt()
+
+
+def row_centre(embeddings: Tensor) -> Tensor:
+    """Each row [N, D] minus the mean of its own components."""
+    wide = at_least_float32(embeddings)
+    return wide - wide.mean(-1, keepdim=True)
+
+
+def row_z_score(embeddings: Tensor) -> Tensor:
+    """Each row [N, D] with mean 0 and population standard deviation 1, so norm sqrt(D); a constant row becomes 0."""
+    wide = at_least_float32(embeddings)
+    std, mean = torch.std_mean(wide, dim=-1, correction=0, keepdim=True)
+    return (wide - mean) / (std + ROW_EPS)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """float64 as it is, anything else as float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+@contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Inside the block neither autocast nor TF32 nor bfloat16 products stand in for float32 on the device.
+
+    Trainings set `torch.set_float32_matmul_precision` for the whole process, and callbacks may run under autocast:
+    near neighbours would be told apart by the first three digits of their distances.
+    """
+    with torch.autocast(torch.device(device).type, enabled=False), _plain_products():
+        yield
+
+
+@contextmanager
+def _plain_products() -> Iterator[None]:
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.8
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    # The getter of the older form raises where the newer one was used.
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    asked = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, asked, strict=True):
+            backend.fp32_precision = precision
+
+
+_SMALL = 2**22  # elements of the largest tensor
+
+
+@contextmanager
+def threads_for(elements: int) -> Iterator[None]:
+    """One thread of torch for the block where the largest tensor is small, as many as before otherwise.
+
+    Hundreds of small operations gain little from a second thread. On a busy machine each of them waits until both
+    have run: ten times as long in all, and by chance.
+    """
+    before = torch.get_num_threads()
+    if elements <= _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

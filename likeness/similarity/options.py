@@ -1,0 +1,60 @@
+"""How two softmax models are compared, where the measures leave a choice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+MIN_CONDITIONING = 1e-6  # smallest singular value of N relative to its largest: below, N is numerically singular
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """Options of :func:`likeness.similarity.comparison.compare_softmax_models`.
+
+    Args:
+        search: how the input set of d_LLV is found: the best of all sets (exact), or of random disjoint ones, as in
+            the paper (sampled).
+        num_samples: number of sampled input sets.
+        seed: of sampled input sets and label subsets; for the former NumPy's legacy seed, as in the paper's code.
+        lambda_: weight of the terms 3 and 4 of d_LLV.
+        combine: whether d_LLV is the largest of its terms, as in the paper, or their sum.
+        label_choice: pivot and left-out label, in the place of those with the smallest term 1.
+        input_set: positions of the pivot input and of further ones, in the place of a search. Between models that
+            all are compared with the same label_choice and input_set, d_LLV is a metric.
+        min_conditioning: relative smallest singular value under which an input set, or the label differences of the
+            averaged d_rep, count as singular.
+        max_subsets: above so many label subsets of d_SVD, num_subsets random ones and a certificate are used.
+        num_subsets: number of sampled label subsets.
+        max_choices: above so many choices of pivot and labels, the averaged d_rep takes so many random ones.
+    """
+
+    search: Literal["exact", "sampled"] = "exact"
+    num_samples: int = 200
+    seed: int = 0
+    lambda_: float = 1e-5
+    combine: Literal["max", "sum"] = "max"
+    label_choice: tuple[int, int] | None = None
+    input_set: Sequence[int] | None = None
+    min_conditioning: float = MIN_CONDITIONING
+    max_subsets: int = 5_000
+    num_subsets: int = 200
+    max_choices: int = 20_000
+
+    def largest_tensor(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> int:
+        """Elements of logits [P, N, K], or of the gaps between labels [K, K] or inputs [N, N]."""
+        samples, labels = len(embeddings[0]), len(unembeddings[0])
+        searched = samples**2 if self.search == "exact" and self.input_set is None else 0
+        return max(len(embeddings) * samples * labels, labels**2, searched)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("search", ("exact", "sampled")), ("combine", ("max", "sum"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("num_samples", "num_subsets", "max_choices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lambda_", "min_conditioning"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -1,0 +1,187 @@
+"""A training step of VDM and of DiffEnc, forward and backward, beside what its convolutions alone would cost."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules import DiffEnc, VariationalDiffusion
+from lightning_modules.diffusion import DiffusionModule
+from likeness.diffusion.noise import training_noise
+from likeness.networks import EncoderUNet, ScoreUNet
+from scripts.bench.timing import Contestant, interleaved
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Seconds that others measured together on two cores, 3x32x32, score width 64 and depth 4, batch 8, float32: the bare
+# convolutions and attention of the score network; a PyTorch VDM (addtt); the authors' JAX DiffEnc.
+BARE, OTHER_VDM, AUTHORS_DIFFENC = 0.29 + 0.06, 0.61, 2.40
+BARE_NAME, VDM, EXACT, LEAN = "bare convolutions and attention", "VDM-v", "DiffEnc, exact", "DiffEnc, lean"
+MEBI = 2**20
+
+
+@dataclass
+class DiffusionReport:
+    """Seconds of each contestant, memory, and the ratios that are asked for (where the setting is theirs)."""
+
+    title: str
+    times: Mapping[str, Contestant]
+    memory: Mapping[str, float]  # MiB kept for the backward pass, or the peak on a GPU
+    asked: Mapping[tuple[str, str], float]  # at most so many times the other
+
+    def table(self) -> "Table":
+        """A row for each contestant."""
+        from rich.table import Table
+
+        table = Table("", "median [ms]", "fastest [ms]", "times bare", "times VDM-v", "MiB", title=self.title)
+        for name, contestant in self.times.items():
+            ratios = [f"{self._ratio(name, base):.2f}" if base in self.times else "" for base in (BARE_NAME, VDM)]
+            times = (f"{1e3 * contestant.median:.1f}", f"{1e3 * min(contestant.seconds):.1f}")
+            table.add_row(name, *times, *ratios, f"{self.memory[name]:.0f}" if name in self.memory else "")
+        return table
+
+    def verdicts(self) -> list[str]:
+        """A line for each ratio that is asked for."""
+        lines = []
+        for (name, base), limit in self.asked.items():
+            ratio = self._ratio(name, base)
+            held = "yes" if ratio <= limit else "NO"
+            lines.append(f"{name}: at most {limit:.2f} times {base} is asked for: {held} ({ratio:.2f})")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, seconds unrounded."""
+        seconds = {name: contestant.seconds for name, contestant in self.times.items()}
+        return {"title": self.title, "seconds": seconds, "memory_mib": dict(self.memory), "verdicts": self.verdicts()}
+
+    def _ratio(self, name: str, base: str) -> float:
+        return self.times[name].median / self.times[base].median
+
+
+def diffusion(
+    width: int = 64,
+    depth: int = 4,
+    encoder_width: int = 64,
+    levels: int = 2,
+    size: int = 32,
+    batch_size: int = 8,
+    repeats: int = 5,
+    device: Literal["cpu", "cuda"] = "cpu",
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> DiffusionReport:
+    """Seconds for a step of VDM and DiffEnc, forward and backward.
+
+    Args:
+        width: Of the score network.
+        depth: Of the score network.
+        encoder_width: Of the encoder.
+        levels: Of the encoder.
+        size: Height and width of the RGB images.
+        batch_size: Images in a step.
+        repeats: Rounds that are timed.
+        device: Where it runs.
+        bfloat16: Also run under autocast to bfloat16.
+        compiled: Also run compiled (with bfloat16, both).
+    """
+    shape = (3, size, size)
+    network = functools.partial(ScoreUNet, width=width, depth=depth)
+    encoder = functools.partial(EncoderUNet, width=encoder_width, depth=levels)
+    models: dict[str, tuple[DiffusionModule, bool]] = {
+        VDM: (VariationalDiffusion(shape, 256, network), False),
+        EXACT: (DiffEnc(shape, 256, network, encoder), False),
+        LEAN: (DiffEnc(shape, 256, network, encoder), True),
+    }
+    images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, device=device)
+    steps: dict[str, Callable[[], None]] = {}
+    for name, (model, lean) in models.items():
+        step = functools.partial(_step, model.to(device).diffusion, images, lean)
+        steps[name] = step
+        if bfloat16 or compiled:
+            steps[f"{name}, {_faster_name(bfloat16, compiled)}"] = functools.partial(
+                _faster_step, model.diffusion, images, lean, bfloat16, compiled
+            )
+    memory = {name: _memory(step, device) for name, step in steps.items()}
+    steps = {BARE_NAME: _bare(models[VDM][0].diffusion.network, batch_size, shape, device), **steps}
+    times = dict(zip(steps, interleaved(steps, repeats, device), strict=True))
+    theirs = (width, depth, encoder_width, levels, size, batch_size, device) == (64, 4, 64, 2, 32, 8, "cpu")
+    asked = {(EXACT, VDM): 2.6, (LEAN, VDM): 2.0} if device == "cpu" else {}
+    if theirs:
+        asked |= {(VDM, BARE_NAME): 0.9 * OTHER_VDM / BARE, (LEAN, BARE_NAME): 0.5 * AUTHORS_DIFFENC / BARE}
+    title = (
+        f"3x{size}x{size}, score {width} x {depth}, encoder {encoder_width} x {levels}, batch {batch_size}, {device}"
+    )
+    return DiffusionReport(title, times, memory, asked)
+
+
+def _step(model: nn.Module, images: Tensor, lean: bool) -> None:
+    model.zero_grad()
+    noise = training_noise(torch.empty(images.shape, device=images.device), 0, 0, 0, 1)
+    model.elbo_terms(images, **noise._asdict(), lean=lean).total.mean().backward()  # type: ignore[operator]
+
+
+def _faster_step(model: nn.Module, images: Tensor, lean: bool, bfloat16: bool, compiled: bool) -> None:
+    model.zero_grad()
+    noise = training_noise(torch.empty(images.shape, device=images.device), 0, 0, 0, 1)
+    terms = _compiled(model) if compiled else model.elbo_terms
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        loss = terms(images, **noise._asdict(), lean=lean).total.mean()  # type: ignore[operator]
+    loss.backward()
+
+
+@functools.cache
+def _compiled(model: nn.Module) -> Callable[..., Any]:
+    return torch.compile(model.elbo_terms)  # type: ignore[arg-type]
+
+
+def _faster_name(bfloat16: bool, compiled: bool) -> str:
+    return " + ".join(word for word, wanted in (("bfloat16", bfloat16), ("compile", compiled)) if wanted)
+
+
+def _bare(network: nn.Module, batch_size: int, shape: tuple[int, ...], device: str) -> Callable[[], None]:
+    """Forward and backward of the network's convolutions and attention, each on inputs of its own shape."""
+    inputs: list[tuple[nn.Conv2d, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, args: inputs.append((layer, torch.randn_like(args[0]))))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network(torch.randn(batch_size, *shape, device=device), torch.zeros(batch_size, device=device))
+    for hook in hooks:
+        hook.remove()
+    places, channels = shape[1] * shape[2], inputs[1][1].shape[1]
+    queries = torch.randn(3, batch_size, 1, places, channels, device=device, requires_grad=True)
+
+    def run() -> None:
+        for layer, x in inputs:
+            x = x.requires_grad_()
+            x.grad = layer.weight.grad = None
+            F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding).sum().backward()
+        queries.grad = None
+        F.scaled_dot_product_attention(*queries).sum().backward()
+
+    return run
+
+
+def _memory(step: Callable[[], None], device: str) -> float:
+    """MiB: the peak of a step on a GPU; elsewhere what autograd keeps for the backward pass."""
+    if device == "cuda":
+        step()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() / MEBI
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(kept.values()) / MEBI

@@ -1,0 +1,249 @@
+"""LightningCLI with its measured faults mended; every training command is this class."""
+
+import importlib
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from callbacks.loggers import RunWandbLogger
+from callbacks.run.checkpoints import ExportWeights, LastCheckpoint
+from callbacks.run.exact_resume import ExactResume
+from callbacks.run.preemption import Preemption
+from callbacks.run.progress import RunProgressBar
+from callbacks.run.segments import RunSegments
+from callbacks.run.stop_on_nonfinite import StopOnNonFinite
+from datamodules.base import ResumableDataModule
+from lightning_modules.checkpoint_files import read_checkpoint
+from scripts.cli import run_directory
+from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
+from scripts.cli.launchers import launch, require_all_used, require_equal_shares
+from scripts.cli.run_directory import require_unchanged
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
+DEFAULT_SEED = 0
+SWITCHES = {
+    "overwrite": "Replace a run that run_dir holds.",
+    "auto_resume": "Continue the run in run_dir, or start it: the same line can be submitted again and again.",
+    "allow_changes": "Continue a run with another configuration than it was started with.",
+}
+
+
+class RunParser(OneLineErrors, LightningArgumentParser):
+    """The parser of a training command's subcommand."""
+
+
+class SaveRunConfig(Callback):
+    """Writes ``config.yaml`` into the run directory, for ``fit`` only, and gives the nested values to W&B.
+
+    Lightning's own callback writes beside the logger, where the second command of a run finds the file and dies.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        self.parser = parser
+        self.config = config
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # After the checkpoint was read: a start that fails leaves the last good config.yaml alone.
+        if not trainer.is_global_zero:
+            return
+        target = Path(trainer.default_root_dir, "config.yaml")
+        temporary = target.with_suffix(".yaml.tmp")
+        temporary.write_text(yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False))
+        os.replace(temporary, target)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+
+
+class LikenessCLI(LightningCLI):
+    """``{fit,validate,test,predict} --config ...``: YAML composed left to right over configs/trainer/default.yaml."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        # Without this, ${run_dir} in a file would have to be written ${fit.run_dir}.
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
+        super().__init__(
+            args=compose(args),
+            parser_class=RunParser,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
+            save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
+            seed_everything_default=DEFAULT_SEED,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [RunSegments(), ExactResume(), StopOnNonFinite(), ExportWeights()]},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything a run writes goes.")
+        for name, meaning in SWITCHES.items():
+            parser.add_argument(f"--{name}", action=ActionYesNo, nargs="?", default=False, help=meaning)
+        parser.add_argument("--stop_after", type=str | None, help="Stop in time, with a checkpoint: 3h50m, 90s.")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Preemption, "preemption")
+        parser.link_arguments("stop_after", "preemption.stop_after")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        for owner in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{owner}.init_args.seed")
+        for name in DATA_LINKS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # sys.argv stays as it is: DDP starts the other ranks from it.
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Name the checkpoint and claim the run directory.
+
+        Lightning lets the checkpoint's hyper-parameters override the command line here; they never do.
+        """
+        subcommand = self.config.subcommand
+        config = self.config[subcommand]
+        run_dir = Path(config.run_dir)
+        run_directory.announce(run_dir)
+        owner = rank() == 0 and not config.trainer.fast_dev_run
+        if owner:
+            run_directory.ensure_writable(run_dir)
+            if subcommand == "fit":  # first of all: what another process is writing there is no ground for a decision
+                run_directory.lock(run_dir)
+        if subcommand == "fit" and config.auto_resume:
+            _continue_or_start(run_dir, config)
+        if config.ckpt_path is None and subcommand != "fit" and not config.trainer.fast_dev_run:
+            config.ckpt_path = "last"  # untrained weights are never what somebody wants tested
+        if config.ckpt_path is not None:
+            config.ckpt_path = str(_checked_checkpoint(run_dir, config))
+        config.weights_only = True
+        if owner and subcommand == "fit":
+            self._claim(run_dir, config)
+
+    def _claim(self, run_dir: Path, config: Namespace) -> None:
+        """Free the directory for a new run, or make sure that it is this one's that goes on."""
+        if config.ckpt_path is None:
+            run_directory.claim(run_dir, overwrite=config.overwrite)
+        elif (saved := run_dir / "config.yaml").exists() and not config.allow_changes:
+            require_unchanged(saved, repeatable(self._parser(self.config.subcommand), config))
+
+    def before_instantiate_classes(self) -> None:
+        """Let ``auto`` mean the processes that torchrun or srun started: Lightning would train unrelated copies."""
+        _require_linked(self.config[self.subcommand])
+        trainer, started = self.config[self.subcommand].trainer, launch()
+        if started is None:
+            return
+        if trainer.devices == "auto":
+            trainer.devices, trainer.num_nodes = started.per_node, started.nodes
+        if trainer.strategy == "auto" and started.processes > 1:
+            trainer.strategy = "ddp"
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is a wrong configuration."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UsageError(one_line(error)) from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
+        if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
+            callbacks = [*callbacks, RunProgressBar()]
+        if (started := launch()) is not None and started.launcher == "SLURM":
+            # Lightning would save inside the signal handler and go on training.
+            config["plugins"] = [*(config.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
+        return super()._instantiate_trainer(config, callbacks)
+
+    def after_instantiate_classes(self) -> None:
+        require_all_used(launch(), self.trainer.world_size)
+        # Siblings that are spread over the processes train on whole batches.
+        if self.subcommand == "fit" and getattr(self.model, "whole_batches", None) is None:
+            require_equal_shares(getattr(self.datamodule, "batch_size", None), self.trainer.world_size)
+        torch.set_float32_matmul_precision("high")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandbLogger) and self.subcommand == "fit":
+                logger.describe(repeatable(self._parser(self.subcommand), self.config[self.subcommand]))
+
+
+def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The plain values that repeat a run, in any directory: without how this one segment of it began."""
+    config = config.clone()
+    config.ckpt_path = config.stop_after = None
+    for switch in SWITCHES:
+        config[switch] = False
+    content: dict[str, Any] = _relative(yaml.safe_load(parser.dump(config)), config.run_dir)
+    return content
+
+
+def _relative(value: Any, run_dir: str) -> Any:
+    """Paths inside the run directory as ``${run_dir}/...``: repeated in another directory, a run stays out of this."""
+    if isinstance(value, dict):
+        return {key: entry if key == "run_dir" else _relative(entry, run_dir) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_relative(entry, run_dir) for entry in value]
+    inside = isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/"))
+    return value.replace(run_dir, "${run_dir}", 1) if inside else value
+
+
+def _continue_or_start(run_dir: Path, config: Namespace) -> None:
+    """What ``--auto_resume`` means: the newest checkpoint where there is one, else a fresh start."""
+    if config.ckpt_path is not None:
+        raise UsageError(f"--auto_resume chooses the checkpoint, and --ckpt_path names {config.ckpt_path}: give one")
+    if config.overwrite:
+        raise UsageError("--auto_resume continues the run in run_dir, and --overwrite removes it: give one")
+    if run_directory.checkpoints(run_dir / "checkpoints"):
+        config.ckpt_path = "last"
+    else:
+        config.overwrite = True  # a run that was stopped before its first checkpoint begins anew
+
+
+def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
+    path = run_directory.checkpoint_path(run_dir, config.ckpt_path)
+    saved = read_checkpoint(path, mmap=True).get("hyper_parameters", {}).get("_class_path")
+    if saved is not None and saved != config.model.class_path:
+        raise ValueError(f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}")
+    return path
+
+
+def _require_linked(config: Namespace) -> None:
+    """A model that must be told of its inputs cannot be given data that say nothing of them, as texts do.
+
+    The links pass over what a datamodule does not have, and the model would be built with None.
+    """
+    data = None if config.data is None else _imported(config.data.class_path)
+    if data is not None and not issubclass(data, ResumableDataModule):
+        return
+    bases = () if data is None else data.__mro__
+    stated = {name for base in bases for name in (*vars(base), *vars(base).get("__annotations__", {}))}
+    for name, parameter in inspect.signature(_imported(config.model.class_path)).parameters.items():
+        if name in DATA_LINKS and parameter.default is parameter.empty and name not in stated:
+            given = "there are no data" if data is None else f"{config.data.class_path} has none"
+            raise ValueError(f"{config.model.class_path} needs the {name} of its data, and {given}")
+
+
+def _imported(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    imported: type = getattr(importlib.import_module(module), name)
+    return imported
+
+
+def compose(args: Sequence[str]) -> list[str]:
+    """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
+    args = [_locate(argument) for argument in args]
+    if args and args[0] in LightningCLI.subcommands():
+        args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
+    return args
+
+
+def _locate(argument: str) -> str:
+    name = argument.removeprefix("--config=")
+    if name.startswith("configs/") and not Path(name).exists() and (CONFIGS.parent / name).exists():
+        return argument.replace(name, str(CONFIGS.parent / name))
+    return argument

@@ -1,0 +1,88 @@
+"""How alike finished runs, checkpoints or siblings are: ``python -m scripts.compare RUN_OR_CKPT ... --data FILE``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser
+
+from scripts.cli.entry_point import Parser
+from scripts.inputs import choose_device, default_data, load_data, load_models
+
+if TYPE_CHECKING:
+    from likeness.similarity.catalogue import Measure
+    from scripts.compare.comparison import Comparison
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load, evaluate, print, save; raises what went wrong."""
+    arguments = build_parser().parse_args(argv)
+    from likeness.similarity.catalogue import select
+    from scripts.compare.comparison import compare
+
+    measures = select(arguments.measures)
+    require_nulls(arguments.nulls, measures)
+    models = load_models(arguments.models)
+    device = choose_device(arguments.device)
+    data = load_data(Path(arguments.data) if arguments.data else default_data(arguments.models[0]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored, arguments.nulls)
+    for warning in caught:
+        print(f"likeness: warning: {warning.message}", file=sys.stderr)
+    publish(comparison, Path(arguments.out))
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The command line of this command."""
+    parser = Parser(
+        prog="likeness compare",
+        description="Measure how alike models are, on data that none of them need have seen.",
+        epilog="--debug shows the traceback of an error.",
+    )
+    parser.add_argument("models", nargs="+", metavar="RUN_OR_CKPT", help="Runs, checkpoints, or members: demo#3.")
+    parser.add_argument("--data", type=str | None, help="A data config; by default that of the first run.")
+    parser.add_argument("--split", type=Literal["test", "val"], default="test", help="The split to compare on.")
+    parser.add_argument("--out", type=str, default="runs/comparison", help="Where tables and figures are written.")
+    parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
+    parser.add_argument("--measures", type=str, nargs="+", default=["kl", "m_cca"], help="Names of measures.")
+    parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
+    parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
+    return parser
+
+
+def require_nulls(permutations: int, measures: Mapping[str, Measure]) -> None:
+    """Raise ValueError where permutations are asked for and none of the measures has a null by permutation."""
+    from likeness.similarity.catalogue import PEERS, OfSamples
+
+    if permutations < 0:
+        raise ValueError(f"--nulls takes a number of permutations, got {permutations}")
+    if permutations and not any(isinstance(measure, OfSamples) for measure in measures.values()):
+        raise ValueError(
+            f"--nulls needs measures of samples, such as --measures {' '.join(PEERS)}; got {', '.join(measures)}"
+        )
+
+
+def publish(comparison: Comparison, folder: Path) -> None:
+    """Print the tables, write them and the figures into ``folder``, and name what was written."""
+    from rich.console import Console
+
+    from callbacks.figures.output import save_figure
+    from scripts.compare import tables
+
+    console = Console()
+    console.print(tables.model_table(comparison))
+    console.print(tables.measure_table(comparison))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [
+        tables.write_models(comparison, folder / "models.csv"),
+        tables.write_pairs(comparison, folder / "comparison.csv"),
+    ]
+    written += [save_figure(figure, folder / f"{name}.png") for name, figure in comparison.figures()]
+    for path in written:
+        print(f"likeness: wrote {path}")

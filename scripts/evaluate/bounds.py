@@ -1,0 +1,214 @@
+"""A diffusion model's bounds on a split, in bits per dimension, and those of models that know next to nothing.
+
+At which depths T, and with which ratio of the variances, a diffusion model is evaluated.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.metrics import BoundMetric
+from likeness.batch import Batch
+from likeness.diffusion.baselines import LevelHistogram, uniform_bits
+from likeness.diffusion.bound_profiles import fit_ratio
+from likeness.diffusion.likelihoods import flow_bound, log_weight
+from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.noise import Noise, evaluation_noise
+from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.seeding import generator
+from scripts.evaluate.data import EvaluatedSplit
+from scripts.reporting import Row
+
+RatioName = Literal["one", "learned", "fitted"]
+
+
+class Depth(NamedTuple):
+    """T steps, None for infinitely many, and which ratio of the variances they have."""
+
+    num_steps: int | None
+    ratio: RatioName
+
+    @property
+    def label(self) -> str:
+        """T as it is written: a number, or inf."""
+        return "inf" if self.num_steps is None else str(self.num_steps)
+
+
+def parse_steps(text: str) -> list[int | None]:
+    """``10,100,inf`` as numbers of steps, None for inf; raises ValueError naming what is none."""
+    return [_steps(word.strip()) for word in text.split(",")]
+
+
+def _steps(word: str) -> int | None:
+    if word == "inf":
+        return None
+    try:
+        steps = int(word)
+    except ValueError:
+        raise ValueError(f"--steps takes whole numbers and inf, separated by commas, got {word!r}") from None
+    if steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {steps}")
+    return steps
+
+
+def choose_depths(model: DiffusionModel, steps: Sequence[int | None], ratio: RatioName | None) -> list[Depth]:
+    """The depths to evaluate; where no ratio is named it is the model's own, and 1 in infinite depth.
+
+    Raises ValueError for a learned ratio that the model has not, and for any but 1 in infinite depth.
+    """
+    if ratio == "learned" and model.ratio is None:
+        raise ValueError("--ratio learned: the model has no ratio, it was trained with variances of ratio 1")
+    if ratio not in (None, "one") and None in steps:
+        raise ValueError(f"--ratio {ratio} needs finite --steps: at T = inf any variance ratio but 1 costs infinity")
+    own: RatioName = "one" if model.ratio is None else "learned"
+    return [Depth(number, ratio or ("one" if number is None else own)) for number in steps]
+
+
+@contextmanager
+def at_depth(model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None) -> Iterator[None]:
+    """The model in another depth, with another ratio, and afterwards as it was."""
+    before = model.num_steps, model.ratio
+    try:
+        _set(model, num_steps, ratio)
+        yield
+    finally:
+        _set(model, *before)
+
+
+def _set(model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None) -> None:
+    model.ratio = None  # which goes with any number of steps
+    model.num_steps, model.ratio = num_steps, ratio
+
+
+Trace = Literal["exact", "hutchinson"]
+FIT_BATCH = 128
+_FIT, _IMPORTANCE = 0xF17, 0x1B0  # set these streams apart from each other and from other uses of the same seed
+
+
+@dataclass(frozen=True)
+class BoundEvaluation:
+    """Bounds of one model on one split, averaged over ``draws`` of the noise, with the standard error over draws.
+
+    The noise of a sample is a function of (seed, its id, draw), so that no bound depends on the batch size.
+    """
+
+    module: DiffusionModule  # in evaluation mode
+    split: EvaluatedSplit
+    train: EvaluatedSplit  # on which ratios are fitted: each sample is seen at every step
+    draws: int
+    seed: int
+
+    @torch.no_grad()
+    def elbo(self, depth: Depth) -> Row:
+        """The ELBO and its three terms."""
+        bound = BoundMetric(self.draws).to(self.split.device)
+        with self._at(depth):
+            for batch in self.split.batches(f"ELBO, T = {depth.label}"):
+                for draw in range(self.draws):
+                    noise = self._noise(batch, draw)._asdict()
+                    terms = self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch))
+                    bound.update(draw, terms, batch.x[0].numel())
+        found = {name: float(value) for name, value in bound.compute().items()}
+        return _row("ELBO", depth, found.pop("bpd"), found.pop("bpd_se", None)) | found
+
+    @torch.no_grad()
+    def importance_weighted(self, depth: Depth, num_samples: int) -> Row:
+        """The bound of this many weighted paths for each sample: each path takes T passes of the network."""
+
+        def nats(batch: Batch, draw: int) -> Tensor:
+            return torch.stack([self._weighted(batch, row, draw, num_samples) for row in range(len(batch.id))])
+
+        with self._at(depth):
+            means = self._means(nats, f"{num_samples} weighted paths, T = {depth.label}")
+        return _row(f"IW, k = {num_samples}", depth, *_estimate(means))
+
+    def probability_flow(self, trace: Trace) -> Row:
+        """The bound with the density of the probability flow, to the tolerance of its solver."""
+
+        def nats(batch: Batch, draw: int) -> Tensor:
+            noise = self._noise(batch, draw)
+            probe = noise.eps if trace == "hutchinson" else None
+            return flow_bound(self.module.diffusion, batch.x, noise.eps_0, self._labels(batch), probe)
+
+        bpd, error = _estimate(self._means(nats, "probability flow"))
+        return {"bound": f"flow, {trace}", "bpd": bpd, "bpd_se": error}
+
+    def _weighted(self, batch: Batch, row: int, draw: int, num_samples: int) -> Tensor:
+        """Of one sample, whose paths make a batch: their noise is then a function of the sample alone."""
+        source = generator(self.seed, _IMPORTANCE, draw, int(batch.id[row]), device=batch.x.device)
+        images = batch.x[row].expand(num_samples, *batch.x.shape[1:])
+        labels = batch.y[row].expand(num_samples) if self.module.class_conditional else None
+        weights = log_weight(self.module.diffusion, images, source, labels)
+        return math.log(num_samples) - weights.logsumexp(0)
+
+    def _means(self, nats: Callable[[Batch, int], Tensor], description: str) -> Tensor:
+        """Bits per dimension of each draw, [draws], float64."""
+        total = torch.zeros(self.draws, dtype=torch.float64)
+        for batch in self.split.batches(description):
+            for draw in range(self.draws):
+                total[draw] += (nats(batch, draw).double() / batch.x[0].numel()).sum().cpu()
+        return total / (self.split.size * math.log(2))
+
+    def _at(self, depth: Depth) -> AbstractContextManager[None]:
+        return at_depth(self.module.diffusion, depth.num_steps, self._ratio(depth))
+
+    def _ratio(self, depth: Depth) -> VarianceRatio | None:
+        if depth.ratio != "fitted":
+            return self.module.diffusion.ratio if depth.ratio == "learned" else None
+        with at_depth(self.module.diffusion, depth.num_steps, None):
+            source = generator(self.seed, _FIT, device=self.split.device)
+            return fit_ratio(self.module.diffusion, self._training_batches(depth), source)
+
+    def _training_batches(self, depth: Depth) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Of one size, so that a fitted ratio does not depend on the batch size either."""
+        for batch in replace(self.train, batch_size=FIT_BATCH).batches(f"fitting the ratio, T = {depth.label}"):
+            yield batch.x, self._labels(batch)
+
+    def _noise(self, batch: Batch, draw: int) -> Noise:
+        like = torch.empty(batch.x.shape, dtype=self.module.diffusion.dtype, device=batch.x.device)
+        return evaluation_noise(like, batch.id, self.seed, draw)
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.y if self.module.class_conditional else None
+
+
+def require_fit(module: DiffusionModule, name: str, split: EvaluatedSplit) -> None:
+    """Raise ValueError naming both where the data's grey levels, shape or labels are not the model's."""
+    model, data = module.diffusion, split.data
+    if data.levels != model.levels:
+        has = "real values" if data.levels is None else f"{data.levels} grey levels"
+        raise ValueError(f"{name} models {model.levels} grey levels, but {data.dataset_name} has {has}")
+    own, given = list(model.input_shape), list(data.input_shape)
+    if len(own) != len(given) or own[0] != given[0]:  # networks take other heights and widths, or say so
+        raise ValueError(f"{name} models samples of shape {own}, but {data.dataset_name}'s have {given}")
+    classes = module.hparams.get("num_classes") if module.class_conditional else None
+    if classes is not None and classes != data.num_classes:
+        raise ValueError(f"{name} has {classes} labels, but {data.dataset_name} has {data.num_classes}")
+
+
+def baselines(split: EvaluatedSplit, train: EvaluatedSplit) -> list[Row]:
+    """Uniform grey levels, and the histogram of each dimension over the training split."""
+    assert split.data.levels is not None
+    histogram = LevelHistogram(split.data.input_shape, split.data.levels)
+    for batch in train.batches("counting grey levels"):
+        histogram.add(batch.x)
+    bits = torch.cat([histogram.bits_per_dim(batch.x) for batch in split.batches("histogram")])
+    return [
+        {"bound": "uniform", "bpd": uniform_bits(split.data.levels)},
+        {"bound": "histogram", "bpd": float(bits.mean())},
+    ]
+
+
+def _estimate(means: Tensor) -> tuple[float, float | None]:
+    """The mean over draws and its standard error."""
+    return float(means.mean()), float(means.std() / math.sqrt(len(means))) if len(means) > 1 else None
+
+
+def _row(bound: str, depth: Depth, bpd: float, error: float | None) -> Row:
+    return {"bound": bound, "T": depth.label, "ratio": depth.ratio, "bpd": bpd, "bpd_se": error}

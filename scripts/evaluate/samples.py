@@ -1,0 +1,181 @@
+"""FID and KID of generated samples against a split of data, by torchmetrics.
+
+Features in which samples are compared with data: Inception's, a model's of this project, anybody's, or pixels.
+"""
+
+import importlib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.checkpoints import load_module, softmax_models, split_member
+from likeness.diffusion.process import scaled
+from likeness.protocols import Embedder
+from likeness.seeding import mix, seeded
+from scripts.evaluate.data import EvaluatedSplit
+from scripts.reporting import Row, tracked
+
+INCEPTION, PIXELS = "inception", "pixels"
+Features = Callable[[Tensor], Tensor]
+"""From grey levels [B, ...], as the datamodule stores them, to [B, M]."""
+
+
+def open_features(name: str, levels: int, device: torch.device) -> Features:
+    """The features that ``--features`` names; see the command's help.
+
+    Raises ValueError for a name that is none of them, FileNotFoundError and CheckpointError as ``load_module`` does,
+    and ModuleNotFoundError where Inception is asked for without the package torch-fidelity.
+    """
+    if name == INCEPTION:
+        return _Inception(levels, device)
+    if name == PIXELS:
+        return lambda images: scaled(images.flatten(1), levels)
+    location, _ = split_member(name)
+    if Path(location).exists() or location.endswith(".ckpt"):
+        return _of_checkpoint(name, device)
+    network = _of_class(name).to(device).eval().requires_grad_(False)
+    return lambda images: _matrix(network(images), name)
+
+
+class _Inception:
+    """The 2,048 pooled features of Inception v3 that FID is defined by; grey images become RGB of equal channels."""
+
+    def __init__(self, levels: int, device: torch.device) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        self.levels = levels
+        try:
+            self.network = FrechetInceptionDistance(feature=2048).inception.to(device).requires_grad_(False)
+        except ModuleNotFoundError as error:
+            other = "pip install torch-fidelity, or name other --features, such as pixels or a checkpoint"
+            raise ModuleNotFoundError(f"Inception's features need the package torch-fidelity: {other}") from error
+        except URLError as error:
+            raise OSError(f"Inception's weights could not be downloaded: {error.reason}") from error
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"Inception's features are of images [B, 1 or 3, H, W], got {list(images.shape)}")
+        to_bytes = (images.double() * (255 / (self.levels - 1))).round().to(torch.uint8)
+        return self.network(to_bytes.expand(-1, 3, -1, -1))
+
+
+def _of_checkpoint(name: str, device: torch.device) -> Features:
+    location, index = split_member(name)
+    loaded = load_module(location)
+    module: object = loaded if index is None else softmax_models(loaded, location, index)[0][1]
+    if not (isinstance(module, nn.Module) and isinstance(module, Embedder)):
+        raise ValueError(f"--features {name}: a {type(module).__name__} has no embed(x)")
+    module.to(device).eval().requires_grad_(False)
+    return lambda images: _matrix(module.embed(images), name)
+
+
+def _of_class(name: str) -> nn.Module:
+    module_path, _, class_name = name.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_path), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        choices = f"{INCEPTION}, {PIXELS}, a run or checkpoint, or the class path of an nn.Module"
+        raise ValueError(f"--features must be {choices}, got {name!r}") from error
+    network = cls()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"--features {name} is no nn.Module")
+    return network
+
+
+def _matrix(features: Tensor, name: str) -> Tensor:
+    if features.dim() != 2:
+        raise ValueError(f"--features {name} answers {list(features.shape)}, but features are [B, M]")
+    return features
+
+
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018 (arXiv 1801.01401)
+
+
+@dataclass(frozen=True)
+class GeneratedSamples:
+    """Grey levels [N, ...], 0 .. levels - 1, of a file that scripts.sample wrote."""
+
+    path: Path
+    images: Tensor
+    levels: int
+
+
+def read_samples(path: Path) -> GeneratedSamples:
+    """The samples of an ``.npz`` file; raises naming the file where it is missing, damaged or of another kind."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of samples {path}")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            images, levels = content["samples"], int(content["levels"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no file of samples: it needs arrays samples [N, ...] and levels") from error
+    if not np.issubdtype(images.dtype, np.integer) or images.ndim < 2 or len(images) < 2:
+        raise ValueError(f"{path}: samples must be two or more of integers, got {images.shape} of {images.dtype}")
+    return GeneratedSamples(path, torch.from_numpy(images), levels)
+
+
+def require_fit(samples: GeneratedSamples, split: EvaluatedSplit) -> None:
+    """Raise ValueError naming both where samples and data have other grey levels or shapes."""
+    data = split.data
+    own = f"{samples.levels} grey levels of shape {list(samples.images.shape[1:])}"
+    given = f"{data.levels} grey levels of shape {list(data.input_shape)}"
+    if own != given:
+        raise ValueError(f"{samples.path} holds {own}, but {data.dataset_name} has {given}")
+
+
+@torch.no_grad()
+def evaluate_samples(samples: GeneratedSamples, split: EvaluatedSplit, features: Features, seed: int) -> Row:
+    """FID, and KID with its standard deviation over subsets; the number of samples stands in their names.
+
+    KID draws up to 1,000 of each side in each of 100 subsets, as the seed says.
+    """
+    real = _features(features, (batch.x for batch in split.batches("features of the data")))
+    chunks = samples.images.split(split.batch_size)
+    generated = _features(features, (chunk.to(split.device) for chunk in tracked(chunks, "features of the samples")))
+    kid, spread = _kid(real, generated, seed)
+    n = len(generated)
+    return {f"fid_{n}": _fid(real, generated), f"kid_{n}": kid, f"kid_{n}_std": spread}
+
+
+def _features(features: Features, batches: Iterator[Tensor]) -> Tensor:
+    return torch.cat([features(images).cpu() for images in batches])
+
+
+def _fid(real: Tensor, generated: Tensor) -> float:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_given(real))
+    return float(_compute(metric, real.double(), generated.double()))
+
+
+def _kid(real: Tensor, generated: Tensor, seed: int) -> tuple[float, float]:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(KID_SUBSET_SIZE, len(real), len(generated))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
+        metric = KernelInceptionDistance(feature=_given(real), subsets=KID_SUBSETS, subset_size=size)
+    with seeded(mix(seed)):  # it draws from torch's global generator
+        mean, spread = _compute(metric, real, generated)
+    return float(mean), float(spread)
+
+
+def _given(features: Tensor) -> nn.Module:
+    """For metrics that want a network: the features are there already, and both metrics share them."""
+    network = nn.Identity()
+    network.num_features = features.shape[1]  # type: ignore[assignment]
+    return network
+
+
+def _compute(metric: Any, real: Tensor, generated: Tensor) -> Any:
+    metric.update(real, real=True)
+    metric.update(generated, real=False)
+    return metric.compute()

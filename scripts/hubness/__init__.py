@@ -1,0 +1,198 @@
+"""Hubness of embeddings: ``python -m scripts.hubness {analyse,reduce,compare} FILE [--labels ...]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import Namespace
+
+from scripts.cli.entry_point import Parser
+from scripts.hubness.methods import METHODS
+from scripts.inputs import choose_device
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scripts.hubness.analysis import Search
+    from scripts.hubness.points import Points
+
+FILE = (
+    "Embeddings (.npy, .npz, .safetensors, .parquet), texts (.txt, .csv, .tsv, .parquet), a data config (.yaml), or "
+    "docstrings: those of Python's standard library."
+)
+METHOD = "base, the name of a reduction, NAME:option=value,option=value, or several joined by +, features first"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, measure, print, save; raises what went wrong."""
+    arguments = build_parser().parse_args(argv)
+    options = arguments[arguments.command]
+    COMMANDS[arguments.command](options)
+    return 0
+
+
+def build_parser() -> Parser:
+    """One subcommand for each thing to be done with embeddings."""
+    parser = Parser(
+        prog="likeness hubness",
+        description="Hubs are points that are the nearest neighbours of very many others, and crowd out the rest.",
+        epilog="--debug shows the traceback of an error.",
+    )
+    commands = parser.add_subcommands(dest="command")
+    for name, (summary, add) in SUMMARIES.items():
+        command = Parser(description=summary)
+        _add_points(command)
+        add(command)
+        command.add_argument("--out", type=str, default=f"runs/hubness/{name}", help="Where everything is written.")
+        commands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+def _add_points(command: Parser) -> None:
+    add = command.add_argument
+    add("file", metavar="FILE", help=FILE)
+    add("--key", type=str | None, help="The embeddings in a file that holds several; columns of Parquet as emb_*.")
+    add("--labels", type=str | None, help="Labels: a file with one for each row, or a name within FILE.")
+    add("--texts", type=str | None, help="Texts: the same.")
+    add("--queries", type=str | None, help="Queries of their own: a file of the same kinds; the index is FILE.")
+    add("--query_key", type=str | None, help="As --key, for queries.")
+    add("--query_labels", type=str | None, help="As --labels, for queries.")
+    add("--query_texts", type=str | None, help="As --texts, for queries.")
+    add("--encoder", type=str | None, help="Of texts: tfidf (default), a sentence-transformers model, or a run.")
+    add("--dim", type=int | None, help="Of TF-IDF embeddings; 128 by default.")
+    add("--split", type=Literal["train", "val", "test"], default="test", help="Of a data config.")
+    add("--k", type=int, default=10, help="How many nearest neighbours.")
+    metrics = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
+    add("--metric", type=metrics | None, help="Of nearness: euclidean by default, and for methods their own.")
+    add("--hub_factor", type=float, default=2.0, help="Hubs are in as many times k lists, or as --hub_rule says.")
+    add("--hub_rule", type=Literal["multiple", "std", "absolute"], default="multiple", help="What the factor is of.")
+    add("--seed", type=int, default=0, help="Of samples and folds.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
+
+
+def _analyse_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--include_self", action="store_true", help="Count each point as its own neighbour, as scikit-hubness does.")
+    add("--approximate", action="store_true", help="Search by FAISS's HNSW, and say with what recall.")
+    add("--query_fraction", type=float, default=1.0, help="Search this share of the queries, and estimate from it.")
+    add("--top", type=int, default=10, help="How many hubs to list.")
+
+
+def _reduce_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--method", type=str, nargs="+", required=True, help=f"{METHOD}; several names are joined.")
+    add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
+    add("--augment", action="store_true", help="Write vectors and a FAISS index for inner-product engines, too.")
+    add("--engine", type=Literal["flat", "hnsw"], default="flat", help="The FAISS index: exact, or a graph.")
+
+
+def _compare_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("--methods", type=str, nargs="+", default=METHODS, help=f"Each {METHOD}; the first is the baseline.")
+    add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
+    add("--folds", type=int, default=10, help="Of the cross-validation that chooses k; 0 leaves it out.")
+
+
+def analyse(options: Namespace) -> None:
+    """Every index beside its null, the k-occurrences drawn, and the largest hubs."""
+    from callbacks.figures.hubness import k_occurrence_figure
+    from callbacks.figures.output import save_figure
+    from scripts.hubness import tables
+    from scripts.hubness.analysis import analyse
+
+    _at_least(options, "top", 1)
+    points, queries, _ = open_sources(options)
+    analysis = analyse(points, queries, search_of(options))
+    folder = Path(options.out)
+    name = Path(points.source).name
+    figure = k_occurrence_figure({tables.with_recall(name, analysis.report): analysis.report})
+    written = [*tables.write_all(analysis, folder, options.top), save_figure(figure, folder / "k_occurrence.png")]
+    _publish(tables.printed(analysis, options.top), written)
+
+
+def reduce(options: Namespace) -> None:
+    """One method: hubness before and after, and what it makes of the points on disk."""
+    from scripts.hubness.methods import build_method
+    from scripts.hubness.reduction import reduce_points
+
+    search = search_of(options)
+    text = "+".join(options.method)
+    method = build_method(text, search.methods_metric)
+    points, queries, bank = open_sources(options)
+    engine = options.engine if options.augment else None
+    reduced = reduce_points(text, method, points, queries, bank, search, engine, Path(options.out))
+    _publish(reduced.printed, reduced.written)
+
+
+def compare(options: Namespace) -> None:
+    """Methods side by side."""
+    from callbacks.figures.output import save_figure
+    from scripts.hubness import tables
+    from scripts.hubness.comparison import compare_methods
+
+    points, queries, bank = open_sources(options)
+    comparison = compare_methods(points, queries, options.methods, search_of(options), options.folds, bank)
+    folder = Path(options.out)
+    written = [
+        tables.write_comparison(comparison, folder / "comparison.csv"),
+        save_figure(tables.comparison_figure(comparison), folder / "comparison.png"),
+    ]
+    _publish(tables.printed_comparison(comparison), written)
+
+
+def open_sources(options: Namespace) -> tuple[Points, Points | None, Points | None]:
+    """The points of the index, of queries and of a bank, on the device."""
+    from dataclasses import replace
+
+    from scripts.hubness.files import Source
+    from scripts.hubness.points import Encoding, open_points
+
+    index = Source(options.file, options.key, options.labels, options.texts)
+    sources = {"index": index}
+    if options.queries is not None:
+        named = (options.query_key, options.query_labels, options.query_texts)
+        sources["queries"] = Source(options.queries, *named, role="query_")
+    elif options.query_key or options.query_labels or options.query_texts:
+        raise ValueError("--query_key, --query_labels and --query_texts are of --queries, which names no file")
+    if options.get("bank") is not None:
+        sources["bank"] = Source(options.bank, role="bank_")
+    device = choose_device(options.device)
+    encoding = Encoding(options.encoder, options.dim, options.split, device)
+    opened = open_points(list(sources.values()), encoding)
+    points = {name: replace(part, vectors=part.vectors.to(device)) for name, part in zip(sources, opened, strict=True)}
+    return points["index"], points.get("queries"), points.get("bank")
+
+
+def search_of(options: Namespace) -> Search:
+    """How the command line wants neighbours to be found."""
+    from dataclasses import fields
+
+    from scripts.hubness.analysis import Search
+
+    given = {field.name: options[field.name] for field in fields(Search) if options.get(field.name) is not None}
+    return Search(**given, methods_metric=options.metric)
+
+
+def _publish(shown: Iterable[RenderableType], written: Iterable[Path]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for part in shown:
+        console.print(part)
+    for path in written:
+        print(f"likeness: wrote {path}")
+
+
+def _at_least(options: Namespace, name: str, least: int) -> None:
+    if options[name] < least:
+        raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {"analyse": analyse, "reduce": reduce, "compare": compare}
+SUMMARIES: dict[str, tuple[str, Callable[[Parser], None]]] = {
+    "analyse": ("Every index of hubness beside what chance gives, and the largest hubs", _analyse_arguments),
+    "reduce": ("Reduce hubness by one method: neighbours, vectors and indexes to go on with", _reduce_arguments),
+    "compare": ("Methods that reduce hubness side by side, with tests of what they gain", _compare_arguments),
+}

@@ -1,0 +1,157 @@
+"""Methods side by side: what each does to hubness and to k-NN classification, against the points as they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from likeness.hubness.analysis import HubnessReport
+from likeness.hubness.reduction_base import HubnessReduction
+from likeness.hubness.reductions import Composition
+from likeness.neighbours.classification import KnnChoice, KnnScore, McNemar, choose_k, knn_score, mcnemar
+from likeness.neighbours.exact import Neighbours
+from scripts.hubness.analysis import Search, known_labels, report_on, require_comparable
+from scripts.hubness.methods import build_method
+from scripts.hubness.points import Points
+from scripts.reporting import tracked
+
+LISTED = 60  # neighbours of each point, of which cross-validation strikes those of its own fold
+KS = range(2, 20)  # as Nielsen & Hansen try them
+FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """What methods are compared on. Texts may say no labels, and then nothing is classified."""
+
+    points: Points
+    queries: Points | None
+    search: Search
+    folds: int  # of the cross-validation that chooses k; 0 leaves it out
+    bank: Points | None = None  # queries that stand for those to come
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method: its hubness and, where labels are known, how well its neighbours classify."""
+
+    method: str
+    report: HubnessReport
+    score: KnnScore | None = None  # with the k of the hubness: leave-one-out, or of the queries
+    choice: KnnChoice | None = None  # over the index
+    chosen: KnnScore | None = None  # with the k that was chosen: in cross-validation, or of the queries
+
+
+@dataclass(frozen=True)
+class HubnessComparison:
+    """Outcomes of methods on one task, the first of them the baseline."""
+
+    task: Task
+    outcomes: Sequence[Outcome]
+    notes: Sequence[str]
+
+    @property
+    def base(self) -> Outcome:
+        """What the others are compared with."""
+        return self.outcomes[0]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of the texts, then of the embeddings."""
+        queries = self.task.queries.warnings if self.task.queries else ()
+        return self.task.points.warnings + queries + self.base.report.warnings
+
+    def reductions(self, outcome: Outcome) -> dict[str, float]:
+        """Of each index, in percent of the baseline's: 100 (h_base - h) / h_base, as the paper reports them."""
+        base = self.base.report.indices()
+        values = outcome.report.indices()
+        return {name: 100 * (base[name] - value) / base[name] for name, value in values.items() if base.get(name)}
+
+    def tests(self, outcome: Outcome) -> dict[str, McNemar]:
+        """McNemar's test against the baseline, of the error with the hubness's k and with the chosen one."""
+        pairs = {"error": (self.base.score, outcome.score), "chosen_error": (self.base.chosen, outcome.chosen)}
+        return {
+            name: mcnemar(a.correct, b.correct) for name, (a, b) in pairs.items() if a is not None and b is not None
+        }
+
+
+def compare_methods(
+    points: Points,
+    queries: Points | None,
+    methods: Sequence[str],
+    search: Search,
+    folds: int = FOLDS,
+    bank: Points | None = None,
+) -> HubnessComparison:
+    """Fit each method on the points and measure it; the first one is the baseline.
+
+    Raises ValueError, before anything is computed, for methods that do not exist and for what
+    :func:`scripts.hubness.analysis.require_comparable` refuses.
+    """
+    require_comparable(points, queries, search)
+    repeated = [method for method, times in Counter(methods).items() if times > 1]
+    if repeated:
+        raise ValueError(f"--methods names {repeated[0]} twice")
+    built = {method: build_method(method, search.methods_metric) for method in methods}
+    folds, notes = possible_folds(points, folds)
+    task = Task(points, queries, search, folds, bank)
+    outcomes = [
+        _named_outcome(name, method, task) for name, method in tracked(list(built.items()), "comparing methods")
+    ]
+    return HubnessComparison(task, outcomes, notes)
+
+
+def possible_folds(points: Points, folds: int) -> tuple[int, list[str]]:
+    """As many folds as the smallest class allows, 0 where that is fewer than 2, with a note on what was changed."""
+    if points.labels is None or folds == 0:
+        return 0, []
+    label, smallest = min(Counter(points.labels).items(), key=lambda entry: entry[1])
+    if smallest >= folds:
+        return folds, []
+    where = f"label {label!r} has {smallest} point{'s' if smallest > 1 else ''}"
+    if smallest < 2:
+        return 0, [f"{where}, so k is not chosen by cross-validation"]
+    return smallest, [f"{where}, so k is chosen in {smallest} folds and not in {folds}"]
+
+
+def _named_outcome(name: str, method: HubnessReduction, task: Task) -> Outcome:
+    try:
+        return _outcome(name, method, task)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be measured on {task.points.source}: {error}") from error
+
+
+def _outcome(name: str, method: HubnessReduction, task: Task) -> Outcome:
+    points, queries, search = task.points, task.queries, task.search
+    method.fit(points.vectors, task.bank.vectors if task.bank is not None and method.takes_bank else None)
+    own = method.rerank(None, _listed(method, task)) if queries is None or task.folds else None
+    asked = None if queries is None else method.rerank(queries.vectors, min(len(points), max(search.k, KS[-1])))
+    found = asked or own
+    assert found is not None
+    labels, query_labels = known_labels(points, queries)
+    report = replace(report_on(points, queries, search, found.ids), metric=name)
+    if labels is None:
+        return Outcome(name, report)
+    score = knn_score(found, labels, search.k, query_labels=query_labels)
+    if own is None or not task.folds:
+        return Outcome(name, report, score)
+    choice = choose_k(own, labels, _ks(own, task.folds), folds=task.folds, seed=search.seed)
+    chosen = choice.best
+    if asked is not None:
+        chosen = knn_score(asked, labels, chosen.k, query_labels=query_labels)
+    return Outcome(name, report, score, choice, chosen)
+
+
+def _listed(method: HubnessReduction, task: Task) -> int:
+    """How many neighbours of each index point: for cross-validation more than for hubness, if the method has them."""
+    last = method.last if isinstance(method, Composition) else method
+    available = min(len(task.points) - 1, getattr(last, "candidates", None) or len(task.points))
+    return min(available, max(LISTED, task.search.k)) if task.folds else task.search.k
+
+
+def _ks(lists: Neighbours, folds: int) -> range:
+    """Those k that lists leave when points of the own fold are struck, one in ``folds`` and six deviations more."""
+    width, share = lists.ids.shape[1], 1 / folds
+    left = int(width * (1 - share) - 6 * (width * share * (1 - share)) ** 0.5)
+    return range(KS.start, max(KS.start + 1, min(KS.stop, left + 1)))

@@ -1,0 +1,74 @@
+"""From the command line to models, data and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    import torch
+
+    from likeness.protocols import SoftmaxModel
+
+ROOT = Path(__file__).resolve().parents[1]  # holds configs/, in an installed copy too
+
+
+NamedModels = list[tuple[str, "SoftmaxModel"]]
+
+
+def load_models(paths: Sequence[str]) -> NamedModels:
+    """The models of all runs and checkpoints under short names; raises ValueError for fewer than two."""
+    from lightning_modules.checkpoints import load_softmax_models, short_names
+
+    models = [named for path in paths for named in load_softmax_models(path)]
+    if len(models) < 2:
+        raise ValueError(f"comparing takes at least two models, and {paths[0]} is one")
+    names = short_names([name for name, _ in models])
+    return [(name, model) for name, (_, model) in zip(names, models, strict=True)]
+
+
+def default_data(path: str) -> Path:
+    """The configuration of the run that a run directory, checkpoint or member belongs to."""
+    location = Path(path if Path(path).exists() else path.rpartition("#")[0])
+    run = location if location.is_dir() else location.parent.parent
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"name the data with --data: there is no {run / 'config.yaml'} to take them from")
+    return run / "config.yaml"
+
+
+def load_data(path: Path) -> pl.LightningDataModule:
+    """The datamodule of a YAML file with a ``data`` section; raises naming the file and the key that is wrong."""
+    import yaml
+    from pytorch_lightning import LightningDataModule
+
+    if not path.is_file() and not (ROOT / path).is_file():
+        raise FileNotFoundError(f"there is no data config {path}")
+    path = path if path.is_file() else ROOT / path
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"data config {path} is not YAML: {error}") from error
+    if not isinstance(content, dict) or "data" not in content:
+        raise ValueError(f"data config {path} has no key 'data'")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    try:
+        config = parser.parse_object({"data": content["data"]})
+    except ArgumentError as error:
+        raise ValueError(f"data config {path}: {error}") from error
+    data: pl.LightningDataModule = parser.instantiate(config).data
+    return data
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name, ``auto`` being a GPU where there is one; raises ValueError where it is missing."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device cuda was asked for, but torch sees no CUDA device")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -1,0 +1,149 @@
+"""What the angles between a head's labels mean: ``python -m scripts.inspect_head CKPT_OR_WEIGHTS [--pair cat dog]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from scripts.cli.entry_point import Parser
+from scripts.inputs import choose_device
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from likeness.label_geometry.similarity import Progress
+    from scripts.inspect_head.inspection import Inspection
+    from scripts.inspect_head.sources import Features, Head
+
+WEIGHTS = "A run, a .ckpt, .pt, .npy or .safetensors file, or a Hugging Face model directory"
+MAX_DRAWN = 60  # labels of which all pairs are drawn; of more, a histogram
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, measure, print, save; raises what went wrong."""
+    arguments = build_parser().parse_args(argv)
+    _check(arguments)
+    from scripts.inspect_head.inspection import inspect_head
+    from scripts.inspect_head.sources import find_pair, open_head
+
+    device = choose_device(arguments.device)
+    labels = Path(arguments.labels) if arguments.labels else None
+    head = open_head(arguments.model, arguments.key, labels)
+    pair = find_pair(head, *arguments.pair) if arguments.pair else None
+    queries = [head.labels.find(name) for name in arguments.neighbours or ()]
+    features = read_features(head, arguments, device)
+    inspection = inspect_head(head, features, pair, arguments.cosine, queries, arguments.top, device, _watch)
+    publish(inspection, Path(arguments.out))
+    if arguments.save_equivalent:
+        save_equivalent(inspection, Path(arguments.save_equivalent))
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The command line of this command."""
+    parser = Parser(
+        prog="likeness inspect_head",
+        description="Show what cosines between label vectors can and cannot say: how they move at equal probabilities, "
+        "which labels are near in coordinates that no change of gauge moves, and which labels can win at all.",
+        epilog="--debug shows the traceback of an error.",
+    )
+    add = parser.add_argument
+    add("model", metavar="CKPT_OR_WEIGHTS", help=f"{WEIGHTS}; RUN#3 is member 3 of siblings.")
+    add("--key", type=str | None, help="The matrix in a file that holds several.")
+    add("--labels", type=str | None, help="Names of the labels: a line each, or JSON.")
+    add("--pair", type=str, nargs=2, metavar=("A", "B"), help="Two labels to show equivalent heads for.")
+    add("--cosine", type=float, nargs="+", default=[-1.0, 1.0], help="The cosines to give that pair, in [-1, 1].")
+    add("--neighbours", type=str, nargs="+", metavar="LABEL", help="Labels whose nearest labels to list.")
+    add("--top", type=int, default=10, help="How many nearest labels.")
+    add("--features", type=str | None, help="Features f(x) [N, M] as .npy, for what depends on the inputs.")
+    add("--data", type=str | None, help="A data config: the checkpoint's own f is asked for the features.")
+    add("--split", type=Literal["test", "val"], default="test", help="The split of the data.")
+    add("--save_equivalent", type=str | None, help="Write the pair's equivalent heads: a .npy or .safetensors file.")
+    add("--out", type=str, default="runs/inspect_head", help="Where tables and the figure are written.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
+    return parser
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuse what cannot be meant before anything is read."""
+    if arguments.top < 1:
+        raise ValueError(f"--top must be at least 1, got {arguments.top}")
+    for cosine in arguments.cosine:
+        if not -1 <= cosine <= 1:
+            raise ValueError(f"--cosine must lie in [-1, 1], got {cosine}")
+    if arguments.features and arguments.data:
+        raise ValueError("--features and --data both name the features: give one of them")
+    if arguments.save_equivalent:
+        if not arguments.pair:
+            raise ValueError("--save_equivalent needs --pair: equivalent heads are made for two labels")
+        if Path(arguments.save_equivalent).suffix not in (".npy", ".safetensors"):
+            raise ValueError(f"--save_equivalent writes .npy or .safetensors, got {arguments.save_equivalent}")
+
+
+def read_features(head: Head, arguments: Namespace, device: torch.device) -> Features | None:
+    """The features that were named, if any."""
+    from scripts.inspect_head.sources import features_of_data, features_of_file
+
+    if arguments.features:
+        return features_of_file(Path(arguments.features), head.rows.shape[1])
+    return features_of_data(head, Path(arguments.data), arguments.split, device) if arguments.data else None
+
+
+def publish(inspection: Inspection, folder: Path) -> None:
+    """Print the tables, write them and the figure into ``folder``, and name what was written."""
+    from rich.console import Console
+
+    from callbacks.figures.output import save_figure
+    from scripts.inspect_head import tables as head_tables
+
+    console = Console()
+    for table in head_tables.tables(inspection):
+        console.print(table)
+    written = head_tables.write_all(inspection, folder)
+    written.append(save_figure(draw(inspection), folder / "similarity.png"))
+    for path in written:
+        print(f"likeness: wrote {path}")
+
+
+def draw(inspection: Inspection) -> Figure:
+    """Heat maps of up to 60 labels; of more, the distribution of the similarities over pairs."""
+    from callbacks.figures.labels import label_heatmaps, similarity_histogram
+    from scripts.inspect_head.inspection import off_diagonal
+
+    labels = inspection.head.labels
+    if labels.count <= MAX_DRAWN:
+        return label_heatmaps(inspection.matrices, [labels.printable(label) for label in range(labels.count)])
+    measured = labels.count if inspection.sampled is None else len(inspection.sampled)
+    of = "" if inspection.sampled is None else f" drawn from {labels.count:,}"
+    values = {name: off_diagonal(matrix) for name, matrix in inspection.matrices.items()}
+    return similarity_histogram(values, f"all pairs of {measured:,} labels{of}")
+
+
+def save_equivalent(inspection: Inspection, path: Path) -> None:
+    """Write the pair's equivalent heads in float64, one a file; with several the cosine joins the file's name."""
+    from scripts.inspect_head.files import write_translated
+
+    assert inspection.pair is not None
+    heads = inspection.pair.heads
+    for head in heads:
+        target = path if len(heads) == 1 else path.with_stem(f"{path.stem}_cos{head.cosine:+.4g}")
+        write_translated(target, inspection.head.rows, head.translation, inspection.head.bias)
+        print(f"likeness: wrote {target}")
+
+
+def _watch(description: str) -> Progress:
+    """A progress bar on the terminal for work in more than a few steps."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+
+    def progress(steps: Sequence[slice]) -> Iterable[slice]:
+        hidden = len(steps) < 4 or not console.is_terminal
+        return track(steps, description, console=console, transient=True, disable=hidden)
+
+    return progress

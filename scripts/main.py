@@ -1,0 +1,45 @@
+"""The console script: ``likeness train fit ...`` is ``python -m scripts.train fit ...``, and so on."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from scripts.cli.entry_point import USAGE_STATUS, report, run_command
+
+COMMANDS = {
+    "train": "train, validate, test or predict with a model",
+    "evaluate": "how good: a bound in bits per dimension, accuracy, or FID of samples",
+    "sample": "draw samples of a diffusion model",
+    "compare": "how alike finished runs, checkpoints or siblings are",
+    "study": "the papers' experiments, each with its table and its figure",
+    "hubness": "which points are everybody's neighbours, against chance, and what reduces that",
+    "inspect_head": "what the angles between a head's labels mean, and what they do not",
+    "export_encoder": "a trained sentence encoder as a folder of sentence-transformers",
+    "import_published": "published weights as checkpoints of this project",
+    "sweep": "one point of a grid, as W&B's agent would train it",
+    "dashboard": "a W&B workspace for a run's metrics",
+    "bench": "how fast it is, as ratios measured in one run",
+}
+
+
+def usage() -> str:
+    """each command, a line each."""
+    lines = [f"  {name:18s}{purpose}" for name, purpose in COMMANDS.items()]
+    return "usage: likeness COMMAND [arguments]\n\n" + "\n".join(lines) + "\n\n'likeness COMMAND --help' says more."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Dispatch to a command; the exit status is the command's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if arguments else USAGE_STATUS)
+    name, *rest = arguments
+    if name not in COMMANDS:
+        report(f"there is no command {name!r}: choose one of {', '.join(COMMANDS)}")
+        sys.exit(USAGE_STATUS)
+    run_command(importlib.import_module(f"scripts.{name}").main, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Tables of the hubness grid, as Nielsen & Hansen 2024 (arXiv 2311.18364) report their runs.
+
+The figures of the hubness grid: what each method changes on each data set, and what that has to do with the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations, product
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+
+from callbacks.figures.output import MARKERS, PALETTE
+from callbacks.figures.samples import finish
+from likeness.neighbours.classification import mcnemar
+from scripts.hubness.methods import BASE
+from scripts.reporting import StudyRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REDUCED = ("train_k_skewness", "train_robin_hood", "test_k_skewness", "test_robin_hood")
+CHANGES = ("test_k_skewness_reduction", "test_robin_hood_reduction", "error_reduction")
+COUNTED = ("error", "test_k_skewness", "test_robin_hood")  # lower is better
+# The paper's split of runs by the base's k-skewness among the test points.
+EDGES = (2.5, 3.0)
+BINS = (f"<= {EDGES[0]:g}", f"{EDGES[0]:g} - {EDGES[1]:g}", f"> {EDGES[1]:g}")
+LEVEL = 0.05
+
+
+def compared(cells: Sequence[StudyRow]) -> list[StudyRow]:
+    """Cells beside their base: relative reductions in percent and McNemar's exact test, without ``correct``.
+
+    100 (h_base - h) / h_base of an index, None where the base has none; 100 (acc - acc_base) / (1 - acc_base).
+    Cells whose base is missing are left out.
+    """
+    bases = {_run(cell): cell for cell in cells if cell["method"] == BASE}
+    return [_compared(cell, bases[_run(cell)]) for cell in cells if _run(cell) in bases]
+
+
+def _compared(cell: StudyRow, base: StudyRow) -> StudyRow:
+    row = {name: value for name, value in cell.items() if name != "correct"} | {"error": 1 - cell["accuracy"]}
+    row |= {f"{name}_reduction": _reduction(base[name], cell[name]) for name in REDUCED}
+    row |= {"error_reduction": _reduction(1 - base["accuracy"], row["error"])}
+    row |= {"base_k_skewness": base["test_k_skewness"], "bin": _bin(base["test_k_skewness"])}
+    test = None if cell is base else mcnemar(_right(base), _right(cell))
+    row |= {"base_only_right": test and test.baseline_only, "only_right": test and test.other_only}
+    return row | {"p": test and test.p, "verdict": test and test.verdict}
+
+
+def _reduction(base: float, value: float) -> float | None:
+    return 100 * (base - value) / base if base > 0 else None
+
+
+def _bin(skewness: float) -> str:
+    return BINS[sum(skewness > edge for edge in EDGES)]
+
+
+def _right(cell: StudyRow) -> torch.Tensor:
+    return torch.tensor([mark == "1" for mark in cell["correct"]])
+
+
+def summary(rows: Sequence[StudyRow], by: Sequence[str]) -> list[StudyRow]:
+    """For each group of runs and each method but the base: min, mean and max of the changes, and significant ones.
+
+    ``by``: the columns in which the runs of a group agree.
+    """
+    groups: dict[tuple[object, ...], list[StudyRow]] = {}
+    for row in rows:
+        if row["method"] != BASE:
+            groups.setdefault((*(row[name] for name in by), row["method"]), []).append(row)
+    return [_summary(dict(zip((*by, "method"), key, strict=True)), group) for key, group in groups.items()]
+
+
+def _summary(place: StudyRow, runs: Sequence[StudyRow]) -> StudyRow:
+    answer: StudyRow = {**place, "runs": len(runs)}
+    for name in CHANGES:
+        values = [run[name] for run in runs if run[name] is not None]
+        for suffix, statistic in (("min", min), ("mean", fmean), ("max", max)):
+            answer[f"{name}_{suffix}"] = statistic(values) if values else None
+    return answer | {verdict: sum(run["verdict"] == verdict for run in runs) for verdict in ("better", "worse")}
+
+
+def printed_summary(row: StudyRow) -> StudyRow:
+    """A row of :func:`summary` as the terminal shows it: the mean and, of several runs, the range."""
+    shown: StudyRow = {"method": row["method"]}
+    for name, heading in zip(CHANGES, ("k-skewness", "Robin Hood", "error"), strict=True):
+        low, mean, high = (row[f"{name}_{statistic}"] for statistic in ("min", "mean", "max"))
+        if mean is None:
+            shown[heading] = "-"
+        elif row["runs"] == 1:
+            shown[heading] = f"{mean:z.1f}"
+        else:
+            shown[heading] = f"{mean:z.{int(name == 'error_reduction')}f} ({low:z.0f}..{high:z.0f})"
+    return shown | {"better": f"{row['better']} of {row['runs']}", "worse": row["worse"]}
+
+
+def printed_bases(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    """Runs on one data set before any reduction, with what chance gives: skewness S, Robin Hood index RH, the error."""
+    bases = [row for row in rows if row["method"] == BASE]
+    chance = {"model": "by chance", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
+    errors = [f"{100 * row['error']:.2f} ± {100 * row['margin']:.2f}" for row in bases]
+    return [
+        chance,
+        *(
+            {"model": row["model"], **_hubness(row), "k": str(row["chosen_k"]), "error, %": error}
+            for row, error in zip(bases, errors, strict=True)
+        ),
+    ]
+
+
+def _hubness(row: StudyRow, suffix: str = "") -> StudyRow:
+    names = {"S": "k_skewness", "RH": "robin_hood"}
+    parts = [(part, heading, name) for part in ("train", "test") for heading, name in names.items()]
+    return {f"{part} {heading}": f"{row[f'{part}_{name}{suffix}']:.2f}" for part, heading, name in parts}
+
+
+def wins(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    """For each two methods A and B, in how many of the runs that have both B is lower than A, and in how many equal."""
+    runs: dict[object, dict[str, StudyRow]] = {}
+    for row in rows:
+        runs.setdefault(_run(row), {})[row["method"]] = row
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    answers = []
+    for quantity in COUNTED:
+        for first, second in permutations(methods, 2):
+            pairs = [
+                (run[first][quantity], run[second][quantity]) for run in runs.values() if {first, second} <= run.keys()
+            ]
+            counts = {"lower": sum(b < a for a, b in pairs), "equal": sum(b == a for a, b in pairs), "runs": len(pairs)}
+            answers.append({"quantity": quantity, "method": first, "other": second, **counts})
+    return answers
+
+
+def win_matrix(counts: Sequence[StudyRow], quantity: str) -> list[StudyRow]:
+    """The counts of one quantity as a matrix: a row for each A, a column for each B, which has A's number."""
+    lower = {(row["method"], row["other"]): row["lower"] for row in counts if row["quantity"] == quantity}
+    methods = {
+        method: str(number) for number, method in enumerate(dict.fromkeys(method for method, _ in lower), start=1)
+    }
+    return [
+        {"A \\ B": f"{methods[first]} {first}"}
+        | {number: "" if first == second else str(lower[first, second]) for second, number in methods.items()}
+        for first in methods
+    ]
+
+
+def sentences(rows: Sequence[StudyRow]) -> Iterator[str]:
+    """What may be said of the errors in each bin of the base's k-skewness."""
+    tested = [row for row in rows if row["method"] != BASE]
+    if not tested:
+        return
+    strict = LEVEL / len(tested)
+    for name in BINS:
+        own = [row for row in tested if row["bin"] == name]
+        if own:
+            yield f"base k-skewness {name}: of {len(own)} comparisons with the base {_verdicts(own, strict)}."
+
+
+def _verdicts(rows: Sequence[StudyRow], strict: float) -> str:
+    found = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in ("better", "worse")}
+    parts = [f"{len(own)} are {verdict}" for verdict, own in found.items()]
+    left = [str(sum(row["p"] <= strict for row in own)) for own in found.values()]
+    return (
+        f"{' and '.join(parts)} at p <= {LEVEL:g}; {' and '.join(left)} at {strict:.2g}, which asks it of all at once"
+    )
+
+
+def _run(row: StudyRow) -> tuple[str, str]:
+    return row["data"], row["model"]
+
+
+HEADINGS = ("k-skewness falls by, %", "Robin Hood index falls by, %", "error falls by, %")
+COLUMNS = 3
+FAINT = "#cccccc"
+SIGNIFICANT = ("better", "worse")
+
+
+def draw_reductions(rows: Sequence[StudyRow]) -> Figure:
+    """For each data set a row of panels: relative reductions of each method, a marker a run, bars the means of several.
+
+    Of the error, markers are filled where McNemar's test finds the change significant.
+    """
+    from matplotlib.figure import Figure
+
+    data, methods, bases = (_distinct(rows, name) for name in ("data", "method", "base"))
+    methods.remove(BASE)
+    height = 0.9 + len(data) * (0.7 + 0.26 * len(methods))
+    figure = Figure(figsize=(3.0 + 2.4 * len(CHANGES), height), layout="constrained")
+    panels = figure.subplots(len(data), len(CHANGES), squeeze=False, sharex="col", sharey=True)
+    for line, name in zip(panels, data, strict=True):
+        for axes, change, heading in zip(line, CHANGES, HEADINGS, strict=True):
+            _reduction_panel(axes, [row for row in rows if row["data"] == name], change, methods, bases)
+            axes.set_title(f"{name}: {heading}")
+        finish(*line)
+        line[0].set_yticks(range(len(methods)), methods)
+        line[0].set_ylim(len(methods) - 0.5, -0.5)
+        for axes in line:
+            axes.tick_params(axis="y", length=0)
+    _legend(figure, bases)
+    return figure
+
+
+def draw_gains(rows: Sequence[StudyRow]) -> Figure:
+    """The fall of the error against the base's k-skewness among test points: a panel a method, a marker a run."""
+    from matplotlib.figure import Figure
+
+    methods, bases = (_distinct(rows, name) for name in ("method", "base"))
+    methods.remove(BASE)
+    columns = min(COLUMNS, len(methods))
+    lines = -(-len(methods) // columns)
+    figure = Figure(figsize=(2.7 * columns + 0.4, 2.1 * lines + 0.7), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, method in zip(panels.flat, methods, strict=False):
+        axes.axhline(0, color=FAINT, lw=1, zorder=0)
+        for edge in EDGES:
+            axes.axvline(edge, color=FAINT, lw=1, ls=":", zorder=0)
+        _markers(axes, [row for row in rows if row["method"] == method], "base_k_skewness", "error_reduction", bases)
+        axes.set_title(method)
+    for axes in panels.flat[len(methods) :]:
+        axes.set_visible(False)
+    finish(*panels.flat)
+    figure.supxlabel("k-skewness of the base among test points", fontsize=9)
+    figure.supylabel("error falls by, %", fontsize=9)
+    _legend(figure, bases)
+    return figure
+
+
+def _reduction_panel(
+    axes: Axes, rows: Sequence[StudyRow], change: str, methods: Sequence[str], bases: Sequence[str]
+) -> None:
+    axes.axvline(0, color=FAINT, lw=1, zorder=0)
+    placed = [row | {"place": methods.index(row["method"])} for row in rows if row["method"] in methods]
+    _markers(axes, placed, change, "place", bases)
+    for place, (number, base) in product(range(len(methods)), enumerate(bases)):
+        own = [row[change] for row in placed if (row["place"], row["base"]) == (place, base)]
+        if len(values := [value for value in own if value is not None]) > 1:
+            axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
+
+
+def _markers(axes: Axes, rows: Sequence[StudyRow], x: str, y: str, bases: Sequence[str]) -> None:
+    """A marker for each run by the encoder's base, filled unless it is of an error that changes insignificantly."""
+    for row in rows:
+        if row[x] is None or row[y] is None:
+            continue
+        place = bases.index(row["base"])
+        colour = _colour(place)
+        filled = "error_reduction" not in (x, y) or row["verdict"] in SIGNIFICANT
+        marker, face = MARKERS[place % len(MARKERS)], colour if filled else "white"
+        axes.plot(row[x], row[y], ls="none", ms=5, alpha=0.8, marker=marker, mec=colour, mfc=face)
+
+
+def _legend(figure: Figure, bases: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], ls="none", marker=MARKERS[place % len(MARKERS)], color=_colour(place), label=base)
+        for place, base in enumerate(bases)
+    ]
+    handles.append(Line2D([], [], ls="none", marker="o", mec="black", mfc="white", label="error: not significant"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+
+
+def _colour(place: int) -> str:
+    return PALETTE[place % len(PALETTE)]
+
+
+def _distinct(rows: Sequence[StudyRow], name: str) -> list[str]:
+    return list(dict.fromkeys(row[name] for row in rows))

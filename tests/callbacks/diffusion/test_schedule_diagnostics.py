@@ -1,0 +1,42 @@
+"""Figures of the schedule and of the variance ratio."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks.diffusion.gamma import ScheduleDiagnostics
+from likeness.diffusion import ConstantRatio, NoiseSchedule, PolynomialSchedule
+from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, fit, keep_figures, table
+
+
+@pytest.mark.parametrize(("schedule", "panels"), [(None, 3), (PolynomialSchedule(*LIMITS), 4)])
+def test_the_derivative_is_drawn_where_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: NoiseSchedule | None, panels: int
+) -> None:
+    figures = keep_figures(monkeypatch)
+    model = ToyDiffuser(schedule=schedule)
+    fit(tmp_path, ScheduleDiagnostics(), model=model, max_epochs=1)
+    assert figures.keys() == {"schedule"}  # in infinite depth there is no ratio
+    axes = figures["schedule"].axes
+    assert len(axes) == panels
+    t, gamma = axes[0].lines[0].get_data()
+    expected, slope = model.diffusion.schedule.with_derivative(torch.as_tensor(t, dtype=torch.float32))
+    assert gamma == pytest.approx(expected.numpy(), rel=1e-5)
+    assert axes[2].lines[0].get_ydata() == pytest.approx(torch.exp(-expected).numpy(), rel=1e-4)
+    if panels == 4:
+        assert axes[3].lines[0].get_ydata() == pytest.approx(slope.numpy(), rel=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [None, ConstantRatio()])
+def test_the_ratio_in_finite_depth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: ConstantRatio | None
+) -> None:
+    figures = keep_figures(monkeypatch)
+    fit(tmp_path, ScheduleDiagnostics(num_samples=40), model=ToyDiffuser(num_steps=5, ratio=ratio), max_epochs=1)
+    rows = table(tmp_path, "variance_ratio")
+    assert len(rows) == 5
+    assert all(float(row["optimal"]) > 0 for row in rows)
+    expected = 0 if ratio is None else ratio.rho.item()
+    assert [float(row["rho"]) for row in rows] == pytest.approx([expected] * 5)
+    assert len(figures["variance_ratio"].axes[0].get_legend().get_texts()) == 1 + (ratio is not None)

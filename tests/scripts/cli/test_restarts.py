@@ -1,0 +1,54 @@
+"""What a command tells torchrun.sh when it leaves, and what it is told when it starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts.cli import restarts
+from scripts.cli.entry_point import Stopped, UsageError, run_command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(restarts.FOLDER, str(tmp_path))
+    return tmp_path
+
+
+def status_of(error: Exception | None) -> object:
+    def main(arguments: Sequence[str]) -> None:
+        if error is not None:
+            raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main, [])
+    return end.value.code
+
+
+def said(folder: Path) -> dict[str, int]:
+    return {path.name: int(path.read_text()) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("status", [75, 130, 138, 143])
+def test_a_stopped_run_ends_with_0_and_leaves_its_status(folder: Path, status: int) -> None:
+    assert status_of(Stopped("stopped", status)) == 0
+    assert said(folder) == {"stopped": status}
+
+
+def test_a_wrong_option_is_not_tried_again(folder: Path) -> None:
+    assert status_of(UsageError("wrong")) == 2
+    assert said(folder) == {"asked": 2}
+    assert status_of(AssertionError("never begun")) == 0
+    assert said(folder) == {"asked": 2, "stopped": 2}
+
+
+def test_an_error_is_tried_again_and_success_says_nothing(folder: Path) -> None:
+    assert status_of(RuntimeError("a rank is gone")) == 1
+    assert status_of(None) == 0
+    assert said(folder) == {}
+
+
+def test_other_launchers_see_the_status_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(restarts.FOLDER, raising=False)
+    assert status_of(Stopped("stopped", 143)) == 143
+    assert status_of(UsageError("wrong")) == 2

@@ -1,0 +1,258 @@
+"""The evaluate command on diffusion models and classifiers: what it measures, and how it refuses."""
+
+import csv
+import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+from datamodules import Digits
+from lightning_modules.checkpoints import load_module
+from lightning_modules.sibling_classifiers import SiblingClassifiers
+from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.variance_ratio import LearnedRatio
+from likeness.networks import MLP
+from scripts import evaluate
+from scripts.cli.entry_point import run_command
+from scripts.evaluate import bounds as bound_evaluation
+from tests.lightning_modules.points import save, trainer
+from tests.scripts.tiny_diffusion import DIGITS, tiny, tiny_diffenc, trained
+
+TERMS = ("reconstruction", "latent", "diffusion")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny model with averaged weights, and models that are not trained."""
+    folder = tmp_path_factory.mktemp("models")
+    run = folder / "run"
+    callbacks = [EMAWeightAveraging(decay=0.9, use_buffers=False), ModelCheckpoint(run / "checkpoints", save_last=True)]
+    trained(callbacks)
+    (run / "config.yaml").write_text("seed_everything: 0\n" + DIGITS)
+    (folder / "digits.yaml").write_text(DIGITS)
+    (folder / "swirl.yaml").write_text("data:\n  class_path: datamodules.Swirl\n")
+    save(tiny(input_shape=(2,)), folder / "points.ckpt")
+    save(tiny(input_shape=(2,), levels=256), folder / "swirl.ckpt")
+    save(tiny(class_conditional=True, num_classes=4), folder / "four.ckpt")
+    save(tiny(class_conditional=True, num_classes=10), folder / "ten.ckpt")
+    save(tiny(num_steps=4, ratio=LearnedRatio), folder / "ratio.ckpt")
+    save(tiny_diffenc(), folder / "diffenc.ckpt")
+    save(siblings(), folder / "siblings.ckpt")
+    return folder
+
+
+def siblings() -> SiblingClassifiers:
+    return SiblingClassifiers((1, 8, 8), 10, num_members=3, embedding=partial(MLP, width=16))
+
+
+@pytest.fixture(autouse=True)
+def _there(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        run_command(evaluate.main, [*map(str, arguments), "--out", "out"])
+    return int(end.value.code or 0)
+
+
+def rows(*arguments: object) -> list[dict[str, str]]:
+    assert run(*arguments) == 0
+    with Path("out", "evaluation.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def bound(*arguments: object) -> dict[str, float]:
+    row = rows(*arguments)[0]
+    return {name: float(row[name]) for name in ("bpd", "bpd_se", *TERMS)}
+
+
+def test_the_bound_is_the_mean_over_all_samples_and_draws() -> None:
+    model, data = load_module("run").eval(), Digits()
+    data.setup("test")
+    batch = data.splits["test"][torch.arange(360)]
+    like = torch.empty(batch.x.shape)
+    draws = []
+    for draw in range(5):
+        noise = evaluation_noise(like, batch.id, seed=0, draw=draw)
+        with torch.no_grad():
+            draws.append(torch.stack(model.elbo_terms(batch.x, **noise._asdict())).double().mean(1))
+    terms = torch.stack(draws) / (64 * math.log(2))
+    found = bound("run")
+    assert [found[name] for name in TERMS] == pytest.approx(terms.mean(0).tolist(), rel=1e-6)
+    assert found["bpd"] == pytest.approx(float(terms.sum(1).mean()), rel=1e-6)
+    assert found["bpd_se"] == pytest.approx(float(terms.sum(1).std() / math.sqrt(5)), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [(), ("--steps", 4, "--ratio", "fitted"), ("--steps", 3, "--importance", 2)])
+def test_the_batch_size_changes_nothing(options: tuple[object, ...]) -> None:
+    known = [
+        [float(row["bpd"]) for row in rows("run", "--limit", 40, "--draws", 2, "--batch_size", size, *options)]
+        for size in (1, 7, 40)
+    ]
+    assert known[0] == pytest.approx(known[2], rel=1e-6)
+    assert known[1] == pytest.approx(known[2], rel=1e-6)
+
+
+def test_it_is_what_the_trainer_says() -> None:
+    model = load_module("run")
+    (logged,) = trainer().validate(model, datamodule=Digits(eval_batch_size=70), verbose=False)
+    row = rows("run", "--split", "val", "--draws", 1)[0]
+    for name in ("bpd", *TERMS):
+        assert float(row[name]) == pytest.approx(logged[f"val/{name}"], rel=1e-6)
+    assert "bpd_se" not in row
+
+
+def test_rows_say_what_they_are_about() -> None:
+    elbo, uniform, histogram = rows("run", "--draws", 2, "--split", "train", "--limit", 50, "--seed", 3)
+    about = {name: elbo[name] for name in ("model", "weights", "data", "split", "samples", "draws", "seed", "T")}
+    assert about == {
+        "model": "run",
+        "weights": "averaged weights",
+        "data": "digits",
+        "split": "train",
+        "samples": "50",
+        "draws": "2",
+        "seed": "3",
+        "T": "inf",
+    }
+    assert float(uniform["bpd"]) == pytest.approx(math.log2(17))
+    assert float(histogram["bpd"]) < float(uniform["bpd"])
+
+
+def test_averaged_and_raw_weights() -> None:
+    averaged, raw = bound("run", "--limit", 50), bound("run", "--limit", 50, "--weights", "raw")
+    assert averaged["bpd"] != pytest.approx(raw["bpd"], rel=1e-3)
+    content = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    content["state_dict"] = content.pop("current_model_state")
+    del content["callbacks"]
+    torch.save(content, "raw.ckpt")
+    alone = rows("raw.ckpt", "--data", "digits.yaml", "--limit", 50)[0]
+    assert float(alone["bpd"]) == raw["bpd"]
+    assert alone["weights"] == "weights not averaged"
+
+
+def test_depths_and_the_fitted_ratio() -> None:
+    depths = ("--limit", 100, "--split", "val")
+    one = [float(row["bpd"]) for row in rows("run", "--steps", "1,4,10,inf", *depths)[:4]]
+    assert one == sorted(one, reverse=True)
+    fitted = rows("run", "--steps", "1,4,10", "--ratio", "fitted", *depths)
+    assert [row["ratio"] for row in fitted[:3]] == ["fitted"] * 3
+    assert all(float(row["bpd"]) < bpd for row, bpd in zip(fitted, one[:3], strict=False))
+
+
+def test_a_learned_ratio_is_used_in_finite_depth_alone() -> None:
+    found = rows("ratio.ckpt", "--data", "digits.yaml", "--steps", "4,inf", "--limit", 9)
+    assert [row["ratio"] for row in found[:2]] == ["learned", "one"]
+    assert rows("ratio.ckpt", "--data", "digits.yaml", "--limit", 9)[0]["T"] == "4"  # its own
+
+
+def test_more_weighted_paths_are_tighter() -> None:
+    options = ("run", "--limit", 40, "--steps", 2)
+    elbo, one = rows(*options, "--importance", 1)[:2]
+    many = rows(*options, "--importance", 20)[1]
+    error = math.hypot(float(elbo["bpd_se"]), float(one["bpd_se"]))
+    assert abs(float(elbo["bpd"]) - float(one["bpd"])) < 4 * error
+    assert float(many["bpd"]) < float(one["bpd"])
+
+
+def test_the_probability_flow() -> None:
+    options = ("swirl.ckpt", "--data", "swirl.yaml", "--limit", 20, "--draws", 2)
+    exact, drawn = (
+        float(rows(*options, "--ode", trace, "--batch_size", size)[1]["bpd"])
+        for trace, size in (("exact", 20), ("exact", 7))
+    )
+    assert exact == pytest.approx(drawn, rel=1e-3)  # the solver's tolerance
+    hutchinson = rows(*options, "--ode", "hutchinson")[1]
+    assert hutchinson["bound"] == "flow, hutchinson"
+    assert float(hutchinson["bpd"]) == pytest.approx(exact, rel=0.2)
+
+
+def test_labels_reach_a_class_conditional_model() -> None:
+    assert bound("ten.ckpt", "--data", "digits.yaml", "--limit", 9)["bpd"] > 0
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_classifiers(split: str) -> None:
+    model, data = siblings().eval(), Digits()
+    data.setup()
+    batch = data.splits[split][torch.arange(len(data.splits[split]))]
+    with torch.no_grad():
+        log_p = model(batch.x)
+    found = rows("siblings.ckpt", "--data", "digits.yaml", "--split", split, "--batch_size", 7)
+    for i, row in enumerate(found):
+        assert row["model"] == f"siblings#{i}"
+        assert float(row["accuracy"]) == pytest.approx(float((log_p[i].argmax(-1) == batch.y).double().mean()))
+        nll = torch.nn.functional.nll_loss(log_p[i].double(), batch.y)
+        assert float(row["nll"]) == pytest.approx(float(nll), rel=1e-6)
+
+
+def test_one_member_of_siblings() -> None:
+    (row,) = rows("siblings.ckpt#2", "--data", "digits.yaml")
+    assert row["model"] == "siblings#2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("missing.ckpt",), 1, "there is no checkpoint missing.ckpt"),
+        (("points.ckpt",), 1, "name the data with --data"),
+        (("run", "--split", "training"), 2, "training"),
+        (("run", "--data", "swirl.yaml"), 1, "run models 17 grey levels, but swirl has 256"),
+        (("points.ckpt", "--data", "digits.yaml"), 1, "samples of shape [2], but digits's have [1, 8, 8]"),
+        (("four.ckpt", "--data", "digits.yaml"), 1, "four.ckpt has 4 labels, but digits has 10"),
+        (("run", "--steps", "0"), 1, "--steps must be at least 1, got 0"),
+        (("run", "--steps", "10,ten"), 1, "--steps takes whole numbers and inf, separated by commas, got 'ten'"),
+        (("run", "--steps", "10", "--ratio", "learned"), 1, "the model has no ratio"),
+        (("run", "--ratio", "fitted"), 1, "at T = inf any variance ratio but 1 costs infinity"),
+        (("ratio.ckpt", "--steps", "4,inf", "--ratio", "learned"), 1, "at T = inf"),
+        (("run", "--importance", "2"), 1, "--importance needs finite --steps"),
+        (("run", "--draws", "0"), 1, "--draws must be at least 1, got 0"),
+        (("run", "--limit", "0"), 1, "--limit must be at least 1, got 0"),
+        (("run", "--features", "pixels"), 1, "--features says nothing about diffusion models"),
+        (("siblings.ckpt", "--draws", "3"), 1, "--draws says nothing about classifiers"),
+        (("siblings.ckpt", "--data", "swirl.yaml"), 1, "has 10 labels, but swirl has 1"),
+        (("run#1",), 1, "VariationalDiffusion, which is no softmax classifier"),
+        (("diffenc.ckpt", "--data", "digits.yaml", "--ode", "exact"), 1, "flow of TrainableEncoder is unknown"),
+    ],
+)
+def test_refusals_are_one_line(
+    arguments: tuple[str, ...], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == status
+    error = capsys.readouterr().err
+    assert error.startswith("likeness: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not Path("out").exists()
+
+
+def test_an_interrupted_evaluation_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bound_evaluation, "baselines", interrupt)
+    assert run("run", "--draws", 1) == 130
+    assert capsys.readouterr().err == "likeness: interrupted\n"
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("name", ["evaluate", "sample"])
+def test_help_imports_nothing_heavy(name: str, root: Path) -> None:
+    code = (
+        f"import sys; from scripts import {name}\n"
+        f"try: {name}.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'matplotlib', 'sklearn', 'wandb') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
