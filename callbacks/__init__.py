@@ -1,0 +1,8 @@
+"""What is watched and kept while models train: ``class_path: callbacks.<name>`` in configurations.
+
+The names, and where each is defined, stand in ``__init__.pyi``; a module is imported when a name of it is asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

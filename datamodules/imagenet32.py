@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from datamodules.base import HeldOutDataModule
 from datamodules.errors import DataError, corrupt, missing
+from likeness.files import replacing
 
 
 def load_arrays(path: Path) -> Any:
@@ -209,15 +209,10 @@ def labels_path(images: Path) -> Path:
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at ``path`` once it is complete and on disk, and not at all after an error."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _find(folder: Path, name: str, train: bool) -> Path:

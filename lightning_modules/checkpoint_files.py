@@ -18,6 +18,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from likeness.files import replacing
+
 _MARK = b"likeness sha256 "
 _COMMENT = len(_MARK) + 64  # the mark and the digest in hexadecimal
 _END = b"PK\x05\x06"  # signature of the record that ends every zip archive, 22 bytes without its comment
@@ -127,9 +129,8 @@ def save_weights(path: Path, content: Mapping[str, Mapping[str, Tensor]], hparam
         for group, entries in content.items()
         for name, tensor in entries.items()
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, metadata={_HPARAMS: json.dumps(_plain(hparams))})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_HPARAMS: json.dumps(_plain(hparams))})
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -10,13 +10,14 @@ How a table reaches the run directory and W&B.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
+
+from likeness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +31,8 @@ MARKERS = "os^Dv"
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a PNG so that a reader never sees half of it; directories are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
     return path
 
 
@@ -63,13 +62,10 @@ def as_image(figure: Figure) -> np.ndarray:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Path:
     """The whole file or none of it; its folder is made, and a cell of None is left empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(rows)
-    os.replace(temporary, path)
     return path
 
 

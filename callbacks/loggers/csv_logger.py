@@ -1,12 +1,13 @@
 """The run's own record: metrics.csv, one row a step over all segments of the run."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from likeness.files import replacing
 
 Row = dict[str, Any]
 
@@ -115,10 +116,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def _replace(path: Path, columns: list[str], rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)

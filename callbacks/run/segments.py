@@ -1,7 +1,6 @@
 """What a run directory tells of the run's life: one entry for each time it was started."""
 
 import json
-import os
 import platform
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 import likeness
 from callbacks.measure_at_validation import may_write
 from callbacks.run.preemption import Preempted
+from likeness.files import replacing
 
 FILE = "segments.json"
 RUNNING = "running"
@@ -131,6 +131,5 @@ def _now() -> str:
 
 def _write(trainer: pl.Trainer, segments: list[Segment]) -> None:
     path = Path(trainer.default_root_dir, FILE)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(segments, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(segments, indent=2) + "\n")

@@ -25,6 +25,7 @@ from callbacks.run.segments import RunSegments
 from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
 from lightning_modules.checkpoint_files import read_checkpoint
+from likeness.files import replacing
 from scripts.cli import run_directory
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
 from scripts.cli.launchers import launch, require_all_used, require_equal_shares
@@ -59,9 +60,8 @@ class SaveRunConfig(Callback):
         if not trainer.is_global_zero:
             return
         target = Path(trainer.default_root_dir, "config.yaml")
-        temporary = target.with_suffix(".yaml.tmp")
-        temporary.write_text(yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False))
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            temporary.write_text(yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
 

@@ -6,7 +6,6 @@ Tables, files and figures of methods that reduce hubness, side by side.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from callbacks.figures.output import write_csv
+from likeness.files import replacing
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.indices import HubnessIndices
 from likeness.neighbours.classification import KnnScore, McNemar
@@ -173,10 +173,8 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """The whole file or none of it; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 

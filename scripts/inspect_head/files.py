@@ -8,7 +8,6 @@ Writing a translated head to disk, block by block where the format allows it.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from likeness.files import replacing
 from likeness.label_geometry.similarity import LabelRows, row_blocks
 from likeness.numerics import as_float64
 
@@ -317,13 +317,11 @@ def write_translated(path: Path, g: LabelRows, translation: Tensor, bias: Tensor
     A ``.npy`` file is written block by block and holds the matrix alone; a ``.safetensors`` file holds ``weight``
     and, where there is one, ``bias``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    if path.suffix == ".npy":
-        _write_numpy(temporary, g, translation.cpu())
-    else:
-        _write_safetensors(temporary, g, translation.cpu(), bias)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        if path.suffix == ".npy":
+            _write_numpy(temporary, g, translation.cpu())
+        else:
+            _write_safetensors(temporary, g, translation.cpu(), bias)
 
 
 def _write_numpy(path: Path, g: LabelRows, translation: Tensor) -> None:

@@ -4,7 +4,6 @@ What is written of samples: an ``.npz`` file, and a picture of them.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from callbacks.figures.output import PALETTE, save_figure
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
+from likeness.files import replacing
 from likeness.seeding import generator
 
 if TYPE_CHECKING:
@@ -153,9 +153,6 @@ def _scatter(points: np.ndarray, levels: int) -> "Figure":
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         write(file)
-    os.replace(temporary, path)
     return path

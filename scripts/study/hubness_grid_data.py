@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from datamodules.splits import TextSplit, remaining_rows, stratified_rows
 from datamodules.texts import TextDataModule
 from lightning_modules.checkpoint_files import LAST, read_checkpoint
 from likeness.checks import require_one_of
+from likeness.files import replacing
 from likeness.losses import SentenceLossName
 from likeness.networks.text_pooling import HeadName
 from scripts.hubness.encoders import is_of_this_project, text_encoder
@@ -288,10 +288,8 @@ def file_name(name: str) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """The whole file or none of it; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _docstrings() -> Docstrings:

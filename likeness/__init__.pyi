@@ -1,0 +1,35 @@
+from .diffusion.model import DiffusionModel as DiffusionModel
+from .hubness.analysis import HubnessReport as HubnessReport
+from .hubness.analysis import analyse_hubness as analyse_hubness
+from .hubness.reductions import reduction as reduction
+from .label_geometry.equivalent_heads import EquivalentHead as EquivalentHead
+from .label_geometry.equivalent_heads import equivalent_heads as equivalent_heads
+from .label_geometry.nearest_labels import nearest_labels as nearest_labels
+from .label_geometry.similarity import centred_similarity as centred_similarity
+from .label_geometry.similarity import logit_correlation as logit_correlation
+from .label_geometry.similarity import raw_similarity as raw_similarity
+from .label_geometry.top_sets import can_be_top as can_be_top
+from .neighbours.classification import knn_score as knn_score
+from .neighbours.exact import nearest_neighbours as nearest_neighbours
+from .similarity.cca import m_cca as m_cca
+from .similarity.cca import pwcca as pwcca
+from .similarity.cca import svcca as svcca
+from .similarity.cka import cknna as cknna
+from .similarity.cka import linear_cka as linear_cka
+from .similarity.cka import rbf_cka as rbf_cka
+from .similarity.cka import unbiased_linear_cka as unbiased_linear_cka
+from .similarity.comparison import SoftmaxComparison as SoftmaxComparison
+from .similarity.comparison import compare_softmax_models as compare_softmax_models
+from .similarity.d_llv import d_llv as d_llv
+from .similarity.d_svd import d_svd as d_svd
+from .similarity.mutual_knn import mutual_knn as mutual_knn
+from .similarity.options import ComparisonOptions as ComparisonOptions
+from .similarity.permutation_null import null_distribution as null_distribution
+from .similarity.predictions import jensen_shannon as jensen_shannon
+from .similarity.predictions import kl as kl
+from .similarity.predictions import total_variation as total_variation
+from .similarity.procrustes import angular_procrustes_distance as angular_procrustes_distance
+from .similarity.procrustes import procrustes_distance as procrustes_distance
+from .similarity.rsa import rsa as rsa
+
+__version__: str
