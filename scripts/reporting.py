@@ -1,12 +1,8 @@
-"""A table for the terminal that is a CSV file as well.
-
-Progress bars of commands: on a terminal alone, and gone when the work is done.
-
-What every study leaves behind: a table on the terminal, CSV files and figures.
-"""
+"""Tables of commands, on the terminal and as CSV or JSON files; figures beside them; progress bars."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from callbacks.figures.output import save_figure, write_csv
+from likeness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Cell = str | int | float | None  # None where a row has nothing to say
-Row = dict[str, Cell]
+Row = dict[str, Any]  # text, numbers, or None where a value is undefined
 
 
 @dataclass(frozen=True)
@@ -40,33 +36,36 @@ class Report:
 
     @property
     def columns(self) -> list[str]:
-        """Of the rows, in the order in which they appear; columns in which no row says anything are left out."""
+        """The rows' columns, in the order in which they appear, without those in which no row says anything."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     def show(self) -> None:
         """Print the title and the table."""
         console = Console()
-        console.print(self.title, highlight=False)
+        console.print(Text(self.title))
         console.print(self._table())
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in self.columns:
             numbers = not any(isinstance(row.get(name), str) for row in self.rows)
-            table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
+            table.add_column(Text(name), justify="right" if numbers else "left", no_wrap=numbers)
         for row in self.rows:
-            table.add_row(*(_shown(row.get(name)) for name in self.columns))
+            table.add_row(*(Text(shown(row.get(name))) for name in self.columns))
         return table
 
     def write(self, path: Path) -> Path:
-        """The whole file or none of it; its folder is made."""
+        """Write a CSV file, or by its suffix a JSON file, whole or not at all; its folder is made."""
         columns = [*self.about, *self.columns]
-        rows: list[Mapping[str, Cell]] = [{**self.about, **row} for row in self.rows]
+        rows: list[Row] = [{**self.about, **row} for row in self.rows]
+        if path.suffix == ".json":
+            return write_json(path, [{name: row.get(name) for name in columns} for row in rows])
         return write_csv(path, columns, ([row.get(name) for name in columns] for row in rows))
 
 
-def _shown(value: Cell) -> str:
+def shown(value: Any) -> str:
+    """A cell as it is printed: four decimals, or as many digits where these say nothing; empty for None."""
     if value is None:
         return ""
     if not isinstance(value, float):
@@ -74,32 +73,15 @@ def _shown(value: Cell) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
-Item = TypeVar("Item")
-
-
-def tracked(steps: Sequence[Item], description: str) -> Iterable[Item]:
-    """The steps, with a progress bar on a terminal where there are more than a few."""
-    console = Console(stderr=True)
-    hidden = len(steps) < 4 or not console.is_terminal
-    return track(steps, description, console=console, transient=True, disable=hidden)
-
-
-StudyRow = dict[str, Any]
-"""A line of a table by column: text, numbers, or None where a value is undefined."""
-
-
-def show(title: str, rows: Sequence[StudyRow]) -> None:
-    """Print rows of the same columns as a table; numbers have four digits."""
-    table = Table(title=Text(title), title_justify="left")
-    for name, value in rows[0].items():
-        table.add_column(Text(name), justify="left" if isinstance(value, str) else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    Console().print(table)
+def write_json(path: Path, content: Any) -> Path:
+    """Write a JSON file, whole or not at all; its folder is made."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def publish(
-    folder: Path, *, tables: Mapping[str, Sequence[StudyRow]] | None = None, figures: Mapping[str, Figure] | None = None
+    folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
 ) -> None:
     """Write tables (``.csv``) and figures (``.png``) under their names into a folder, and say so."""
     written = [_write(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
@@ -108,12 +90,17 @@ def publish(
         print(f"likeness: wrote {path}")
 
 
-def _write(path: Path, rows: Sequence[StudyRow]) -> Path:
+def _write(path: Path, rows: Sequence[Row]) -> Path:
+    # Every column of the first row is written, said or not: readers of the file find the same columns each time.
     columns = list(rows[0]) if rows else []
     return write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+Item = TypeVar("Item")
+
+
+def tracked(steps: Sequence[Item], description: str) -> Iterable[Item]:
+    """The steps, with a progress bar on a terminal where there are more than a few; gone when the work is done."""
+    console = Console(stderr=True)
+    hidden = len(steps) < 4 or not console.is_terminal
+    return track(steps, description, console=console, transient=True, disable=hidden)

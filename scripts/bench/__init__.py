@@ -2,68 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.cli.entry_point import Parser
+from scripts.cli.functions import Subcommand, parse_call
 
 if TYPE_CHECKING:
     from scripts.bench.timing import Report
 
-
-def benches() -> dict[str, Callable[..., Report]]:
-    """Every bench by its name on the command line; its arguments are the function's. A new one is one line here."""
-    from scripts.bench.callbacks import callbacks
-    from scripts.bench.diffusion import diffusion
-    from scripts.bench.hubness import hubness
-    from scripts.bench.loss import loss
-    from scripts.bench.siblings import siblings
-    from scripts.bench.similarity import similarity
-
-    return {
-        "siblings": siblings,
-        "loss": loss,
-        "callbacks": callbacks,
-        "similarity": similarity,
-        "diffusion": diffusion,
-        "hubness": hubness,
-    }
+# A new bench is a function that returns a ``Report`` and one line here.
+BENCHES = {
+    "siblings": Subcommand("scripts.bench.siblings.siblings", "a step of many siblings against as many lone models"),
+    "loss": Subcommand("scripts.bench.loss.loss", "f evaluated once against once for each label"),
+    "callbacks": Subcommand("scripts.bench.callbacks.callbacks", "the share of each callback in a training"),
+    "similarity": Subcommand("scripts.bench.similarity.similarity", "all pairs at once against a plain loop"),
+    "diffusion": Subcommand("scripts.bench.diffusion.diffusion", "steps of VDM and DiffEnc"),
+    "hubness": Subcommand("scripts.bench.hubness.hubness", "exact neighbours and mutual proximity"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one bench, print its table, and write it where ``--out`` says."""
-    choices = benches()
-    arguments = build_parser(choices).parse_args(argv)
-    options = arguments[arguments.bench].as_dict()
-    out = options.pop("out")
-    threads = options.pop("threads")
+    parser = Parser(prog="likeness bench", description="Measure speed, as ratios in one run.")
+    call = parse_call(parser, BENCHES, argv, _add_common)
     from scripts.bench.timing import machine, use_threads
+    from scripts.reporting import write_json
 
-    use_threads(threads)
+    use_threads(call.common["threads"])
     before = machine()
-    report = choices[arguments.bench](**options)
+    report = call.function(*call.arguments, **call.options)
     show(report, before)
-    if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(
-            json.dumps({"bench": arguments.bench, "machine": before, **report.as_dict()}, indent=2) + "\n"
-        )
+    if (out := call.common["out"]) is not None:
+        write_json(Path(out), {"bench": call.name, "machine": before, **report.as_dict()})
     return 0
 
 
-def build_parser(choices: dict[str, Callable[..., Report]]) -> Parser:
-    """One subcommand for each bench."""
-    parser = Parser(prog="likeness bench", description="Measure speed, as ratios in one run.")
-    commands = parser.add_subcommands(dest="bench")
-    for name, bench in choices.items():
-        command = Parser(description=(bench.__doc__ or "").partition("\n")[0])
-        command.add_function_arguments(bench)
-        command.add_argument("--threads", type=int | None, help="Threads of torch; by default as many as it takes.")
-        command.add_argument("--out", type=str | None, help="A JSON file for the result.")
-        commands.add_subcommand(name, command, help=command.description)
-    return parser
+def _add_common(command: Parser) -> None:
+    command.add_argument("--threads", type=int | None, help="Threads of torch; by default as many as it takes.")
+    command.add_argument("--out", type=str | None, help="A JSON file for the result.")
 
 
 def show(report: Report, facts: dict[str, Any]) -> None:

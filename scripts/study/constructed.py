@@ -22,7 +22,7 @@ from torch import Tensor
 from callbacks.figures.output import MARKERS, PALETTE
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
-from scripts.reporting import StudyRow, publish, show
+from scripts.reporting import Report, Row, publish
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,14 +81,18 @@ FIELDS = ("kl_12", "d_llv", "term_1", "term_2", "max_d_svd_f", "d_svd_g", "d_fg"
 DIM = 2
 
 
-def run(out: Path) -> None:
-    """Print the largest share of each bound that was used, and write all pairs and the figure."""
+def run(out: Path = Path("runs/constructed")) -> None:
+    """Print the largest share of each bound that was used, and write all pairs and the figure.
+
+    Args:
+        out: Where everything is written.
+    """
     rows = [row for num_classes in NOISE for row in pairs(num_classes, LEVELS)]
-    show(f"{len(rows)} pairs of models (Fig 16): d_fg over its bounds", summary(rows))
+    Report(f"{len(rows)} pairs of models (Fig 16): d_fg over its bounds", summary(rows)).show()
     publish(out, tables={"constructed": rows}, figures={"constructed": draw(rows)})
 
 
-def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[StudyRow]:
+def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row]:
     """The model of K labels against itself with ever more noise on f, a row for each level.
 
     The input set is the one that is best at the lowest level; pivot and left-out label are searched anew.
@@ -96,7 +100,7 @@ def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Stu
     noise = [NOISE[num_classes] * step for step in range(1, levels + 1)]
     f, g, noisy = perturbed_models(num_classes, noise, per_class)
     options = ComparisonOptions(search="sampled", num_samples=NUM_SAMPLES)
-    rows: list[StudyRow] = []
+    rows: list[Row] = []
     for level, other in zip(noise, noisy, strict=True):
         found = compare_softmax_models(f, g, other, g, options=options)
         options = ComparisonOptions(input_set=found.input_set)
@@ -108,9 +112,9 @@ def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Stu
     return rows
 
 
-def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
+def summary(rows: Sequence[Row]) -> list[Row]:
     """For each K the largest distances, and how near d_fg comes to its bounds."""
-    answer: list[StudyRow] = []
+    answer: list[Row] = []
     for num_classes, own in _by_labels(rows).items():
         d_llv, d_fg, paper, squared = (_column(own, name) for name in ("d_llv", "d_fg", "paper_bound", "squared_bound"))
         row: dict[str, int | float] = {"K": num_classes, "max d_llv": float(d_llv.max()), "max d_fg": float(d_fg.max())}
@@ -120,7 +124,7 @@ def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
     return answer
 
 
-def draw(rows: Sequence[StudyRow]) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """d_{f,g} against d_LLV by number of labels, with the paper's bound and the derived one."""
     from matplotlib.figure import Figure
 
@@ -145,12 +149,12 @@ def draw(rows: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def _by_labels(rows: Sequence[StudyRow]) -> dict[Any, list[StudyRow]]:
+def _by_labels(rows: Sequence[Row]) -> dict[Any, list[Row]]:
     return {
         number: [row for row in rows if row["num_classes"] == number]
         for number in {row["num_classes"]: 0 for row in rows}
     }
 
 
-def _column(rows: Sequence[StudyRow], name: str) -> np.ndarray:
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows], dtype=float)

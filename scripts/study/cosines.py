@@ -18,7 +18,7 @@ from callbacks.figures.output import PALETTE
 from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_heads
 from scripts.inputs import default_data, load_data
 from scripts.inspect_head.sources import Head, find_pair, open_head
-from scripts.reporting import StudyRow, publish, show
+from scripts.reporting import Report, Row, publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,20 +40,43 @@ class PlanarModel:
 
 
 def run(
-    path: str,
-    labels: tuple[str, str],
+    model: str = "runs/demo#0",
+    /,
+    *,
+    out: Path = Path("runs/cosines"),
+    pair: tuple[str, str] = ("0", "1"),
+    cosines: Sequence[float] = (0.8, 1.0, -1.0),
+    data: str | None = None,
+    split: Literal["test", "val"] = "test",
+) -> None:
+    """Print the proof that the heads are equal, write it and the figure.
+
+    Args:
+        model: A run or checkpoint with M = 2; RUN#3 is a member.
+        out: Where everything is written.
+        pair: Two labels.
+        cosines: Of the angle between them, one head for each.
+        data: A data config; by default that of the run.
+        split: The split to embed.
+    """
+    head = open_head(model)
+    study(head, find_pair(head, *pair), embed(head, model, Path(data) if data else None, split), cosines, split, out)
+
+
+def study(
+    head: Head,
+    pair: tuple[int, int],
+    model: PlanarModel,
     cosines: Sequence[float],
-    data: Path | None,
-    split: Literal["test", "val"],
+    split: str,
     out: Path,
 ) -> None:
-    """Print the proof that the heads are equal, write it and the figure."""
-    head = open_head(path)
-    pair = find_pair(head, *labels)
-    model = embed(head, path, data, split)
+    """Print and write what is equal in the heads of one model."""
     heads = equivalent_heads(model.f, model.g, pair, cosines, model.bias)
     rows = table(model, pair, heads)
-    show(f"labels {pair[0]} and {pair[1]} of {head.source}, on {len(model.f)} inputs of the {split} split", rows)
+    Report(
+        f"labels {pair[0]} and {pair[1]} of {head.source}, on {len(model.f)} inputs of the {split} split", rows
+    ).show()
     publish(out, tables={"cosines": rows}, figures={"cosines": draw(model, pair, heads)})
 
 
@@ -74,12 +97,10 @@ def embed(head: Head, path: str, data: Path | None, split: Literal["test", "val"
     return PlanarModel(f, y, head.rows[:].double(), bias)
 
 
-def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> list[StudyRow]:
+def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> list[Row]:
     """The cosine as trained, and for each head what moved and what did not; log-probabilities in nats."""
     trained = float(torch.cosine_similarity(model.g[pair[0]], model.g[pair[1]], dim=0))
-    rows: list[StudyRow] = [
-        {"head": "as trained", "cosine": trained, "|v|": 0.0, "logits moved": 0.0, "log p moved": 0.0}
-    ]
+    rows: list[Row] = [{"head": "as trained", "cosine": trained, "|v|": 0.0, "logits moved": 0.0, "log p moved": 0.0}]
     for head in heads:
         moved = {"logits moved": head.logit_change, "log p moved": head.log_probability_change}
         rows.append({"head": "g + v", "cosine": head.cosine, "|v|": float(head.translation.norm()), **moved})

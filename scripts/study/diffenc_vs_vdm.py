@@ -24,7 +24,7 @@ from itertools import product
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from likeness.seeding import generator, mix, seeded
 from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth
 from scripts.evaluate.data import EvaluatedSplit, open_split
 from scripts.inputs import choose_device, default_data, load_data
-from scripts.reporting import StudyRow, publish, show
+from scripts.reporting import Report, Row, publish
 from scripts.study.training_run import (
     TrainingRun,
     as_arguments,
@@ -95,7 +95,7 @@ SPLITS = {"test": "test", "train": "training samples"}
 KINDS = {"fitted": "closed form", "learned": "learned"}
 
 
-def draw_models(seeds: Sequence[StudyRow]) -> Figure:
+def draw_models(seeds: Sequence[Row]) -> Figure:
     """A panel for each split: a dot for each seed, and for each model the mean and its standard error over seeds."""
     from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ def draw_models(seeds: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def _models_panel(axes: Axes, seeds: Sequence[StudyRow]) -> None:
+def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
     models = list(dict.fromkeys(row["model"] for row in seeds))
     for place, model in enumerate(models):
         values = np.array([row["bpd"] for row in seeds if row["model"] == model])
@@ -120,7 +120,7 @@ def _models_panel(axes: Axes, seeds: Sequence[StudyRow]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_gains(means: Sequence[StudyRow]) -> Figure:
+def draw_gains(means: Sequence[Row]) -> Figure:
     """Gains over ratio 1 in T steps: measured against predicted, and what is left of the prediction by T."""
     from matplotlib.figure import Figure
 
@@ -155,7 +155,7 @@ def draw_gains(means: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def _ends(means: Sequence[StudyRow]) -> tuple[int, int]:
+def _ends(means: Sequence[Row]) -> tuple[int, int]:
     depths = [row["T"] for row in means]
     return min(depths), max(depths)
 
@@ -165,28 +165,28 @@ GAINS = ("gain_predicted", "gain_fitted", "gain_learned")
 BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
 
 
-def model_means(seeds: Sequence[StudyRow]) -> list[StudyRow]:
+def model_means(seeds: Sequence[Row]) -> list[Row]:
     """For each split and model the terms of the bound over seeds, with ``<term>_se``."""
     return _means(sorted(seeds, key=itemgetter("split")), ("split", "model"), TERMS)
 
 
-def gain_means(ratios: Sequence[StudyRow]) -> list[StudyRow]:
+def gain_means(ratios: Sequence[Row]) -> list[Row]:
     """For each model and T the bounds and gains over seeds, with ``<name>_se``."""
     return _means(ratios, ("model", "T"), (*BPDS, *GAINS))
 
 
-def welch_tests(seeds: Sequence[StudyRow], model: str = "DiffEnc") -> list[StudyRow]:
+def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
     """Whether this model's bpd is lower than each other one's, by split: one-sided, unequal variances, over seeds.
 
     p is None where there are fewer than two seeds.
     """
     from scipy.stats import ttest_ind
 
-    rows: list[StudyRow] = []
+    rows: list[Row] = []
     for split in _distinct(seeds, "split"):
         bpd = {name: _values(seeds, {"split": split, "model": name}, "bpd") for name in _distinct(seeds, "model")}
         for other in (name for name in bpd if name != model):
-            row: StudyRow = {"split": split, "hypothesis": f"{model} < {other}"}
+            row: Row = {"split": split, "hypothesis": f"{model} < {other}"}
             row |= {"difference": fmean(bpd[model]) - fmean(bpd[other]), "t": None, "p": None}
             if len(bpd[model]) > 1:
                 found = ttest_ind(bpd[model], bpd[other], equal_var=False, alternative="less")
@@ -195,30 +195,30 @@ def welch_tests(seeds: Sequence[StudyRow], model: str = "DiffEnc") -> list[Study
     return rows
 
 
-def printed_model(mean: StudyRow) -> StudyRow:
+def printed_model(mean: Row) -> Row:
     """A row of :func:`model_means` as the terminal shows it."""
-    row: StudyRow = {"split": mean["split"], "model": mean["model"]}
+    row: Row = {"split": mean["split"], "model": mean["model"]}
     row |= {"recon.": f"{mean['reconstruction']:.4f}", "latent": f"{mean['latent']:.4f}"}
     return row | {name: _with_error(mean, name) for name in ("diffusion", "bpd")}
 
 
-def printed_gain(mean: StudyRow) -> StudyRow:
+def printed_gain(mean: Row) -> Row:
     """A row of :func:`gain_means` as the terminal shows it."""
     row = {"model": mean["model"], "T": mean["T"], "bpd": f"{mean['bpd_one']:.4f}"}
     return row | {name.removeprefix("gain_"): _with_error(mean, name) for name in GAINS}
 
 
-def _with_error(mean: StudyRow, name: str) -> str:
+def _with_error(mean: Row, name: str) -> str:
     error = mean[f"{name}_se"]
     return f"{mean[name]:.4f}" + ("" if error is None else f" ±{error:.4f}")
 
 
-def _means(rows: Sequence[StudyRow], by: Sequence[str], names: Sequence[str]) -> list[StudyRow]:
+def _means(rows: Sequence[Row], by: Sequence[str], names: Sequence[str]) -> list[Row]:
     groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
-    means: list[StudyRow] = []
+    means: list[Row] = []
     for group in groups:
         place = dict(zip(by, group, strict=True))
-        mean: StudyRow = {**place, "seeds": len(_values(rows, place, names[0]))}
+        mean: Row = {**place, "seeds": len(_values(rows, place, names[0]))}
         for name in names:
             values = _values(rows, place, name)
             error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
@@ -227,11 +227,11 @@ def _means(rows: Sequence[StudyRow], by: Sequence[str], names: Sequence[str]) ->
     return means
 
 
-def _values(rows: Sequence[StudyRow], place: StudyRow, name: str) -> list[float]:
+def _values(rows: Sequence[Row], place: Row, name: str) -> list[float]:
     return [row[name] for row in rows if place.items() <= row.items()]
 
 
-def _distinct(rows: Sequence[StudyRow], name: str) -> list[str]:
+def _distinct(rows: Sequence[Row], name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))
 
 
@@ -241,7 +241,7 @@ RATIOS: tuple[RatioName, ...] = ("one", "learned", "fitted")
 _TRAINING, _RATES = 0x4A71, 0x4A7E  # set these streams apart from other uses of the same seed
 
 
-def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> StudyRow:
+def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> Row:
     """The bounds of one trained model in T steps, in bits per dimension, and by how much the ratios lower it.
 
     ``learned`` is a ratio that is trained for ``ratio_steps`` steps on the training split while the rest of the model
@@ -250,7 +250,7 @@ def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: 
     model = evaluation.module.diffusion
     ratio = train_ratio(model, num_steps, evaluation.train, ratio_steps, evaluation.seed)
     with at_depth(model, num_steps, ratio):
-        bpd: StudyRow = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
+        bpd: Row = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
     return {
         "T": num_steps,
         **{f"bpd_{name}": value for name, value in bpd.items()},
@@ -311,6 +311,9 @@ FIT_SAMPLES = 512  # of the training split, at most: each is seen at every step
 EVALUATION_SEED = 0  # of the noise, the same for all models: their differences are then less noisy than their bounds
 
 
+SMALL = {"seeds": 2, "steps": 4, "draws": 2, "depths": [4], "ratio_steps": 4, "limit": 20}
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is trained and how it is evaluated."""
@@ -334,15 +337,53 @@ class Setting:
         return [DiffusionRun(config, model, seed, steps) for seed, model in product(range(self.seeds), MODELS)]
 
 
-def run(out: Path, setting: Setting, device: str) -> None:
-    """Train what is not trained yet, evaluate, print the tables, write them and the figures."""
+def run(
+    out: Path = Path("runs/diffenc_vs_vdm"),
+    config: str = "configs/experiment/digits_diffenc_vs_vdm.yaml",
+    small: bool = False,
+    seeds: int | None = None,
+    steps: int | None = None,
+    draws: int | None = None,
+    depths: Sequence[int] | None = None,
+    ratio_steps: int | None = None,
+    limit: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Train what is not trained yet, evaluate, print the tables, write them and the figures.
+
+    Args:
+        out: Where everything is written.
+        config: The training of the DiffEnc; the other two follow from it.
+        small: 2 seeds, 4 steps, T = 4 and few samples: tries everything, shows nothing.
+        seeds: Trainings of each model; 3 by default.
+        steps: Of training; by default those of the configuration.
+        draws: Of the noise of each evaluated sample; 10 by default.
+        depths: T of the ratio experiment, 4 10 50 100 by default; none leaves it out.
+        ratio_steps: Of training a variance ratio; 300 by default.
+        limit: The most samples of each split to evaluate on.
+        device: Where models are trained.
+    """
+    given = {
+        "seeds": seeds,
+        "steps": steps,
+        "draws": draws,
+        "depths": depths,
+        "ratio_steps": ratio_steps,
+        "limit": limit,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    study(out, Setting(Path(config), **{**(SMALL if small else {}), **chosen}), device)
+
+
+def study(out: Path, setting: Setting, device: str) -> None:
+    """Train, evaluate, print and write one setting."""
     runs = setting.runs()
     ensure_all_trained(runs, out, device)
-    seeds: list[StudyRow] = []
-    ratios: list[StudyRow] = []
+    seeds: list[Row] = []
+    ratios: list[Row] = []
     for trained in runs:
         evaluation = evaluated(trained, out, setting, device)
-        place: StudyRow = {"model": trained.model, "seed": trained.seed}
+        place: Row = {"model": trained.model, "seed": trained.seed}
         seeds += [place | row for row in bounds(evaluation)]
         ratios += [place | row for row in ratio_experiment(evaluation, setting)]
     report(out, seeds, ratios)
@@ -359,14 +400,14 @@ def evaluated(trained: DiffusionRun, out: Path, setting: Setting, device: str) -
     return BoundEvaluation(module, test, train, setting.draws, EVALUATION_SEED)
 
 
-def bounds(evaluation: BoundEvaluation) -> list[StudyRow]:
+def bounds(evaluation: BoundEvaluation) -> list[Row]:
     """The bound in infinite depth on the test split and on the training samples, in bits per dimension."""
     splits = {"test": evaluation.split, "train": evaluation.train}
     rows = {name: replace(evaluation, split=split).elbo(Depth(None, "one")) for name, split in splits.items()}
     return [{"split": name, **{term: row[term] for term in (*TERMS, "bpd_se")}} for name, row in rows.items()]
 
 
-def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[StudyRow]:
+def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Row]:
     """A row for each T."""
     if not setting.depths:
         return []
@@ -374,18 +415,20 @@ def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Stud
     return [gains(evaluation, depth, setting.ratio_steps, rates) for depth in setting.depths]
 
 
-def report(out: Path, seeds: Sequence[StudyRow], ratios: Sequence[StudyRow]) -> None:
+def report(out: Path, seeds: Sequence[Row], ratios: Sequence[Row]) -> None:
     """Tables on the terminal and as CSV files, and figures."""
     means, tests, gained = model_means(seeds), welch_tests(seeds), gain_means(ratios)
-    show("bits per dimension in infinite depth, mean ± standard error over seeds", [*map(printed_model, means)])
-    show("one-sided Welch test over seeds", tests)
+    Report(
+        "bits per dimension in infinite depth, mean ± standard error over seeds", [*map(printed_model, means)]
+    ).show()
+    Report("one-sided Welch test over seeds", tests).show()
     tables = {"seeds": seeds, "models": means, "tests": tests}
     figures = {"models": draw_models(seeds)}
     if ratios:
-        show(
+        Report(
             "T steps: the bound with ratio 1, and what others gain; the prediction is the limit of large T",
             [*map(printed_gain, gained)],
-        )
+        ).show()
         tables |= {"ratios": ratios, "gains": gained}
         figures["gains"] = draw_gains(gained)
     publish(out, tables=tables, figures=figures)

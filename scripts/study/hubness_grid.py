@@ -13,11 +13,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ from scripts.hubness.comparison import FOLDS, KS, LISTED, possible_folds
 from scripts.hubness.encoders import TFIDF
 from scripts.hubness.methods import BASE, METHODS, build_method
 from scripts.inputs import choose_device
-from scripts.reporting import Report, StudyRow, publish
+from scripts.reporting import Report, Row, publish
 from scripts.study import hubness_grid_report as tables
 from scripts.study.hubness_grid_data import (
     FAMILIES,
@@ -61,7 +61,7 @@ class Protocol:
     seed: int = 0  # of the folds
 
 
-def measure_cell(method: str, points: Embedded, protocol: Protocol) -> StudyRow:
+def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
     """Hubness in-sample (``train_``) and of the index among the queries' neighbours (``test_``), and the error.
 
     ``correct`` says of each query by a 1 or 0 whether its vote is right. Raises ValueError where a method does not
@@ -76,7 +76,7 @@ def measure_cell(method: str, points: Embedded, protocol: Protocol) -> StudyRow:
     own = fitted.rerank(None, min(len(index) - 1, max(LISTED, protocol.k)))
     asked = fitted.rerank(queries.vectors, min(len(index), max(KS[-1], protocol.k)))
     search = Search(k=protocol.k)
-    row: StudyRow = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
+    row: Row = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
     row |= _indices("train", report_on(index, None, search, own.ids))
     row |= _indices("test", report_on(index, queries, search, asked.ids))
     assert index.labels is not None
@@ -87,13 +87,13 @@ def measure_cell(method: str, points: Embedded, protocol: Protocol) -> StudyRow:
     return row | {"correct": "".join(map(str, score.correct.int().tolist()))}
 
 
-def _indices(prefix: str, report: HubnessReport) -> StudyRow:
+def _indices(prefix: str, report: HubnessReport) -> Row:
     """Indices beside their null."""
     sources = {"": report.indices(), "_null": report.null.indices()}
     return {f"{prefix}_{name}{suffix}": values.get(name) for name in INDICES for suffix, values in sources.items()}
 
 
-def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], StudyRow]) -> StudyRow:
+def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
     """The cell in a JSON file if it was measured with these settings; else it is measured, and kept there."""
     if path.is_file():
         content: dict[str, Any] = json.loads(path.read_text())
@@ -155,8 +155,56 @@ PAPER = Setting(
 )
 
 
-def run(out: Path, setting: Setting, device: str) -> None:
+def run(
+    out: Path = Path("runs/hubness_grid"),
+    paper: bool = False,
+    data: Sequence[str] | None = None,
+    embeddings: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    train: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    losses: Sequence[str] | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    methods: Sequence[str] | None = None,
+    k: int | None = None,
+    weights: Weights | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
     """Train what is not trained yet, measure what is not measured, print and write the tables and figures.
+
+    Args:
+        out: Where everything is written.
+        paper: Everything that the paper has, as far as it is at hand: hours, or days.
+        data: docstrings (default), newsgroups20, ag_news, yahoo_answers, or configs.
+        embeddings: Files of embeddings with labels, as the hubness command reads them.
+        models: tfidf (default), sentence-transformers models, runs or checkpoints.
+        train: Encoders: small (default), mpnet, distilroberta, minilm; none is none.
+        heads: Of the trained ones: none n by default, none z n c c_n in the paper.
+        losses: Of training: cosine by default, and euclidean in the paper.
+        seeds: Trainings with each head and loss; 2 by default.
+        steps: Of training; by default those of its configuration.
+        methods: Reductions, as the hubness command takes them; the base is always there.
+        k: Neighbours whose hubness is measured; 10 by default.
+        weights: Of votes: uniform by default, distance.
+        device: Where models and methods run.
+    """
+    setting = PAPER if paper else DEFAULT
+    training = _given(families=train, heads=heads, losses=losses, seeds=seeds, steps=steps)
+    parts: dict[str, Any] = {
+        "training": replace(setting.training, **training),
+        "protocol": replace(setting.protocol, **_given(k=k, weights=weights)),
+    }
+    own = _given(data=data, embeddings=embeddings, models=models, methods=methods)
+    study(out, replace(setting, **parts, **own), device)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def study(out: Path, setting: Setting, device: str) -> None:
+    """Train, measure, print and write one setting.
 
     Raises ValueError where nothing could be measured.
     """
@@ -205,7 +253,7 @@ class Grid:
             except UNAVAILABLE as error:
                 self._skip(f"embeddings {file}", error)
 
-    def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[StudyRow]:
+    def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[Row]:
         """A row for every method on these points."""
         methods = self.setting.all_methods
         print(f"likeness: {data}, {encoder.model}: {len(methods)} methods", file=sys.stderr, flush=True)
@@ -226,7 +274,7 @@ class Grid:
         print(f"likeness: skipped {what}: {why}", file=sys.stderr, flush=True)
 
 
-def report(rows: Sequence[StudyRow], skipped: Sequence[Skipped], out: Path) -> None:
+def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
     """Print what runs and methods come to, and write it with every cell and the figures."""
     by_base, counts = ("data", "base"), tables.wins(rows)
     summaries = {
@@ -254,7 +302,7 @@ def report(rows: Sequence[StudyRow], skipped: Sequence[Skipped], out: Path) -> N
         print(f"likeness: skipped {row['skipped']}: {row['reason']}")
 
 
-def _grouped(rows: Sequence[StudyRow], name: str) -> Iterator[tuple[str, list[StudyRow]]]:
+def _grouped(rows: Sequence[Row], name: str) -> Iterator[tuple[str, list[Row]]]:
     """The rows of each value of a column, in the order in which they appear."""
     for value in dict.fromkeys(row[name] for row in rows):
         yield value, [row for row in rows if row[name] == value]

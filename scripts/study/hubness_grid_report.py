@@ -16,7 +16,7 @@ from callbacks.figures.output import MARKERS, PALETTE
 from callbacks.figures.samples import finish
 from likeness.neighbours.classification import mcnemar
 from scripts.hubness.methods import BASE
-from scripts.reporting import StudyRow
+from scripts.reporting import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ BINS = (f"<= {EDGES[0]:g}", f"{EDGES[0]:g} - {EDGES[1]:g}", f"> {EDGES[1]:g}")
 LEVEL = 0.05
 
 
-def compared(cells: Sequence[StudyRow]) -> list[StudyRow]:
+def compared(cells: Sequence[Row]) -> list[Row]:
     """Cells beside their base: relative reductions in percent and McNemar's exact test, without ``correct``.
 
     100 (h_base - h) / h_base of an index, None where the base has none; 100 (acc - acc_base) / (1 - acc_base).
@@ -41,7 +41,7 @@ def compared(cells: Sequence[StudyRow]) -> list[StudyRow]:
     return [_compared(cell, bases[_run(cell)]) for cell in cells if _run(cell) in bases]
 
 
-def _compared(cell: StudyRow, base: StudyRow) -> StudyRow:
+def _compared(cell: Row, base: Row) -> Row:
     row = {name: value for name, value in cell.items() if name != "correct"} | {"error": 1 - cell["accuracy"]}
     row |= {f"{name}_reduction": _reduction(base[name], cell[name]) for name in REDUCED}
     row |= {"error_reduction": _reduction(1 - base["accuracy"], row["error"])}
@@ -59,24 +59,24 @@ def _bin(skewness: float) -> str:
     return BINS[sum(skewness > edge for edge in EDGES)]
 
 
-def _right(cell: StudyRow) -> torch.Tensor:
+def _right(cell: Row) -> torch.Tensor:
     return torch.tensor([mark == "1" for mark in cell["correct"]])
 
 
-def summary(rows: Sequence[StudyRow], by: Sequence[str]) -> list[StudyRow]:
+def summary(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
     """For each group of runs and each method but the base: min, mean and max of the changes, and significant ones.
 
     ``by``: the columns in which the runs of a group agree.
     """
-    groups: dict[tuple[object, ...], list[StudyRow]] = {}
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row["method"] != BASE:
             groups.setdefault((*(row[name] for name in by), row["method"]), []).append(row)
     return [_summary(dict(zip((*by, "method"), key, strict=True)), group) for key, group in groups.items()]
 
 
-def _summary(place: StudyRow, runs: Sequence[StudyRow]) -> StudyRow:
-    answer: StudyRow = {**place, "runs": len(runs)}
+def _summary(place: Row, runs: Sequence[Row]) -> Row:
+    answer: Row = {**place, "runs": len(runs)}
     for name in CHANGES:
         values = [run[name] for run in runs if run[name] is not None]
         for suffix, statistic in (("min", min), ("mean", fmean), ("max", max)):
@@ -84,9 +84,9 @@ def _summary(place: StudyRow, runs: Sequence[StudyRow]) -> StudyRow:
     return answer | {verdict: sum(run["verdict"] == verdict for run in runs) for verdict in ("better", "worse")}
 
 
-def printed_summary(row: StudyRow) -> StudyRow:
+def printed_summary(row: Row) -> Row:
     """A row of :func:`summary` as the terminal shows it: the mean and, of several runs, the range."""
-    shown: StudyRow = {"method": row["method"]}
+    shown: Row = {"method": row["method"]}
     for name, heading in zip(CHANGES, ("k-skewness", "Robin Hood", "error"), strict=True):
         low, mean, high = (row[f"{name}_{statistic}"] for statistic in ("min", "mean", "max"))
         if mean is None:
@@ -98,7 +98,7 @@ def printed_summary(row: StudyRow) -> StudyRow:
     return shown | {"better": f"{row['better']} of {row['runs']}", "worse": row["worse"]}
 
 
-def printed_bases(rows: Sequence[StudyRow]) -> list[StudyRow]:
+def printed_bases(rows: Sequence[Row]) -> list[Row]:
     """Runs on one data set before any reduction, with what chance gives: skewness S, Robin Hood index RH, the error."""
     bases = [row for row in rows if row["method"] == BASE]
     chance = {"model": "by chance", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
@@ -112,15 +112,15 @@ def printed_bases(rows: Sequence[StudyRow]) -> list[StudyRow]:
     ]
 
 
-def _hubness(row: StudyRow, suffix: str = "") -> StudyRow:
+def _hubness(row: Row, suffix: str = "") -> Row:
     names = {"S": "k_skewness", "RH": "robin_hood"}
     parts = [(part, heading, name) for part in ("train", "test") for heading, name in names.items()]
     return {f"{part} {heading}": f"{row[f'{part}_{name}{suffix}']:.2f}" for part, heading, name in parts}
 
 
-def wins(rows: Sequence[StudyRow]) -> list[StudyRow]:
+def wins(rows: Sequence[Row]) -> list[Row]:
     """For each two methods A and B, in how many of the runs that have both B is lower than A, and in how many equal."""
-    runs: dict[object, dict[str, StudyRow]] = {}
+    runs: dict[object, dict[str, Row]] = {}
     for row in rows:
         runs.setdefault(_run(row), {})[row["method"]] = row
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -135,7 +135,7 @@ def wins(rows: Sequence[StudyRow]) -> list[StudyRow]:
     return answers
 
 
-def win_matrix(counts: Sequence[StudyRow], quantity: str) -> list[StudyRow]:
+def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
     """The counts of one quantity as a matrix: a row for each A, a column for each B, which has A's number."""
     lower = {(row["method"], row["other"]): row["lower"] for row in counts if row["quantity"] == quantity}
     methods = {
@@ -148,7 +148,7 @@ def win_matrix(counts: Sequence[StudyRow], quantity: str) -> list[StudyRow]:
     ]
 
 
-def sentences(rows: Sequence[StudyRow]) -> Iterator[str]:
+def sentences(rows: Sequence[Row]) -> Iterator[str]:
     """What may be said of the errors in each bin of the base's k-skewness."""
     tested = [row for row in rows if row["method"] != BASE]
     if not tested:
@@ -160,7 +160,7 @@ def sentences(rows: Sequence[StudyRow]) -> Iterator[str]:
             yield f"base k-skewness {name}: of {len(own)} comparisons with the base {_verdicts(own, strict)}."
 
 
-def _verdicts(rows: Sequence[StudyRow], strict: float) -> str:
+def _verdicts(rows: Sequence[Row], strict: float) -> str:
     found = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in ("better", "worse")}
     parts = [f"{len(own)} are {verdict}" for verdict, own in found.items()]
     left = [str(sum(row["p"] <= strict for row in own)) for own in found.values()]
@@ -169,7 +169,7 @@ def _verdicts(rows: Sequence[StudyRow], strict: float) -> str:
     )
 
 
-def _run(row: StudyRow) -> tuple[str, str]:
+def _run(row: Row) -> tuple[str, str]:
     return row["data"], row["model"]
 
 
@@ -179,7 +179,7 @@ FAINT = "#cccccc"
 SIGNIFICANT = ("better", "worse")
 
 
-def draw_reductions(rows: Sequence[StudyRow]) -> Figure:
+def draw_reductions(rows: Sequence[Row]) -> Figure:
     """For each data set a row of panels: relative reductions of each method, a marker a run, bars the means of several.
 
     Of the error, markers are filled where McNemar's test finds the change significant.
@@ -204,7 +204,7 @@ def draw_reductions(rows: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def draw_gains(rows: Sequence[StudyRow]) -> Figure:
+def draw_gains(rows: Sequence[Row]) -> Figure:
     """The fall of the error against the base's k-skewness among test points: a panel a method, a marker a run."""
     from matplotlib.figure import Figure
 
@@ -230,7 +230,7 @@ def draw_gains(rows: Sequence[StudyRow]) -> Figure:
 
 
 def _reduction_panel(
-    axes: Axes, rows: Sequence[StudyRow], change: str, methods: Sequence[str], bases: Sequence[str]
+    axes: Axes, rows: Sequence[Row], change: str, methods: Sequence[str], bases: Sequence[str]
 ) -> None:
     axes.axvline(0, color=FAINT, lw=1, zorder=0)
     placed = [row | {"place": methods.index(row["method"])} for row in rows if row["method"] in methods]
@@ -241,7 +241,7 @@ def _reduction_panel(
             axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
 
 
-def _markers(axes: Axes, rows: Sequence[StudyRow], x: str, y: str, bases: Sequence[str]) -> None:
+def _markers(axes: Axes, rows: Sequence[Row], x: str, y: str, bases: Sequence[str]) -> None:
     """A marker for each run by the encoder's base, filled unless it is of an error that changes insignificantly."""
     for row in rows:
         if row[x] is None or row[y] is None:
@@ -268,5 +268,5 @@ def _colour(place: int) -> str:
     return PALETTE[place % len(PALETTE)]
 
 
-def _distinct(rows: Sequence[StudyRow], name: str) -> list[str]:
+def _distinct(rows: Sequence[Row], name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))

@@ -14,7 +14,7 @@ from torch import Tensor
 from callbacks.figures.output import PALETTE
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
-from scripts.reporting import StudyRow, publish, show
+from scripts.reporting import Report, Row, publish
 from scripts.study.constructed import permuted_pair
 
 if TYPE_CHECKING:
@@ -28,16 +28,20 @@ STILL = {"d_llv": "d_LLV", "max_d_svd_f": "max d_SVD(f)", "m_cca_f": "m_CCA(f), 
 LINES = ("-", "--", ":")
 
 
-def run(out: Path) -> None:
-    """Print the table, and write it and the figure."""
+def run(out: Path = Path("runs/kl_to_zero")) -> None:
+    """Print the table, and write it and the figure.
+
+    Args:
+        out: Where everything is written.
+    """
     rows = table(LENGTHS)
-    show(
+    Report(
         "KL goes to zero, representations stay apart (Table 1)", [{name: row[name] for name in PRINTED} for row in rows]
-    )
+    ).show()
     publish(out, tables={"kl_to_zero": rows}, figures={"kl_to_zero": draw(rows)})
 
 
-def table(lengths: Sequence[float]) -> list[StudyRow]:
+def table(lengths: Sequence[float]) -> list[Row]:
     """A row for each length of the unembeddings; ``term_2_sampled`` is of the paper's search, the rest exact."""
     rows = []
     for length in lengths:
@@ -50,7 +54,7 @@ def table(lengths: Sequence[float]) -> list[StudyRow]:
     return rows
 
 
-def draw(rows: Sequence[StudyRow]) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """Both models' embeddings, KL by logarithm, and the distances that stand still."""
     from matplotlib.figure import Figure
 

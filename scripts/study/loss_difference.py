@@ -19,8 +19,8 @@ from lightning_modules.checkpoints import LAST, load_softmax_models, short_names
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import select
 from scripts.compare.comparison import compare
-from scripts.inputs import default_data, load_data
-from scripts.reporting import StudyRow, publish, show
+from scripts.inputs import choose_device, default_data, load_data
+from scripts.reporting import Report, Row, publish
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -49,14 +49,30 @@ class Group:
 
 
 def run(
-    paths: Sequence[str], data: Path | None, split: Literal["test", "val"], out: Path, device: torch.device
+    runs: Sequence[str] = ("runs/width",),
+    /,
+    *,
+    out: Path = Path("runs/loss_difference"),
+    data: str | None = None,
+    split: Literal["test", "val"] = "test",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Compare all pairs within each group of models; print what the loss says, write pairs and the figure."""
-    rows: list[StudyRow] = []
-    for group in find_groups(paths, data):
-        rows += pairs(group, split, device)
+    """Compare all pairs within each group of models; print what the loss says, write pairs and the figure.
+
+    Args:
+        runs: Runs, checkpoints, or folders of runs.
+        out: Where everything is written.
+        data: A data config; by default that of each run.
+        split: The split to compare on.
+        device: Where models run.
+    """
+    rows: list[Row] = []
+    for group in find_groups(runs, Path(data) if data else None):
+        rows += pairs(group, split, choose_device(device))
     groups = summary(rows)
-    show("does the difference of two losses tell how alike the embeddings are?", [printed(group) for group in groups])
+    Report(
+        "does the difference of two losses tell how alike the embeddings are?", [printed(group) for group in groups]
+    ).show()
     publish(out, tables={"pairs": rows, "groups": groups}, figures={"loss_difference": draw(rows, groups)})
 
 
@@ -77,10 +93,10 @@ def find_groups(paths: Sequence[str], data: Path | None) -> list[Group]:
     return found
 
 
-def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> list[StudyRow]:
+def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> list[Row]:
     """A row for each pair: the difference of the losses in nats and the similarities."""
     found = compare(group.models, group.data, split, select(MEASURES), device)
-    rows: list[StudyRow] = []
+    rows: list[Row] = []
     for i, j in combinations(range(len(found.names)), 2):
         row: dict[str, Any] = {"panel": group.panel, "group": group.name}
         row |= {"model_a": found.names[i], "model_b": found.names[j]}
@@ -92,11 +108,11 @@ def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> 
     return rows
 
 
-def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
+def summary(rows: Sequence[Row]) -> list[Row]:
     """For each group the range of the losses and of m_CCA, and their rank correlation; None for under three pairs."""
     from scipy.stats import spearmanr
 
-    answer: list[StudyRow] = []
+    answer: list[Row] = []
     for name in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == name]
         values = torch.tensor([[row["loss_difference"], row["m_cca_f"]] for row in own], dtype=torch.float64)
@@ -110,14 +126,14 @@ def summary(rows: Sequence[StudyRow]) -> list[StudyRow]:
     return answer
 
 
-def printed(group: StudyRow) -> StudyRow:
+def printed(group: Row) -> Row:
     """A group as the terminal shows it."""
     m_cca = "-" if group["min_m_cca"] is None else f"{group['min_m_cca']:.2f} to {group['max_m_cca']:.2f}"
     row = {"models": group["group"], "pairs": group["pairs"], "losses differ by, at most": group["loss_difference"]}
     return row | {"m_CCA": m_cca, "rank correlation": group["spearman"]}
 
 
-def draw(rows: Sequence[StudyRow], groups: Sequence[StudyRow]) -> Figure:
+def draw(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
     """m_CCA against the difference of the losses: a panel for each data set, K and M, a colour for each group."""
     from matplotlib.figure import Figure
 
@@ -135,7 +151,7 @@ def draw(rows: Sequence[StudyRow], groups: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[StudyRow], groups: Sequence[StudyRow]) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[Row], groups: Sequence[Row]) -> None:
     from matplotlib.ticker import NullFormatter
 
     for index, group in enumerate(groups):

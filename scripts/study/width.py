@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
 from likeness.similarity.predictions import is_correct, log_probabilities, nll
-from scripts.reporting import StudyRow, publish, show
+from scripts.reporting import Report, Row, publish
 from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SERIES = {"d_llv": ("d_LLV", PALETTE[0], "o-", -0.06), "d_fg": ("d_{f,g}", PALET
 COLUMNS = 4
 
 
-def draw(means: Sequence[StudyRow], pairs: Sequence[StudyRow]) -> Figure:
+def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     """A panel for each number of labels: mean and standard deviation against width, and every pair as a dot.
 
     Widths with too few accurate seeds are not drawn, and their ticks say so.
@@ -63,7 +63,7 @@ def draw(means: Sequence[StudyRow], pairs: Sequence[StudyRow]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, means: Sequence[StudyRow], pairs: Sequence[StudyRow]) -> None:
+def _panel(axes: Axes, means: Sequence[Row], pairs: Sequence[Row]) -> None:
     places = {row["width"]: place for place, row in enumerate(means)}
     for name, (label, colour, style, shift) in SERIES.items():
         drawn = [row for row in means if row[name] is not None]
@@ -168,8 +168,40 @@ FULL = Setting((4, 6, 10, 18), (16, 32, 64, 128, 256), seeds=20, steps=15_000, l
 SMALL = Setting((4, 6), (16, 64), seeds=8, steps=3_000, learning_rate=2e-3)
 
 
-def run(out: Path, setting: Setting, min_accuracy: float, options: ComparisonOptions, device: str) -> None:
-    """Train what is not trained yet, compare, print the means, write pairs, models and the figure."""
+def run(
+    out: Path = Path("runs/width"),
+    small: bool = False,
+    classes: Sequence[int] | None = None,
+    widths: Sequence[int] | None = None,
+    seeds: int | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    min_accuracy: float = 0.9,
+    search: Literal["sampled", "exact"] = "sampled",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Train what is not trained yet, compare, print the means, write pairs, models and the figure.
+
+    Args:
+        out: Where everything is written.
+        small: K = 4, 6, widths 16, 64, 8 seeds and 3,000 steps: some minutes.
+        classes: Numbers of labels K; 4 6 10 18 in the paper.
+        widths: Of the networks; 16 32 64 128 256 in the paper.
+        seeds: Classifiers at each K and width; 20 in the paper.
+        steps: Of training; 15,000 in the paper.
+        learning_rate: Of Adam; 1e-4 in the paper.
+        min_accuracy: Seeds that are no more accurate than this do not count.
+        search: How d_LLV finds its inputs.
+        device: Where models are trained.
+    """
+    given = {"classes": classes, "widths": widths, "seeds": seeds, "steps": steps, "learning_rate": learning_rate}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    setting = replace(SMALL if small else FULL, **chosen)
+    study(out, setting, min_accuracy, ComparisonOptions(search=search), device)
+
+
+def study(out: Path, setting: Setting, min_accuracy: float, options: ComparisonOptions, device: str) -> None:
+    """Train, compare, print and write one setting."""
     runs = setting.runs()
     ensure_all_trained(runs, out, device)
     seeds, pairs, means = [], [], []
@@ -180,7 +212,7 @@ def run(out: Path, setting: Setting, min_accuracy: float, options: ComparisonOpt
         pairs += own
         means.append(found.mean(own, min_accuracy))
     title = f"mean ± standard deviation over pairs of seeds with a test accuracy above {min_accuracy:g}"
-    show(title, [printed(row) for row in means])
+    Report(title, [printed(row) for row in means]).show()
     publish(out, tables={"seeds": seeds, "pairs": pairs, "means": means}, figures={"width": draw(means, pairs)})
 
 
@@ -204,12 +236,12 @@ class Trained:
         log_p = log_probabilities(f, g)
         return cls(run, f, g, is_correct(log_p, batch.y).double().mean(1), nll(log_p, batch.y).mean(1))
 
-    def seeds(self) -> list[StudyRow]:
+    def seeds(self) -> list[Row]:
         """A row for each seed."""
         scores = zip(self.accuracy.tolist(), self.nll.tolist(), strict=True)
         return [self._place() | {"seed": seed, "accuracy": a, "nll": n} for seed, (a, n) in enumerate(scores)]
 
-    def pairs(self, min_accuracy: float, options: ComparisonOptions) -> list[StudyRow]:
+    def pairs(self, min_accuracy: float, options: ComparisonOptions) -> list[Row]:
         """A row for each pair of the seeds above an accuracy; ``kl_ab`` is KL(p_a || p_b)."""
         kept = (self.accuracy > min_accuracy).nonzero().flatten()
         if len(kept) < 2:
@@ -223,7 +255,7 @@ class Trained:
             rows.append(row | kl | {name: float(found[name][i, j]) for name in MEASURES})
         return rows
 
-    def mean(self, pairs: Sequence[StudyRow], min_accuracy: float) -> StudyRow:
+    def mean(self, pairs: Sequence[Row], min_accuracy: float) -> Row:
         """Means and standard deviations over pairs; None for fewer than ``MIN_SEEDS`` accurate seeds."""
         accurate = int((self.accuracy > min_accuracy).sum())
         row = self._place() | {"seeds": f"{accurate} of {self.run.seeds}"}
@@ -236,11 +268,11 @@ class Trained:
             }
         return row
 
-    def _place(self) -> StudyRow:
+    def _place(self) -> Row:
         return {"num_classes": self.run.num_classes, "width": self.run.width}
 
 
-def printed(mean: StudyRow) -> StudyRow:
+def printed(mean: Row) -> Row:
     """The means as the terminal shows them."""
     row = {"K": mean["num_classes"], "width": mean["width"], "seeds": mean["seeds"]}
     for name in MEANS:

@@ -10,7 +10,7 @@ import torch
 from lightning_modules import SoftmaxClassifier
 from likeness.batch import Batch
 from likeness.networks import CNN
-from scripts.bench import benches, build_parser, main
+from scripts.bench import BENCHES, main
 from scripts.bench.loss import SETTINGS, per_label_loss
 from scripts.bench.timing import Contestant, Ratios, Shares, interleaved
 from scripts.cli.entry_point import run_command
@@ -86,9 +86,9 @@ def test_the_loss_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def test_every_bench_says_what_its_options_mean(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in benches():
+    for name in BENCHES:
         with pytest.raises(SystemExit) as end:
-            build_parser(benches()).parse_args([name, "--help"])
+            main([name, "--help"])
         assert end.value.code == 0
         meaning = "What is trained" if name == "callbacks" else "Rounds that are timed."
         assert meaning in capsys.readouterr().out

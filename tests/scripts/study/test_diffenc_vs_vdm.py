@@ -149,7 +149,7 @@ def test_without_options_there_are_three_seeds_of_each_model_and_four_depths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the configuration is found from anywhere
-    setting = Setting(Path(study.DIFFENC))
+    setting = Setting(Path("configs/experiment/digits_diffenc_vs_vdm.yaml"))
     assert setting.depths == (4, 10, 50, 100)
     runs = setting.runs()
     assert [(run.model, run.seed) for run in runs] == [(model, seed) for seed in range(3) for model in MODELS]

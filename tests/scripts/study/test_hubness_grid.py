@@ -15,7 +15,7 @@ from scripts import study
 from scripts.cli.entry_point import run_command
 from scripts.hubness.encoders import Embed, text_encoder
 from scripts.hubness.methods import METHODS
-from scripts.reporting import StudyRow
+from scripts.reporting import Row
 from scripts.study import hubness_grid, hubness_grid_data
 from scripts.study import hubness_grid_data as hubness_grid_encoders
 from scripts.study.hubness_grid import DEFAULT, PAPER, Setting
@@ -105,7 +105,7 @@ def test_the_grid_trains_measures_skips_and_goes_on(
         assert Path("out", name).stat().st_size > 10_000
     assert {row["method"] for row in rows("out/by_encoder.csv")} == {"f_norm", "mutual_proximity"}
 
-    def forbidden(*arguments: object) -> StudyRow:
+    def forbidden(*arguments: object) -> Row:
         raise AssertionError("measured again")
 
     asked: list[str] = []

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom, norm, skew
 from sklearn.model_selection import StratifiedKFold
 
-from scripts.reporting import StudyRow
+from scripts.reporting import Row
 from scripts.study.hubness_grid import Protocol, measure_cell
 from scripts.study.hubness_grid_data import Embedded, open_embeddings
 from tests.scripts.study.labelled_points import points_file
@@ -23,10 +23,10 @@ def vote(labels: list[str]) -> str:
     return next(label for label in labels if counts[label] == max(counts.values()))
 
 
-def brute_force(own: np.ndarray, asked: np.ndarray, points: Embedded, folds: int) -> StudyRow:
+def brute_force(own: np.ndarray, asked: np.ndarray, points: Embedded, folds: int) -> Row:
     """From dense distances [n, n] with an infinite diagonal, and [m, n]."""
     labels, wanted = np.array(points.index.labels), np.array(points.queries.labels)
-    row: StudyRow = {}
+    row: Row = {}
     for part, distances in (("train", own), ("test", asked)):
         nearest = distances.argsort(1, kind="stable")[:, :10]
         counts = np.bincount(nearest.ravel(), minlength=len(labels))

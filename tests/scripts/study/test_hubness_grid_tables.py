@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from scripts.reporting import StudyRow
+from scripts.reporting import Row
 from scripts.study import hubness_grid_report as tables
 
 
-def cell(method: str, skewness: float, correct: str, model: str = "a", **more: Any) -> StudyRow:
+def cell(method: str, skewness: float, correct: str, model: str = "a", **more: Any) -> Row:
     indices = {f"{part}_{name}": skewness / 10 for part in ("train", "test") for name in ("k_skewness", "robin_hood")}
-    row: StudyRow = {"data": "d", "model": model, "base": "b", "head": None, "loss": None, "seed": 0, "method": method}
+    row: Row = {"data": "d", "model": model, "base": "b", "head": None, "loss": None, "seed": 0, "method": method}
     row |= indices | {"test_k_skewness": skewness, "accuracy": correct.count("1") / len(correct), "correct": correct}
     return row | more
 
