@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def is_of(module: str, packages: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_a_room_imports_only_what_lies_below_it(package: str) -> None:
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
         for path in sources(package)
@@ -106,7 +107,45 @@ def test_the_rule_about_heavy_libraries_can_fail(code: str, heavy: bool) -> None
     assert any(is_of(name, HEAVY) for name in names) == heavy
 
 
-def test_no_door_loads_a_heavy_library_by_itself() -> None:
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its name."""
+    files = [path for package in ["likeness", *sorted(UPPER)] for path in sources(package)]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = modules()
+    graph = {
+        name: {
+            known
+            for node in at_import_time(ast.parse(path.read_text()))
+            for module in imported(node)
+            if (known := module if module in names else module.rpartition(".")[0]) in names and known != name
+        }
+        for name, path in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize(
+    ("code", "limit"),
+    [
+        ("from likeness import compare_softmax_models", 15),
+        ("from likeness import analyse_hubness", 8),
+        ("from lightning_modules import DiffEnc", 22),
+    ],
+)
+def test_what_a_task_has_to_read_stays_little(code: str, limit: int) -> None:
+    """The files of ours with content of their own, beside the package faces, that an import brings along."""
+    ours = "('likeness', 'lightning_modules')"
+    code = f"import sys\n{code}\nprint(*(name for name in sys.modules if name.split('.')[0] in {ours}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    files = [name for name in result.stdout.split() if modules()[name].name != "__init__.py"]
+    assert len(files) <= limit, files
+
+
+def test_no_command_loads_a_heavy_library_by_itself() -> None:
     """pytorch_lightning brings matplotlib, scipy and torchvision through torchmetrics; nothing more may come."""
     code = (
         "import sys, pytorch_lightning\nbefore = set(sys.modules)\n"

@@ -3,6 +3,7 @@
 import ast
 import re
 import socket
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ TEXT = [
     *(ROOT / name for name in ("Makefile", "setup.cfg", "pyproject.toml")),
 ]
 MAX_LINES = 500
+MAX_FILES = 20
 
 # Spelt so that this file does not match itself.
 MACHINE_PATH = re.compile(
@@ -35,6 +37,11 @@ def places(paths: list[Path], pattern: re.Pattern[str]) -> list[str]:
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if pattern.search(line)
     ]
+
+
+def test_a_folder_of_sources_is_seen_at_a_glance() -> None:
+    sizes = Counter(path.parent.relative_to(ROOT) for path in PYTHON if "tests" not in path.relative_to(ROOT).parts)
+    assert {str(folder): files for folder, files in sizes.items() if files > MAX_FILES} == {}
 
 
 def test_files_stay_short_enough_to_be_read_in_one_sitting() -> None:

@@ -104,7 +104,7 @@ def test_every_experiment_has_a_dashboard(path: Path) -> None:
     build(shown, entity="somebody", project="likeness", name=path.stem)
 
 
-def test_without_save_the_door_prints_what_it_would_make(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_save_the_command_prints_what_it_would_make(capsys: pytest.CaptureFixture[str]) -> None:
     demo = CONFIGS / "experiment" / "demo.yaml"
     assert main([str(demo)]) == 0
     assert json.loads(capsys.readouterr().out) == summary(sections(read_config(demo)))

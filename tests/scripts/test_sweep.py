@@ -68,7 +68,7 @@ def test_every_point_is_a_configuration_of_its_own(
         assert re.search(own, config["run_dir"]), f"points that differ in {name} share a run directory"
 
 
-def test_the_door_prints_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path)
     assert main([path, "--count"]) == 0
     assert capsys.readouterr().out == "6\n"
@@ -76,7 +76,7 @@ def test_the_door_prints_and_counts(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert shlex.split(capsys.readouterr().out)[-4:] == ["--a=1", "--b=x", "--c=None", WANDB]
 
 
-def test_the_door_becomes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_becomes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executed: list[list[str]] = []
     monkeypatch.setattr("os.execv", lambda file, command: executed.append([file, *command]))
     assert main([written(tmp_path), "--index", "5"]) == 0

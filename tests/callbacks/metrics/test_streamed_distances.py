@@ -53,7 +53,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=EXACT, atol=1e-13, equal_nan=True, msg=name)
 
 
-def test_every_distance_is_the_front_doors_where_all_inputs_are_kept() -> None:
+def test_every_distance_is_the_front_commands_where_all_inputs_are_kept() -> None:
     models = trio(200)
     batches = list(torch.randperm(200, generator=torch.Generator().manual_seed(0)).split(30))
     values = metric_of(models, batches, DISTANCES + MEANS, kept=200).compute()

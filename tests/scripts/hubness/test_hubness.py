@@ -214,7 +214,7 @@ def test_a_comparison_warns_and_names_what_it_cannot_measure(
     assert error.endswith("are zero and have no cosine: 8")
 
 
-def test_compare_by_the_door(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_by_the_command(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("compare", points, "--methods", "base", "csls", "f_norm+mutual_proximity", out=tmp_path / "out")
     printed = " ".join(capsys.readouterr().out.split())
     assert "significant" in printed

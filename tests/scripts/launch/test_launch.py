@@ -38,7 +38,7 @@ def after(command: list[str], option: str) -> str:
     return command[len(command) - command[::-1].index(option)]
 
 
-def test_local_is_one_command_of_the_door() -> None:
+def test_local_is_one_command_of_the_command() -> None:
     command = printed("local.sh", "--gpus", "4", *TRAINING, "--model.note", "two words")
     assert command[command.index(sys.executable) :] == [
         *(sys.executable, "-m", "scripts.train", "fit", "--auto_resume", "true", *TRAINING[1:]),

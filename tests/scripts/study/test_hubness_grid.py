@@ -176,7 +176,7 @@ def test_what_cannot_be_meant_is_refused_at_once(
     assert not Path("out").exists()
 
 
-def test_the_paper_has_all_variants_and_the_default_the_methods_of_the_door() -> None:
+def test_the_paper_has_all_variants_and_the_default_the_methods_of_the_command() -> None:
     assert len(PAPER.training.runs("mpnet")) == 5 * 2 * 3
     assert PAPER.all_methods[-1] == "f_norm+mutual_proximity:moments=graph,stored=121"
     assert DEFAULT.all_methods == METHODS

@@ -117,7 +117,7 @@ def test_only_accurate_seeds_count_and_means_take_five_of_them(trained: Path) ->
     assert (mean["d_llv"], mean["d_llv_sd"]) == pytest.approx((float(values.mean()), float(values.std())))
 
 
-def test_the_door_trains_compares_and_writes(
+def test_the_command_trains_compares_and_writes(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(width, "SMALL", Setting((4,), (6,), seeds=5, steps=8, learning_rate=1e-3))
