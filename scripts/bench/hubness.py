@@ -1,19 +1,17 @@
 """Nearest neighbours and mutual proximity against their formulas over a dense matrix, and memory at a larger size."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import Tensor
 
 from likeness.hubness.mutual_proximity import MutualProximity
 from likeness.neighbours.exact import nearest_neighbours
-from scripts.bench.timing import Contestant, Peak, Ratios, interleaved, peak_of
+from scripts.bench.timing import Contestant, Ratios, RatiosAndMemory, interleaved, peak_of
 
 Array = NDArray[np.float64]
 
@@ -27,35 +25,6 @@ GIGABYTES = 4.0
 PLAIN, OURS, FAISS = "dense matrix, NumPy and SciPy", "in blocks", "FAISS IndexFlat"
 
 
-@dataclass
-class HubnessReport:
-    """Times of both searches, and the memory that the larger one takes."""
-
-    ratios: Ratios
-    large: Peak | None
-
-    @property
-    def title(self) -> str:
-        """Of the table."""
-        return self.ratios.title
-
-    def table(self) -> Table:
-        """A row for each contestant."""
-        return self.ratios.table()
-
-    def verdicts(self) -> list[str]:
-        """A line for each ratio, time and memory that is asked for."""
-        if self.large is None:
-            return self.ratios.verdicts()
-        reached = "yes" if self.large.gigabytes < GIGABYTES else "NO"
-        measured = f"{self.large.gigabytes:.2f} GB, {self.large.seconds:.0f} s"
-        return [*self.ratios.verdicts(), f"{LARGE}: under {GIGABYTES:g} GB is asked for: {reached} ({measured})"]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Seconds, ratios, and bytes where they were measured."""
-        return self.ratios.as_dict() | {"large": self.large and asdict(self.large)}
-
-
 def hubness(
     points: int = POINTS,
     dim: int = DIM,
@@ -64,7 +33,7 @@ def hubness(
     proximity: bool = True,
     large: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
-) -> HubnessReport:
+) -> RatiosAndMemory:
     """Seconds for the exact neighbours of all points, by Euclidean distance and by mutual proximity.
 
     Args:
@@ -89,7 +58,7 @@ def hubness(
     asked = (points, dim, k) == (POINTS, DIM, K)
     wanted = (required, seconds) if asked else ({}, {})
     ratios = Ratios(f"hubness, float32, {device}", comparisons, *wanted)
-    return HubnessReport(ratios, peak_of(search_large) if large else None)
+    return RatiosAndMemory(ratios, LARGE, GIGABYTES, peak_of(search_large) if large else None)
 
 
 def random_points(n: int, d: int) -> Tensor:

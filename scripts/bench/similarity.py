@@ -7,7 +7,6 @@ subset at a time.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import comb
 from typing import Any, Literal
@@ -15,13 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import Tensor
 
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
-from scripts.bench.timing import Contestant, Peak, Ratios, interleaved, peak_of
+from scripts.bench.timing import Contestant, Ratios, RatiosAndMemory, interleaved, peak_of
 
 Array = NDArray[np.float64]
 
@@ -171,43 +169,13 @@ ONE_PAIR = "one pair, K = 100, M = 10, N = 10,000"
 LARGE = "one pair, K = 50,000, M = 1,024, N = 2,048"
 
 
-@dataclass
-class SimilarityReport:
-    """Times of all pairs and of one, and the memory that a pair with many labels takes."""
-
-    ratios: Ratios
-    large: Peak | None
-
-    @property
-    def title(self) -> str:
-        """Of the table."""
-        return self.ratios.title
-
-    def table(self) -> Table:
-        """A row for each contestant."""
-        return self.ratios.table()
-
-    def verdicts(self) -> list[str]:
-        """A line for each ratio, time and memory that is asked for."""
-        if self.large is None:
-            return self.ratios.verdicts()
-        peak, seconds = self.large.gigabytes, self.large.seconds
-        reached = "yes" if peak < GIGABYTES else "NO"
-        memory = f"{LARGE}: under {GIGABYTES:g} GB is asked for: {reached} ({peak:.2f} GB, {seconds:.0f} s)"
-        return [*self.ratios.verdicts(), memory]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Seconds, ratios, and bytes where they were measured."""
-        return self.ratios.as_dict() | {"large": self.large and asdict(self.large)}
-
-
 def similarity(
     models: int = 20,
     repeats: int = 3,
     one_pair: bool = True,
     large: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
-) -> SimilarityReport:
+) -> RatiosAndMemory:
     """Seconds for every measure but the exact input search, all pairs at once and pair by pair.
 
     Args:
@@ -227,7 +195,7 @@ def similarity(
         required=dict.fromkeys(comparisons, RATIO),
         allowed={siblings: SECONDS} if models == 20 else {},
     )
-    return SimilarityReport(ratios, peak_of(compare_large_models) if large else None)
+    return RatiosAndMemory(ratios, LARGE, GIGABYTES, peak_of(compare_large_models) if large else None)
 
 
 def related_models(count: int, samples: int, labels: int, dim: int) -> tuple[Tensor, Tensor]:

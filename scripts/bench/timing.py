@@ -1,7 +1,4 @@
-"""How benches measure and what they report.
-
-The largest memory that work takes, in a process of its own.
-"""
+"""How benches measure time and memory, and what they report."""
 
 import os
 import platform
@@ -10,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -210,6 +207,37 @@ class Peak:
     def gigabytes(self) -> float:
         """In units of 1e9 bytes."""
         return self.resident / 1e9
+
+
+@dataclass
+class RatiosAndMemory:
+    """Times, and the memory that a larger piece of work takes where it was measured."""
+
+    ratios: Ratios
+    work: str  # the larger piece
+    allowed: float  # gigabytes
+    large: Peak | None
+
+    @property
+    def title(self) -> str:
+        """Of the table."""
+        return self.ratios.title
+
+    def table(self) -> "Table":
+        """A row for each contestant."""
+        return self.ratios.table()
+
+    def verdicts(self) -> list[str]:
+        """A line for each ratio, time and memory that is asked for."""
+        if self.large is None:
+            return self.ratios.verdicts()
+        reached = _yes(self.large.gigabytes < self.allowed)
+        measured = f"{self.large.gigabytes:.2f} GB, {self.large.seconds:.0f} s"
+        return [*self.ratios.verdicts(), f"{self.work}: under {self.allowed:g} GB is asked for: {reached} ({measured})"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Seconds, ratios, and bytes where they were measured."""
+        return self.ratios.as_dict() | {"large": self.large and asdict(self.large)}
 
 
 def peak_of(work: Callable[[], object]) -> Peak:

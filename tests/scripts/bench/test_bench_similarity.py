@@ -6,8 +6,8 @@ What they answer is compared in the measures' own tests.
 import numpy as np
 import pytest
 
-from scripts.bench.similarity import LARGE, SimilarityReport, related_models, similarity
-from scripts.bench.timing import Contestant, Peak, Ratios, peak_of
+from scripts.bench.similarity import GIGABYTES, LARGE, related_models, similarity
+from scripts.bench.timing import Contestant, Peak, Ratios, RatiosAndMemory, peak_of
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -23,7 +23,7 @@ def test_contestants() -> None:
 def test_verdicts() -> None:
     contestants = Contestant("slow", [30.0]), Contestant("fast", [0.2])
     ratios = Ratios("", {"pairs": contestants}, required={"pairs": 100.0}, allowed={"pairs": 0.25})
-    assert SimilarityReport(ratios, Peak(9_000_000_000, 12.3)).verdicts() == [
+    assert RatiosAndMemory(ratios, LARGE, GIGABYTES, Peak(9_000_000_000, 12.3)).verdicts() == [
         "pairs: at least 100 times faster is asked for: yes (150.0)",
         "pairs: under 0.25 s is asked for: yes (0.200)",
         f"{LARGE}: under 8 GB is asked for: NO (9.00 GB, 12 s)",
