@@ -1,6 +1,6 @@
 """How alike siblings, or a model and its references, are while they train."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.figures.output import publish_figure
 from callbacks.figures.similarity import EmbeddingSample, similarity_figures
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
-from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable, require_enough
+from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
 from lightning_modules.checkpoints import short_names
 from likeness.batch import Batch
 from likeness.protocols import Embedder, SoftmaxModel
@@ -24,8 +24,10 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     Models need not be classifiers: anything with ``embed()``, such as a diffusion model, is compared by the measures
     that read representations alone.
 
-    Logs ``similarity/<measure>/{mean,min,max}`` over the pairs (both directions where they differ) and its own
-    cost, ``similarity/seconds``. Heat maps and a scatter plot of the representations go to
+    Logs ``similarity/<measure>/{mean,min,max}`` over the pairs (both directions where they differ) for which the
+    measure is defined, with the number of the others as ``similarity/<measure>/undefined`` and of those whose choice
+    of inputs or labels was sampled as ``similarity/<measure>/sampled``, where there are any; and its own cost,
+    ``similarity/seconds``. Heat maps and a scatter plot of the representations go to
     ``figures/`` in the run directory when training ends.
 
     Args:
@@ -86,7 +88,6 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         names = ["this run"] if own == 1 else [str(member) for member in range(own)]
         names += short_names([name for name, _ in self._references])
         require_comparable(shapes, names)
-        require_enough(self.measures, shapes, names, _count_validation_samples(trainer))
         return PairwiseSimilarity(self.measures, [dim for _, dim in shapes], names, self.max_stored)
 
     def _update(self, metric: PairwiseSimilarity, pl_module: pl.LightningModule, batch: Batch) -> None:
@@ -102,15 +103,21 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         return [vectors for model in models for vectors in members(_label_vectors(model))]
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Mean, minimum and maximum of each measure over the pairs that are compared."""
+        """Mean, minimum and maximum of each measure over the pairs that are compared, as far as it is defined."""
         cadence = self.figures_every_n_validations
         if cadence is not None and self._validations % cadence == 0:
             self._draw(trainer, keep_history=True)
-        summaries = {}
+        assert self._metric is not None
+        summaries: dict[str, float] = {}
         for name, matrix in self.values.items():
-            values = matrix[self._pairs(len(matrix), self.measures[name].symmetric)]
-            for statistic in ("mean", "min", "max"):
-                summaries[f"{name}/{statistic}"] = float(getattr(values, statistic)())
+            compared = self._pairs(len(matrix), self.measures[name].symmetric)
+            values = matrix[compared & ~matrix.isnan()]
+            if len(values):
+                summaries |= {f"{name}/{of}": float(getattr(values, of)()) for of in ("mean", "min", "max")}
+            searches = [self._metric.search[name].get((i, j)) for i, j in compared.nonzero().tolist()]
+            sampled = sum(search in ("sampled", "bounded") for search in searches)
+            counts = {"undefined": int(compared.sum()) - len(values), "sampled": sampled}
+            summaries |= {f"{name}/{what}": float(count) for what, count in counts.items() if count}
         return summaries
 
     def _pairs(self, models: int, symmetric: bool) -> Tensor:
@@ -155,10 +162,3 @@ def _load(paths: Sequence[str]) -> list[tuple[str, Embedder]]:
 
     with isolate_rng():
         return [named for path in paths for named in load_embedders(path)]
-
-
-def _count_validation_samples(trainer: pl.Trainer) -> int | None:
-    """Samples in the first validation loader over all ranks; None where that is not known yet."""
-    loaders = trainer.val_dataloaders
-    dataset = getattr(loaders[0] if isinstance(loaders, list) else loaders, "dataset", None)
-    return len(dataset) if isinstance(dataset, Sized) else None

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, 
 
 from likeness.label_geometry.similarity import centred_similarity, logit_correlation, raw_similarity
 from likeness.seeding import generator
-from likeness.similarity.catalogue import PEERS, of_function
+from likeness.similarity.catalogue import REPRESENTATION_MEASURES as MEASURES
+from likeness.similarity.catalogue import of_function
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
@@ -68,9 +69,14 @@ SEEN: dict[str, tuple[str, str, float, Similarity]] = {  # colour, line and widt
     "1 - total variation": (BLACK, "-", 4.5, lambda found, *_: 1 - found.total_variation),
     "m_SVD(f) = 1 - max d_SVD(f)": (VERMILION, "-", 2.5, lambda found, *_: float(found.m_svd_f)),
     "m_CCA(f)": (SKY, "--", 1.5, lambda found, *_: found.m_cca_f),
-    "linear CKA": (ORANGE, "-.", 1.8, lambda _, *embeddings: float(PEERS["linear_cka"](*embeddings))),
-    "RSA": (PINK, "-.", 1.8, lambda _, *embeddings: float(PEERS["rsa"](*embeddings))),
-    "mutual 10-NN": (GREEN, "-.", 1.8, lambda _, *embeddings: float(PEERS["mutual_knn"](*embeddings))),
+    "linear CKA": (ORANGE, "-.", 1.8, lambda _, *embeddings: float(MEASURES["linear_cka"](*embeddings))),
+    "RSA": (PINK, "-.", 1.8, lambda _, *embeddings: float(MEASURES["rsa"](*embeddings))),
+    "mutual 10-NN": (
+        GREEN,
+        "-.",
+        1.8,
+        lambda _, *embeddings: float(MEASURES["mutual_knn"](*embeddings)),
+    ),
 }
 
 
@@ -151,9 +157,9 @@ def null_values() -> Figure:
     sizes = [24, 32, 48, 64, 128, 256, 512, 1024]
     measures = {
         "m_CCA": (BLUE, "--", of_function(m_cca, "m_CCA", larger_is_more_alike=True)),
-        "linear CKA": (ORANGE, "-", PEERS["linear_cka"]),
-        "mutual 10-NN": (GREEN, "-.", PEERS["mutual_knn"]),
-        "unbiased linear CKA": (VERMILION, "-", PEERS["unbiased_linear_cka"]),
+        "linear CKA": (ORANGE, "-", MEASURES["linear_cka"]),
+        "mutual 10-NN": (GREEN, "-.", MEASURES["mutual_knn"]),
+        "unbiased linear CKA": (VERMILION, "-", MEASURES["unbiased_linear_cka"]),
     }
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from likeness.diffusion.elbo import ElboTerms
-from likeness.similarity.rsa import average_ranks
+from likeness.numerics import rank_correlation
 
 
 class MemberMean(Metric):
@@ -104,8 +104,4 @@ class Spearman(Metric):
 
     def compute(self) -> Tensor:
         """The correlation, a float64 scalar."""
-        ranks = torch.stack([average_ranks(dim_zero_cat(values)) for values in (self.x, self.y)])
-        # Halves of integers, so that the sums are exact and no order of the samples changes them.
-        deviations = ranks - (ranks.shape[1] + 1) / 2
-        products = deviations @ deviations.T
-        return products[0, 1] / (products[0, 0] * products[1, 1]).sqrt()
+        return rank_correlation(dim_zero_cat(self.x), dim_zero_cat(self.y))

@@ -1,10 +1,9 @@
-"""Mean and scatter of samples, streamed in float64, and what every measure does to tensors first.
+"""Arithmetic that every measure shares: streamed moments in float64, ranks, and lengths at any scale.
 
-Means and standard deviations of embeddings: of every dimension over the rows, and of every row.
-
-Matrix products of float32 that keep float32's precision, whatever the training around them asked for.
-
-When more than one thread pays.
+:class:`Moments` and :class:`FactoredMoments` are mean and scatter of samples that come in batches and on ranks;
+:class:`FeatureMoments` are those of each dimension alone. Lengths are taken after division by a power of two, which
+is exact, so that no square overflows or vanishes. :func:`full_precision` and :func:`threads_for` say how products and
+small operations run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,12 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+DEAD = 1e-6  # a dimension with a standard deviation of at most this times the embeddings' root mean square is dead
+ROW_EPS = 1e-6  # added to a row's standard deviation, as in the modules of Nielsen & Hansen
+_FACTOR_ROWS = 2  # in units of D: with room for new ones, each row takes part in few factorisations
+_SMALL = 2**22  # elements of the largest tensor for which one thread is enough
+_ROUNDINGS = 8  # of float32 that the values of a network carry, relative to its largest singular value
 
 
 class Moments(NamedTuple):
@@ -49,6 +54,60 @@ class Moments(NamedTuple):
     def unpack(cls, packed: Tensor) -> Self:
         """The inverse of :meth:`pack`."""
         return cls(packed[..., -1, -1], packed[..., -1, :-1], packed[..., :-1, :-1])
+
+
+class FactoredMoments(NamedTuple):
+    """Count, mean and a factor of the centred scatter of D-dimensional samples, in float64.
+
+    What is equal in equivalent models is equal in a factor to 1e-15 of its length, where the scatter itself, of
+    squares, would leave 1e-8.
+    """
+
+    n: Tensor  # count
+    mean: Tensor  # [D]
+    factor: Tensor  # [R, D], R <= 2 D: factor^T factor = sum of (a - mean)(a - mean)^T
+
+    @classmethod
+    def of(cls, samples: Tensor) -> Self:
+        """Moments of the samples [N, D]."""
+        samples = as_float64(samples)
+        mean = samples.mean(0) if len(samples) else samples.new_zeros(samples.shape[1])
+        return cls(samples.new_tensor(float(len(samples))), mean, _condensed(samples - mean))
+
+    @classmethod
+    def merge(cls, shards: Sequence[Self]) -> Self:
+        """One state from several; empty ones weigh nothing.
+
+        Chan, Golub & LeVeque 1983, with the QR factorisation of stacked factors in the place of a sum of scatters.
+        """
+        n, means = torch.stack([shard.n for shard in shards]), torch.stack([shard.mean for shard in shards])
+        count, mean, deviations = merge_means(n, means)
+        return cls(count, mean, _condensed(torch.cat([*(shard.factor for shard in shards), deviations])))
+
+    @property
+    def scatter(self) -> Tensor:
+        """Sum of (a - mean)(a - mean)^T, [D, D]."""
+        return self.factor.T @ self.factor
+
+    @property
+    def root(self) -> Tensor:
+        """[min(R, D), D], a factor of the covariance with N - 1 in the denominator; of zeros for N = 1."""
+        rows = self.factor if len(self.factor) <= len(self.mean) else triangle(self.factor)
+        return rows / (self.n - 1).clamp(min=1).sqrt()
+
+    def pack(self) -> Tensor:
+        """One matrix [2 D + 1, D + 1], whatever R: the factor and zeros, then the mean with the count beside it."""
+        dim = len(self.mean)
+        packed = self.mean.new_zeros(_FACTOR_ROWS * dim + 1, dim + 1)
+        packed[: len(self.factor), :-1] = self.factor
+        packed[-1, :-1], packed[-1, -1] = self.mean, self.n
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Self:
+        """The inverse of :meth:`pack`, but for rows of zeros, which stand for nothing; of zeros no samples."""
+        rows = packed[:-1, :-1]
+        return cls(packed[-1, -1], packed[-1, :-1], rows[rows.any(1)])
 
 
 def merge_means(n: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,8 +155,60 @@ def triangle(rows: Tensor) -> Tensor:
     return factor
 
 
-DEAD = 1e-6  # a dimension with a standard deviation of at most this times the embeddings' root mean square is dead
-ROW_EPS = 1e-6  # added to a row's standard deviation, as in the modules of Nielsen & Hansen
+def _condensed(rows: Tensor) -> Tensor:
+    """At most 2 D rows with the scatter of these [R, D]."""
+    return rows if len(rows) <= _FACTOR_ROWS * rows.shape[1] else triangle(rows)
+
+
+def power_of_two(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """The largest power of two up to the largest |x|, over ``dim`` (kept) or of all of x; 1 where all are 0.
+
+    Dividing by it is exact, and leaves nothing whose square overflows or vanishes beside the largest.
+    """
+    largest = x.abs().amax() if dim is None else x.abs().amax(dim, keepdim=True)
+    return (largest / (2 * torch.frexp(largest).mantissa)).where(largest > 0, 1.0)
+
+
+def length(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Euclidean length over ``dim`` for components of any size."""
+    scale = power_of_two(x, dim)
+    norm: Tensor = torch.linalg.vector_norm(x / scale, dim=dim, keepdim=True)
+    return (norm * scale).squeeze(dim)
+
+
+def median(values: Tensor) -> Tensor:
+    """The median of values [L], a scalar; of an even number the mean of the two in the middle."""
+    ordered = values.sort().values
+    return ordered[(len(values) - 1) // 2] / 2 + ordered[len(values) // 2] / 2
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 of values [L], equal values sharing the mean of theirs, in float64."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    ranks: Tensor = counts.cumsum(0).double() - (counts - 1).double() / 2
+    return ranks.index_select(0, place)
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Spearman's correlation of x [L] and y [L], a float64 scalar; NaN where either is constant.
+
+    Sums of halves of integers are exact, so no order of the entries changes it.
+    """
+    ranks = torch.stack([average_ranks(x), average_ranks(y)])
+    deviations = ranks - (ranks.shape[1] + 1) / 2
+    products = deviations @ deviations.T
+    return products[0, 1] / (products[0, 0] * products[1, 1]).sqrt()
+
+
+def rank_tolerance(dtype: torch.dtype, shape: Sequence[int]) -> float:
+    """Singular values of a matrix [n, M] below this times the largest are rounding, by the type it was given in.
+
+    For float64 the usual max(n, M) eps. What a network computes in fewer digits carries a few of their roundings,
+    which do not add up over samples: 8 eps, for float32 1e-6.
+    """
+    if dtype.is_floating_point and dtype != torch.float64:
+        return _ROUNDINGS * torch.finfo(dtype).eps
+    return max(shape) * torch.finfo(torch.float64).eps
 
 
 class FeatureMoments(NamedTuple):
@@ -177,9 +288,6 @@ def _plain_products() -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, asked, strict=True):
             backend.fp32_precision = precision
-
-
-_SMALL = 2**22  # elements of the largest tensor
 
 
 @contextmanager

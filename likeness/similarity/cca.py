@@ -1,8 +1,7 @@
 """How alike the representations of two models are up to invertible linear maps.
 
-Relatives of m_CCA that leave out or weigh down the directions of little variance.
-
-The subspaces that representations span.
+m_CCA is the mean canonical correlation, the cosines of the angles between the spans of two representations. Its
+relatives leave out (SVCCA) or weigh down (PWCCA) the directions of little variance.
 """
 
 from collections.abc import Sequence
@@ -12,16 +11,13 @@ import torch
 from torch import Tensor
 
 from likeness.numerics import as_float64
-from likeness.similarity.cloud import padded
-from likeness.similarity.joint_moments import JointMoments
+from likeness.similarity.pairwise import PairValues, correlations_of_spans
 from likeness.similarity.samples import centred, compact, compare_two
+from likeness.similarity.softmax_models import JointMoments, mean_canonical_correlations, span_of_rows
+from likeness.similarity.undefined import UndefinedError, why_undefined_f
 
-_ROUNDING = 1e-14  # standard deviation over mean of a constant coordinate, after centring
-_SINGLE_PRECISION = 1e-6  # relative singular value of a dependent coordinate of what a network computes
-
-
-class RankDeficientError(ValueError):
-    """A representation does not span its own dimensions, so its canonical correlations are undefined."""
+Basis = tuple[Tensor, Tensor]
+"""An orthonormal basis [N, M] of a representation, and the representation in it, [M, M]."""
 
 
 def m_cca(x: Tensor, y: Tensor) -> Tensor:
@@ -29,8 +25,14 @@ def m_cca(x: Tensor, y: Tensor) -> Tensor:
 
     The mean is over the min(M, M') correlations. It is invariant to independent invertible linear maps and
     shifts of x and of y; with N - 1 < M + M' some correlations are 1 whatever the data. Raises ValueError if
-    N is at most M or M' or differs, RankDeficientError if x or y does not span its dimensions.
-    Bjorck & Golub 1973; Nielsen et al. 2025 (arXiv 2506.03784) for the mean.
+    N differs, UndefinedError if N is at most M or M', and its subclass RankDeficientError if x or y does not span its
+    dimensions. Bjorck & Golub 1973; Nielsen et al. 2025 (arXiv 2506.03784) for the mean.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{m_cca(x, x @ torch.tensor([[2.0, 1, 0], [0, 1, 0], [3, 0, 1]]).double() + 4):.4f}")
+        1.0000
     """
     if len(x) != len(y):
         raise ValueError(f"m_CCA compares the same samples, but x is {tuple(x.shape)} and y is {tuple(y.shape)}")
@@ -42,73 +44,34 @@ def m_cca_of_samples(samples: Sequence[Tensor], names: Sequence[str]) -> Tensor:
 
     ``names`` appear in the errors, which are those of :func:`m_cca`.
     """
-    bases = [orthonormal_basis(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
-    return mean_canonical_correlations(bases)
+    return mean_canonical_correlations([orthonormal_basis(x, name) for x, name in zip(samples, names, strict=True)])
 
 
-def m_cca_f(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
-    """m_CCA of the embeddings for all pairs of P models, [P, P], from their joint moments.
+def m_cca_f(joint: JointMoments) -> PairValues:
+    """m_CCA of the embeddings for all pairs of P models, from their joint moments.
 
-    The constant coordinate of a biased head is left out. Raises as :func:`m_cca` does, also where only the rounding
-    of float32 makes the embeddings span their dimensions.
+    The constant coordinate of a biased head is left out. Undefined for a model with N <= M or whose embeddings do
+    not span their dimensions, also where only the rounding of the type they came in makes them do so.
     """
-    n, mean, factor = joint.moments
-    bases = []
-    for model, name in enumerate(joint.names):
-        block = joint.embedding(model)
-        _require_samples(int(n), block.stop - block.start, name)
-        bases.append(_basis(factor[:, block], n.sqrt() * mean[block].abs(), _SINGLE_PRECISION, name))
-    return mean_canonical_correlations(bases)
-
-
-def m_cca_g(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
-    """m_CCA of the unembeddings g_i [K, M_i] over the K labels for all pairs of P models, [P, P].
-
-    A head's biases are left out, as their constant coordinate of f is. Raises as :func:`m_cca` does.
-    """
-    vectors = [g[:, : g.shape[1] - joint.has_bias(model)] for model, g in enumerate(unembeddings)]
-    return m_cca_of_samples(vectors, [f"{name} (unembeddings)" for name in joint.names])
+    spans = [joint.span(model) for model in range(len(joint.names))]
+    known = ((joint.names[model], int(joint.moments.n), joint.bare_dim(model)) for model in range(len(spans)))
+    reasons = {
+        model: reason
+        for model, (fact, span) in enumerate(zip(known, spans, strict=True))
+        if (reason := why_undefined_f(*fact, span.rank)) is not None
+    }
+    return correlations_of_spans(spans, reasons)
 
 
 def orthonormal_basis(x: Tensor, name: str) -> Tensor:
     """Q [N, M] of the thin QR of centred, standardised x [N, M]."""
-    _require_samples(x.shape[0], x.shape[1], name)
-    return _basis(x - x.mean(0), x.norm(dim=0), max(x.shape) * torch.finfo(x.dtype).eps, name)
-
-
-def mean_canonical_correlations(bases: Sequence[Tensor]) -> Tensor:
-    """m_CCA of all pairs of P representations, [P, P], from orthonormal bases [n, M_i] of what they span, centred."""
-    dims = torch.tensor([basis.shape[1] for basis in bases], device=bases[0].device)
-    joint = torch.cat(list(padded(bases)), dim=1)
-    products = (joint.T @ joint).view(len(bases), -1, len(bases), joint.shape[1] // len(bases)).transpose(1, 2)
-    correlations: Tensor = torch.linalg.svdvals(products).clamp(max=1)  # the padding adds zeros
-    return correlations.sum(-1) / torch.minimum(dims[:, None], dims)
-
-
-def _basis(centred: Tensor, size: Tensor, tolerance: float, name: str) -> Tensor:
-    """Q [R, M] of the QR of centred columns [R, M]; ``size`` [M] are their lengths before."""
-    scale = centred.norm(dim=0)
-    constant = scale <= _ROUNDING * size
-    basis: Tensor
-    basis, triangle = torch.linalg.qr(centred / scale.where(~constant, torch.inf))
-    singular = torch.linalg.svdvals(triangle)
-    rank, dim = int((singular > tolerance * singular[0]).sum()), centred.shape[1]
-    if rank < dim:
-        raise RankDeficientError(
-            f"m_CCA of model {name!r} needs a representation that spans its {dim} dimensions, but its rank is {rank}"
+    shape = list(x.shape)
+    if shape[0] <= shape[1]:
+        raise UndefinedError(
+            f"m_CCA of model {name!r} needs more samples than dimensions, but its representation is {shape}"
         )
-    return basis
-
-
-def _require_samples(count: int, dim: int, name: str) -> None:
-    if count <= dim:
-        raise ValueError(
-            f"m_CCA of model {name!r} needs more samples than dimensions, but its representation is [{count}, {dim}]"
-        )
-
-
-Basis = tuple[Tensor, Tensor]
-"""An orthonormal basis [N, M] of a representation, and the representation in it, [M, M]."""
+    span = span_of_rows(as_float64(x), x.dtype)
+    return span.require_full(f"m_CCA is undefined: the coordinates of {name!r}", shape)
 
 
 def svcca(x: Tensor, y: Tensor, variance: float = 0.99) -> Tensor:
@@ -121,6 +84,12 @@ def svcca(x: Tensor, y: Tensor, variance: float = 0.99) -> Tensor:
     times the components kept: unrelated representations then score high (see the null). Raises ValueError for N
     that differs, a constant representation, values that are not finite, a ``variance`` outside (0, 1], and where
     as many components are kept as N samples can span, so that any y would score 1.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{svcca(x, -2 * x + 1):.4f}")
+        1.0000
     """
     return compare_two(partial(principal_basis, variance=variance), mean_correlation, x, y)
 
@@ -134,6 +103,12 @@ def pwcca(x: Tensor, y: Tensor) -> Tensor:
     x all at once, but not to rotating x. Not for N below about ten times M + M' (see the null), nor where the
     basis of x has no meaning, as in a softmax classifier. Raises as m_CCA does, for values that are not finite
     and for a constant representation.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{pwcca(x, x[:, [2, 0, 1]] - 1):.4f}")
+        1.0000
     """
     return compare_two(weighted_basis, weighted_correlation, x, y)
 
@@ -148,7 +123,7 @@ def principal_basis(x: Tensor, name: str, variance: float) -> Tensor:
     share = singular[:rank].square().cumsum(0) / singular[:rank].square().sum()
     kept = min(int((share < variance).sum()) + 1, rank)
     if kept >= len(x) - 1:
-        raise ValueError(
+        raise UndefinedError(
             f"{kept} components hold {variance:.0%} of the variance of {name!r} {list(x.shape)}, and {kept + 1} samples"
             " span no more, so every representation would be alike; keep less or take more samples"
         )
@@ -165,7 +140,7 @@ def weighted_basis(x: Tensor, name: str) -> Basis:
     """An orthonormal basis [N, M] of centred x [N, M], and x in it."""
     offset = centred(x, name)
     basis = orthonormal_basis(offset, name)
-    return basis, basis.T @ (offset / offset.abs().max())
+    return basis, basis.T @ offset
 
 
 def weighted_correlation(x: Basis, y: Basis) -> Tensor:
@@ -180,10 +155,3 @@ def weighted_correlation(x: Basis, y: Basis) -> Tensor:
 def reorder_basis(basis: Basis, orders: Tensor) -> Basis:
     """A basis of samples that stand in each of B orders [B, N]."""
     return basis[0][orders], basis[1]
-
-
-def require_span(singular_values: Tensor, shape: tuple[int, int], what: str) -> None:
-    """Raise RankDeficientError unless a matrix of this shape [n, M] with these singular values [M] has rank M."""
-    rank = int((singular_values > max(shape) * torch.finfo(singular_values.dtype).eps * singular_values[0]).sum())
-    if rank < shape[1]:
-        raise RankDeficientError(f"{what}, {list(shape)}, span {rank} of {shape[1]} dimensions")

@@ -4,18 +4,21 @@ Every measure here is the cosine between two N x N matrices of kernel values, an
 in how it is centred and in which pairs of samples count. Larger is more alike.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pdist
 
-from likeness.similarity.joint_moments import JointMoments
+from likeness.numerics import median, power_of_two
 from likeness.similarity.mutual_knn import require_neighbours
+from likeness.similarity.pairwise import PairValues
 from likeness.similarity.samples import centred, compact, compare_two, cosine, from_pairs, unit_norm
+from likeness.similarity.softmax_models import JointMoments
+from likeness.similarity.undefined import UndefinedError
 
 _FLAT = 1e-12  # of the kernel's energy: what rounding leaves where all pairs of samples are equally similar
+_CONSTANT = 1e-15  # deviations relative to the mean: what rounding leaves of a constant
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -26,25 +29,38 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     Not for comparisons across N or M: unrelated representations score above 0, near 1 for N << M; use
     :func:`unbiased_linear_cka` or the null. The directions of largest variance decide it. Raises ValueError
     for N < 2, N that differs, a constant representation and values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{linear_cka(x, 2 * x[:, [2, 0, 1]] + 1):.4f}")
+        1.0000
     """
     return compare_two(linear_features, linear_alignment, x, y)
 
 
-def linear_cka_f(joint: JointMoments, unembeddings: Sequence[Tensor]) -> Tensor:
-    """:func:`linear_cka` of the embeddings for all pairs of P models, [P, P], from their joint moments.
+def linear_cka_f(joint: JointMoments) -> PairValues:
+    """:func:`linear_cka` of the embeddings for all pairs of P models, from their joint moments.
 
-    Raises ValueError for a model whose embeddings are the same for every input.
+    Undefined for a model whose embeddings are the same for every input.
     """
-    n, mean, scatter = joint.moments.n, joint.moments.mean, joint.moments.scatter
-    members = scatter.new_zeros(len(scatter), len(joint.dims))
+    n, mean, factor = joint.moments
+    count = len(joint.names)
+    blocks, reasons = [], {}
     for model, name in enumerate(joint.names):
         block = joint.embedding(model)
-        members[block, model] = 1
-        if bool(scatter[block, block].trace() <= n * (1e-15 * mean[block].norm()) ** 2):
-            raise ValueError(f"the embeddings of model {name!r} are the same for all of {int(n)} inputs")
-    energy = members.T @ scatter.square() @ members
+        own = factor[:, block]
+        if bool(own.abs().max() <= n.sqrt() * _CONSTANT * mean[block].abs().max()):
+            reasons[model] = f"the embeddings of model {name!r} are the same for all of {int(n)} inputs"
+        blocks.append(own / power_of_two(own))
+    # ||X^T Y||_F^2 of each pair, and of each model with itself.
+    energy = torch.stack([torch.stack([(x.T @ y).square().sum() for y in blocks]) for x in blocks])
     norm = energy.diagonal().sqrt()
-    return (energy / torch.outer(norm, norm)).clamp(max=1)
+    values = (energy / torch.outer(norm, norm)).clamp(max=1)
+    pairs = [(i, j) for i in range(count) for j in range(count) if i in reasons or j in reasons]
+    for pair in pairs:
+        values[pair] = torch.nan
+    return PairValues(values, {(i, j): reasons.get(i) or reasons[j] for i, j in pairs}, {})
 
 
 def unbiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -54,6 +70,12 @@ def unbiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
     Nguyen et al. 2021 (arXiv 2010.15327). Each HSIC_1 is unbiased; their ratio is so only nearly. Invariant as
     :func:`linear_cka` is. Not for few samples, where its spread is wide (see the null). Raises as
     :func:`linear_cka` does, for N < 4, and where all samples are equally similar to each other.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{unbiased_linear_cka(x, 2 * x[:, [2, 0, 1]] + 1):.4f}")
+        1.0000
     """
     return compare_two(unbiased_linear_features, unbiased_linear_alignment, x, y)
 
@@ -61,11 +83,16 @@ def unbiased_linear_cka(x: Tensor, y: Tensor) -> Tensor:
 def rbf_cka(x: Tensor, y: Tensor, bandwidth: float = 1.0) -> Tensor:
     """CKA with Gaussian kernels exp(-d^2 / (2 sigma^2)), a scalar in [0, 1]; larger is more alike.
 
-    sigma is ``bandwidth`` times the median distance between two samples, for each representation its own (the
-    lower median, of N (N - 1) / 2 distances). Kornblith et al. 2019, section 3. Invariant to shifts, orthogonal
-    maps and isotropic scaling of either. A small bandwidth asks about near samples only; a large one tends to
-    linear CKA. Biased as :func:`linear_cka` is. Memory N^2 a model. Raises as :func:`linear_cka` does, for a
-    bandwidth that is not positive and where the median distance is 0.
+    sigma is ``bandwidth`` times the median distance between two samples, for each representation its own. Kornblith
+    et al. 2019, section 3. Invariant to shifts, orthogonal maps and isotropic scaling of either. A small bandwidth
+    asks about near samples only; a large one tends to linear CKA. Biased as :func:`linear_cka` is. Memory N^2 a
+    model. Raises as :func:`linear_cka` does, for a bandwidth that is not positive and where the median distance is 0.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{rbf_cka(x, 2 * x[:, [2, 0, 1]] + 1):.4f}")
+        1.0000
     """
     return compare_two(partial(rbf_kernel, bandwidth=bandwidth), cosine, x, y)
 
@@ -80,6 +107,12 @@ def cknna(x: Tensor, y: Tensor, k: int = 10) -> Tensor:
     Invariant to shifts, orthogonal maps and isotropic scaling of either. Not for samples of very unequal length,
     of whom the long ones are everybody's neighbours. Memory N^2 a model. Raises as :func:`linear_cka` does, and
     for k outside 1..N-1.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> print(f"{cknna(x, 2 * x[:, [2, 0, 1]] + 1):.4f}")
+        1.0000
     """
     return compare_two(partial(neighbour_kernel, k=k), cosine, x, y)
 
@@ -103,7 +136,7 @@ def unbiased_linear_features(x: Tensor, name: str) -> Tensor:
     x = x / torch.linalg.matrix_norm(x)
     hsic = _hsic(x, x)
     if bool(hsic <= _FLAT * (x.T @ x).square().sum()):
-        raise ValueError(
+        raise UndefinedError(
             f"all pairs of the {len(x)} samples of {name!r} are equally similar, so unbiased CKA is undefined"
         )
     return x / hsic**0.25
@@ -120,10 +153,10 @@ def rbf_kernel(x: Tensor, name: str, bandwidth: float) -> Tensor:
         raise ValueError(f"the bandwidth must be positive, in medians of the distance, but it is {bandwidth}")
     x = compact(centred(x, name))
     distances = pdist(x)
-    median = distances.median()
-    if bool(median == 0):
-        raise ValueError(f"most of the {len(x)} samples of {name!r} coincide: their median distance is 0")
-    kernel = from_pairs(torch.exp(-0.5 * (distances / (bandwidth * median)).square()), len(x)).fill_diagonal_(1)
+    middle = median(distances)
+    if bool(middle == 0):
+        raise UndefinedError(f"most of the {len(x)} samples of {name!r} coincide: their median distance is 0")
+    kernel = from_pairs(torch.exp(-0.5 * (distances / (bandwidth * middle)).square()), len(x)).fill_diagonal_(1)
     return unit_norm(_centred_both_ways(kernel), name, "the kernel values")
 
 

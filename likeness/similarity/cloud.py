@@ -1,6 +1,4 @@
-"""Points of several models in one space, of which each model's own spans a part.
-
-How far apart two clouds of the same n points are, seen from one of them and each difference at unit length.
+"""How far apart two clouds of the same n points are, seen from one of them and each difference at unit length.
 
 For points v_i of one cloud and w_i of the other, s_ij = |v_i - v_j| and t_ij = |w_i - w_j|,
 
@@ -10,7 +8,8 @@ With labels for points, lengths are standard deviations over inputs and the gap 
 (Nielsen et al. 2025, arXiv 2506.03784, Def 4.4) for pivot i and label j; with inputs for points, the entry of
 term 2. It is symmetric in i and j, and unchanged when either cloud is scaled.
 
-Functions take the clouds of P models and B pairs of them, and do once for each model what does not concern a pair.
+The clouds of P models lie in one space, of which each spans a part. Functions take B pairs of them, and do once for
+each model what does not concern a pair.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,22 +20,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from likeness.numerics import power_of_two
+
 Pairs = tuple[Tensor, Tensor]
 """B pairs of models: i [B] and j [B]."""
 
 _BLOCK = {"cpu": 2**17, "cuda": 2**24}  # elements of a temporary: in the CPU's cache, filling the GPU
+_EXACT_DIMS = 32  # up to here distances are taken of differences, above from inner products
+_NEAR = 0.03  # relative to the points' own lengths: nearer ones are taken of differences in any case
+_RESOLUTION = 1e-12  # relative to a point's own length: a difference below it is rounding
+_TEMPORARIES = 4  # that a block of rows holds at a time
+_PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """n points of each of P models in R dimensions, centred around an offset: own @ axes + offset.
+    """n points of each of P models in R dimensions, centred around an offset: size (own @ axes + offset).
 
     Differences are taken between the centred points, where they are exact; within a model, in its own M dimensions.
+    ``size``, a power of two for each model, leaves coordinates whose squares are numbers, whatever the logits' scale;
+    all lengths are in units of it unless they say otherwise.
     """
 
     own: Tensor  # [P, n, M], with zero columns for models with fewer dimensions than M
     axes: Tensor  # [P, M, R], orthonormal rows, and zero ones
     offset: Tensor  # [P, R]
+    size: Tensor  # [P]
 
     @classmethod
     def of_maps(cls, points: Sequence[Tensor], maps: Sequence[Tensor], offset: Tensor) -> Self:
@@ -44,7 +53,9 @@ class Cloud:
         basis, triangle = torch.linalg.qr(padded(maps))
         real = torch.tensor([map_.shape[1] for map_ in maps], device=basis.device)[:, None, None]
         within = torch.arange(basis.shape[2], device=basis.device) < real
-        return cls(padded(points) @ triangle.mT, (basis * within).mT.contiguous(), offset)
+        own = padded(points) @ triangle.mT
+        size = power_of_two(torch.cat([own.flatten(1), offset], dim=1), dim=1)
+        return cls(own / size[..., None], (basis * within).mT.contiguous(), offset / size, size.squeeze(1))
 
     def __len__(self) -> int:
         return self.own.shape[1]
@@ -94,17 +105,11 @@ def padded(matrices: Sequence[Tensor]) -> Tensor:
     return torch.stack([x if x.shape[1] == width else pad(x, (0, width - x.shape[1])) for x in matrices])
 
 
-_EXACT_DIMS = 32  # up to here distances are taken of differences, above from inner products
-_RESOLUTION = {True: 1e-12, False: 1e-7}  # of such distances, relative to the points' own lengths
-_TEMPORARIES = 4  # that a block of rows holds at a time
-_PRODUCT_ROWS = 256  # at least, where a block is a matrix product
-
-
 class Gaps(NamedTuple):
     """Between pairs of points; the gap is inf where s or t vanishes, as from a point to itself."""
 
     gap: Tensor
-    first: Tensor  # s
+    first: Tensor  # s, not in units of its cloud's size
     second: Tensor  # t
 
 
@@ -133,14 +138,15 @@ class _Clouds(NamedTuple):
 
 def gaps_from(cloud: Cloud, pairs: Pairs, pivot: Tensor) -> Gaps:
     """From the pivots [B] to all points, [B, n]."""
-    clouds, points = _summarised(cloud, pairs, exact=True)
+    clouds, points = _summarised(cloud, pairs)
     distances, inverses = [], []
     for index in pairs:
         ours = _Clouds(*(field[index] for field in clouds))
         distances.append(torch.linalg.vector_norm(cloud.own[index] - cloud.own[index, pivot][:, None], dim=-1))
         inverses.append(ours.inverse(distances[-1], ours.resolved.gather(1, pivot[:, None])))
     at_pivot = points.map(lambda field: field.gather(1, pivot[:, None]))
-    return Gaps(_gaps(at_pivot, points, *inverses), *distances)
+    sizes = (cloud.size[index][:, None] for index in pairs)
+    return Gaps(_gaps(at_pivot, points, *inverses), *(s * size for s, size in zip(distances, sizes, strict=True)))
 
 
 class GapRows:
@@ -149,17 +155,27 @@ class GapRows:
     def __init__(self, cloud: Cloud, pairs: Pairs) -> None:
         self._cloud, self._pairs = cloud, pairs
         self._exact = cloud.own.shape[2] <= _EXACT_DIMS
-        self._clouds, self._points = _summarised(cloud, pairs, self._exact)
+        self._clouds, self._points = _summarised(cloud, pairs)
         self._columns = self._points.map(lambda field: field[:, None])
 
     def rows(self, rows: slice | Tensor) -> Tensor:
         """[B, rows, n]."""
-        own = self._cloud.own
-        mode = "donot_use_mm_for_euclid_dist" if self._exact else "use_mm_for_euclid_dist"
-        distances = torch.cdist(own[:, rows], own, compute_mode=mode)
+        distances = self._distances(rows)
         inverses = self._clouds.inverse(distances, self._clouds.resolved[:, rows, None])
         at_rows = self._points.map(lambda field: field[:, rows, None])
         return _gaps(at_rows, self._columns, *(_of_models(inverses, index) for index in self._pairs))
+
+    def _distances(self, rows: slice | Tensor) -> Tensor:
+        """[P, rows, n] within each cloud. Inner products lose the digits of near points: these are subtracted."""
+        own = self._cloud.own
+        mode = "donot_use_mm_for_euclid_dist" if self._exact else "use_mm_for_euclid_dist"
+        distances = torch.cdist(own[:, rows], own, compute_mode=mode)
+        if not self._exact:
+            near = (distances < _NEAR / _RESOLUTION * self._clouds.resolved[:, rows, None]).nonzero()
+            for model, row, column in (part.unbind(1) for part in near.split(_BLOCK["cpu"])):
+                differences = own[:, rows][model, row] - own[model, column]
+                distances[model, row, column] = torch.linalg.vector_norm(differences, dim=-1)
+        return distances
 
     def blocks(self) -> Iterator[slice]:
         """All rows, in blocks of a good size."""
@@ -172,17 +188,18 @@ def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
 
     The cloud has the first points of all sets, then their second ones, and so on.
     """
-    clouds, points = _summarised(cloud, pairs, exact=True)
+    clouds, points = _summarised(cloud, pairs)
     sets = points.map(lambda field: field.view(len(field), size, -1))
     own = cloud.own.view(cloud.num_models, size, -1, cloud.own.shape[2])
     distances = torch.linalg.vector_norm(own[:, 1:] - own[:, :1], dim=-1)
     inverses = clouds.inverse(distances, clouds.resolved.view(cloud.num_models, size, -1)[:, :1])
     at_pivot, others = sets.map(lambda field: field[:, :1]), sets.map(lambda field: field[:, 1:])
     gaps = _gaps(at_pivot, others, *(_of_models(inverses, index) for index in pairs))
-    return Gaps(gaps, *(_of_models(distances, index) for index in pairs))
+    sizes = cloud.size[:, None, None]
+    return Gaps(gaps, *(_of_models(distances * sizes, index) for index in pairs))
 
 
-def _summarised(cloud: Cloud, pairs: Pairs, exact: bool) -> tuple[_Clouds, _Points]:
+def _summarised(cloud: Cloud, pairs: Pairs) -> tuple[_Clouds, _Points]:
     lengths = torch.linalg.vector_norm(cloud.own, dim=-1)
     scale = (lengths.square().mean(1, keepdim=True) + cloud.offset.square().sum(1, keepdim=True)).sqrt()
     scale = scale.where(scale > 0, 1.0)
@@ -195,7 +212,7 @@ def _summarised(cloud: Cloud, pairs: Pairs, exact: bool) -> tuple[_Clouds, _Poin
         differences.append(between[:, pairs[0], pairs[1]].square().T)
     first, second = (torch.cat(squares, dim=1)[index] for index in pairs)
     points_of_pairs = _Points(first, second, torch.cat(differences, dim=1))
-    return _Clouds(scale, _RESOLUTION[exact] * lengths), points_of_pairs
+    return _Clouds(scale, _RESOLUTION * lengths), points_of_pairs
 
 
 def _gaps(a: _Points, b: _Points, x: Tensor, y: Tensor) -> Tensor:

@@ -1,24 +1,20 @@
-"""Everything that can be said about how alike two softmax models are.
+"""Everything that can be said about how alike two softmax models are, in one call and field by field."""
 
-What a comparison of two softmax models says, field by field.
-"""
-
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from likeness.numerics import threads_for
-from likeness.similarity import d_svd as bounds
-from likeness.similarity import logit_distance
-from likeness.similarity import logit_distance as logit_bounds
-from likeness.similarity.cloud import one_pair
-from likeness.similarity.d_llv import InputChoice, combine, input_side, label_side
-from likeness.similarity.d_svd import LabelSvd, d_fg, input_svd, label_svd
+from likeness.numerics import length, threads_for
+from likeness.similarity import d_svd, logit_distance
+from likeness.similarity.logit_distance import SubsetDistances
 from likeness.similarity.options import ComparisonOptions
+from likeness.similarity.pairwise import PairGroup, PairwiseDistances
 from likeness.similarity.predictions import Predictions, lowest_log_probability
-from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.softmax_models import FactorisedHead, SoftmaxModels
+from likeness.similarity.undefined import UndefinedError, why_undefined
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,13 @@ class SoftmaxComparison:
     Equivalent are models with f1 = A f2 and g1 = A^-T g2 + v, A invertible: no data tells them apart. What is None is
     undefined, for the reason that ``undefined`` gives under its name. A, B and C stand for
     arXiv 2506.03784, 2603.29488 and 2602.15438.
+
+    Example:
+        >>> import torch
+        >>> f, g = torch.randn(50, 2, generator=torch.manual_seed(0)).double(), torch.eye(3, 2).double()
+        >>> found = compare_softmax_models(f, g, f, g)
+        >>> found.kl_12, found.max_d_svd_f, found.undefined["max_d_svd_f"]
+        (0.0, None, 'L needs K = M + 2 labels, but K = 3 and M = 2')
     """
 
     # Predictions
@@ -57,27 +60,29 @@ class SoftmaxComparison:
     # Likelihood distance (A, Def 4.4)
     d_llv: float | None = None
     """Log-likelihood variance distance: max of term 1, term 2, lambda term 3, lambda term 4, or their sum."""
-    term_1: float
+    term_1: float | None = None
     """Label side: largest standard deviation over inputs of a difference of standardised log-probabilities."""
     term_2: float | None = None
     """Input side: the same over labels."""
-    term_3: float
+    term_3: float | None = None
     """Label side: largest difference of the standard deviations of log-ratios."""
     term_4: float | None = None
     """Input side: the same over labels."""
-    pivot: int
+    pivot: int | None = None
     """Label y0 of the label side."""
-    left_out: int
+    left_out: int | None = None
     """Label that the label side leaves out."""
-    ties: tuple[tuple[int, int], ...]
+    ties: tuple[tuple[int, int], ...] | None = None
     """(pivot, left out) whose term 1 is the same within 1e-6, the chosen one first; at most 64."""
     input_set: tuple[int, ...] | None = None
     """Positions of the inputs x0 (pivot), x1 .. xM of the input side."""
+    input_search: str | None = None
+    """How they were found: exact, the best of all; sampled, of random ones; given; bounded, of those tried in time."""
 
     # Representations
-    m_cca_f: float
+    m_cca_f: float | None = None
     """Mean canonical correlation of f over the inputs; 1 also for independent linear maps, hence weaker than d_SVD."""
-    m_cca_g: float
+    m_cca_g: float | None = None
     """The same of g over the K labels; with K <= M1 + M2 some correlations are 1 whatever g."""
     m_svd_f: float | None = None
     """1 - max_d_svd_f."""
@@ -85,6 +90,8 @@ class SoftmaxComparison:
     """1 - d_svd_g."""
     max_d_svd_f: float | None = None
     """Largest 1 - m_SVD of L^T f over label subsets at (pivot, left_out); of those tried where they are too many."""
+    label_subset_search: str | None = None
+    """exact where all label subsets were tried, else sampled: then max_d_svd_f and d_fg are lower bounds."""
     max_d_svd_f_upper: float | None = None
     """What no label subset exceeds: equal to max_d_svd_f where all were tried, else the correlation certificate."""
     max_d_svd_f_of_ties: float | None = None
@@ -107,36 +114,31 @@ class SoftmaxComparison:
     # Logit distances (C)
     d_logit: float
     """Root mean square over inputs of the distance of the logits centred over labels."""
-    d_logit_normalised: float
+    d_logit_normalised: float | None = None
     """d_logit^2 over the mean square of model 1's centred logits."""
-    d_rep: float
+    d_rep: float | None = None
     """Root mean square of f1 - A f2 with A = pinv(W1) W2, W the centred unembeddings."""
     d_rep_mean: float | None = None
     """The same with A = L1^-T L2^T, averaged in squares over pivots and label subsets; heavy-tailed."""
     d_rep_median: float | None = None
-    """Median over pivots and label subsets."""
+    """The root of the median of the squares over pivots and label subsets."""
+    d_rep_search: str | None = None
+    """exact where these are all pivots and label subsets, sampled where random ones."""
     d_rep_kept: float | None = None
     """Fraction of the pivots and label subsets whose L1 is well conditioned, which the two before are over."""
-    d_rep_bound: Certificate
+    d_rep_bound: Certificate | None = None
     """On d_rep: d_logit over the smallest singular value of W1."""
     d_rep_mean_bound: float | None = None
     """On d_rep_mean: from the log-ratios of each subset and the smallest singular value of its L1."""
-    correlation_deficit: float
+    correlation_deficit: float | None = None
     """sum (1 - rho_i^2) lambda_i, at most d_logit^2: canonical correlations of f, variances of model 1's logits."""
-    m_cca_bound: Certificate
+    m_cca_bound: Certificate | None = None
     """m_cca_f is at least this: 1 - d_logit^2 / (M lambda_M)."""
     d_logit_bound: Certificate
     """On d_logit, from kl_12 and the smallest probability of either model. Constant derived; useless in practice."""
 
     undefined: Mapping[str, str] = field(default_factory=dict)
     """Why a field is None."""
-
-
-Fields = dict[str, Any]  # of a SoftmaxComparison
-OF_F = ("m_svd_f", "max_d_svd_f", "max_d_svd_f_upper", "max_d_svd_f_of_ties", "certificate")
-OF_INPUTS = ("d_llv", "term_2", "term_4", "input_set", "m_svd_g", "d_svd_g", "squared_bound", "paper_bound")
-OF_BOTH = ("d_fg", "d_fg_upper")
-OF_SUBSETS = ("d_rep_mean", "d_rep_median", "d_rep_kept", "d_rep_mean_bound")
 
 
 def compare_softmax_models(
@@ -153,137 +155,141 @@ def compare_softmax_models(
     """Compare p(y | x) = softmax_y f(x) . g(y) of two models on the same N inputs, in float64.
 
     f1 [N, M], g1 [K, M], f2 [N, M'], g2 [K, M']; a head with a bias has f = [f, 1] and g = [g, b]. M and M' may
-    differ: what then is undefined is None. ``labels`` [N] are the true ones, for the accuracies; ``ids1`` and ``ids2``
-    [N] say which samples the rows of f1 and f2 are, and must match.
+    differ, and be more than N or K: what then is undefined is None. ``labels`` [N] are the true ones, for the
+    accuracies; ``ids1`` and ``ids2`` [N] say which samples the rows of f1 and f2 are, and must match.
 
     Raises:
         ValueError: with the shapes, or the model, sample or label named, where N, K, ids or a model's two M do not
-            match, N <= M, K <= M, K < 3, a value is not finite, or labels are out of range; its subclasses
-            ConstantLogRatioError where two labels' log-ratio is constant over the inputs, RankDeficientError where
-            f or g does not span its dimensions, SingularInputsError where no input set does.
+            match, a value or a logit is not finite, or labels are out of range.
+
+    Example:
+        >>> import torch
+        >>> f, g = torch.randn(50, 2, generator=torch.manual_seed(0)).double(), torch.eye(5, 2).double()
+        >>> a = torch.tensor([[2.0, 1.0], [0.0, 1.0]]).double()
+        >>> same = compare_softmax_models(f, g, f @ a.T, g @ a.inverse() + 3)  # the same distribution
+        >>> same.kl_12 < 1e-12, same.d_llv < 1e-12, same.d_fg < 1e-12
+        (True, True, True)
+        >>> other = compare_softmax_models(f, g, f @ a.T, g)
+        >>> other.m_cca_f > 1 - 1e-12, other.d_fg > 0.01
+        (True, True)
     """
     _check_ids(ids1, ids2, len(f1), len(f2))
     options = options or ComparisonOptions()
     with threads_for(options.largest_tensor([f1, f2], [g1, g2])):
         models, predicted = SoftmaxModels.evaluated([f1, f2], [g1, g2])
         _check_labels(labels, len(f1), models.num_labels)
-        undefined = _undefined(models, labels, options)
-        return SoftmaxComparison(
-            **_predictions(predicted, labels),
-            **_likelihood_distances(models, options, undefined),
-            m_cca_f=float(models.m_cca_f[0, 1]),
-            m_cca_g=float(models.m_cca_g[0, 1]),
-            **_logit_distances(models, predicted, options, undefined),
-            undefined=undefined,
+        return SoftmaxComparison(**_Pair(models, predicted, labels, options).fields())
+
+
+class _Pair:
+    """The fields of a comparison, as they are found; those that are undefined with the reason."""
+
+    def __init__(
+        self, models: SoftmaxModels, predicted: Predictions, labels: Tensor | None, options: ComparisonOptions
+    ) -> None:
+        self.models, self.predicted, self.labels, self.options = models, predicted, labels, options
+        self.distances = PairwiseDistances(models, options)
+        self.group = self.distances.pair(0, 1)
+        self.found: dict[str, Any] = {}
+        self.undefined: dict[str, str] = {}
+
+    def fields(self) -> dict[str, Any]:
+        """All of them, by name."""
+        self._predictions()
+        for name in self.distances:
+            values, reasons, _ = self.distances.explained(name)
+            if (0, 1) in reasons:
+                self.undefined[name] = reasons[0, 1]
+            elif name != "certificate":
+                self._put(name, float(values[0, 1]))
+        for name, function in _OF_GROUP.items():
+            self._try(name, lambda function=function: function(self.group))  # type: ignore[misc]
+        self._bounds()
+        self._try("d_rep_mean", self._averaged)
+        return {**dict.fromkeys(self.undefined), **self.found, "undefined": self.undefined}
+
+    def _predictions(self) -> None:
+        predicted = self.predicted
+        self._put("kl_12", float(predicted.kl[0, 1]))
+        self._put("kl_21", float(predicted.kl[1, 0]))
+        for name in ("js", "total_variation", "agreement"):
+            self._put(name, float(getattr(predicted, name)[0, 1]))
+        if self.labels is None:
+            self.undefined |= dict.fromkeys(("accuracy_1", "accuracy_2"), "no labels were given")
+            return
+        right = (predicted.likeliest == self.labels.to(predicted.likeliest.device)).double().mean(1)
+        self.found |= {f"accuracy_{number}": float(value) for number, value in enumerate(right, 1)}
+
+    def _bounds(self) -> None:
+        vectors, d_logit, d_llv = self.models.labels, self.group.d_logit[0], self.found.get("d_llv")
+        lowest = lowest_log_probability(self.models.embeddings, self.models.unembeddings, self.predicted.log_partitions)
+        of_kl = logit_distance.d_logit_bound(self.predicted.kl[0, 1], float(lowest.min()), self.models.num_labels)
+        self.found["d_logit_bound"] = _certificate(of_kl)
+        self._try("d_rep_bound", lambda: _certificate(self._d_rep_bound()))
+        self._try("correlation_deficit", lambda: float(logit_distance.correlation_deficit(vectors)))
+        self._try("m_cca_bound", lambda: _certificate(logit_distance.m_cca_bound(d_logit, vectors)))
+        for name in ("squared_bound", "paper_bound"):
+            if d_llv is None:
+                self.undefined[name] = self.undefined["d_llv"]
+        if d_llv is not None:
+            value = d_logit.new_tensor(d_llv)
+            self._try("squared_bound", lambda: _certificate(d_svd.squared_bound(value)))
+            self._try("paper_bound", lambda: _certificate(d_svd.paper_bound(value, self.models.dims[0])))
+
+    def _d_rep_bound(self) -> d_svd.Bound:
+        f = self.models.bare_embeddings[0]
+        root_mean_square = length(f, (0, 1)) / len(f) ** 0.5
+        head = FactorisedHead.of(self.models.labels.heads[0])
+        return logit_distance.d_rep_bound(self.group.d_logit[0], head, root_mean_square)
+
+    def _averaged(self) -> float:
+        """d_rep over pivots and label subsets, with all that is said of it."""
+        options = self.options
+        found: SubsetDistances = logit_distance.d_rep_of_subsets(
+            self.models.labels,
+            max_choices=options.max_choices,
+            seed=options.seed,
+            min_conditioning=options.min_conditioning,
         )
+        self._put("d_rep_median", float(found.median))
+        self._put("d_rep_kept", float(found.kept))
+        self._put("d_rep_mean_bound", float(found.bound))
+        self.found["d_rep_search"] = "exact" if found.complete else "sampled"
+        return float(found.mean)
+
+    def _try(self, name: str, function: Callable[[], Any]) -> None:
+        """A field by its function, unless that is undefined."""
+        reason = why_undefined(name, *self.models.facts, inputs_given=self.options.input_set is not None)
+        try:
+            if reason is None:
+                self._put(name, function())
+        except UndefinedError as error:
+            reason = str(error)
+        if reason is not None:
+            self.undefined |= dict.fromkeys(_TOGETHER.get(name, (name,)), reason)
+
+    def _put(self, name: str, value: Any) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            self.undefined[name] = f"the result, {value}, is outside the range of float64"
+        else:
+            self.found[name] = value
 
 
-def _undefined(models: SoftmaxModels, labels: Tensor | None, options: ComparisonOptions) -> dict[str, str]:
-    """Which fields are None, and why."""
-    (dim, other_dim), num_labels = models.dims, models.num_labels
-    reasons: dict[str, str] = {}
-    if labels is None:
-        reasons |= dict.fromkeys(("accuracy_1", "accuracy_2"), "no labels were given")
-    if num_labels < dim + 2:
-        reasons |= dict.fromkeys(OF_F + OF_BOTH, f"L needs K = M + 2 labels, but K = {num_labels} and M = {dim}")
-    if dim != other_dim:
-        why = f"the models have different M: {dim} and {other_dim}"
-        reasons |= dict.fromkeys((*OF_F, *OF_BOTH, *OF_SUBSETS, "paper_bound"), why)
-        if options.input_set is None:
-            reasons |= dict.fromkeys(OF_INPUTS, f"{why}, and no input set was given")
-    return reasons
+_TOGETHER = {"d_rep_mean": ("d_rep_mean", "d_rep_median", "d_rep_kept", "d_rep_mean_bound", "d_rep_search")}
+_OF_GROUP: dict[str, Callable[[PairGroup], Any]] = {
+    "pivot": lambda pair: int(pair.choice[0].pivot),
+    "left_out": lambda pair: int(pair.choice[0].left_out),
+    "ties": lambda pair: tuple((pivot, left_out) for _, pivot, left_out in pair.choice[0].ties.tolist()),
+    "input_set": lambda pair: tuple(pair.of_inputs.inputs[0].tolist()),
+    "input_search": lambda pair: pair.of_inputs.search[0],
+    "m_svd_f": lambda pair: 1 - float(pair.svd_f.largest.lower),
+    "m_svd_g": lambda pair: 1 - float(pair.svd_g),
+    "label_subset_search": lambda pair: "exact" if pair.svd_f.complete else "sampled",
+    "certificate": lambda pair: _certificate(pair.svd_f.certificate),
+}
 
 
-def _predictions(predicted: Predictions, labels: Tensor | None) -> Fields:
-    fields: Fields = {
-        "kl_12": float(predicted.kl[0, 1]),
-        "kl_21": float(predicted.kl[1, 0]),
-        "js": float(predicted.js[0, 1]),
-        "total_variation": float(predicted.total_variation[0, 1]),
-        "agreement": float(predicted.agreement[0, 1]),
-    }
-    if labels is None:
-        return fields
-    accuracies = (predicted.likeliest == labels.to(predicted.likeliest.device)).double().mean(1)
-    return fields | {"accuracy_1": float(accuracies[0]), "accuracy_2": float(accuracies[1])}
-
-
-def _likelihood_distances(models: SoftmaxModels, options: ComparisonOptions, undefined: dict[str, str]) -> Fields:
-    """d_LLV, d_{f,g}, and the bounds of the one on the other."""
-    pairs = one_pair(0, 1, models.embeddings[0].device)
-    choice, terms = label_side(models, pairs, options)
-    fields: Fields = {
-        "term_1": float(terms.term_1),
-        "term_3": float(terms.term_3),
-        "pivot": int(choice.pivot),
-        "left_out": int(choice.left_out),
-        "ties": tuple((pivot, left_out) for _, pivot, left_out in choice.ties.tolist()),
-    }
-    of_f = None if "max_d_svd_f" in undefined else label_svd(models, pairs, choice, options)
-    if of_f is not None:
-        fields |= _of_f(of_f)
-    if "d_llv" in undefined:
-        return fields
-    inputs = input_side(models, pairs, options)
-    of_g = input_svd(models, pairs, inputs.inputs)
-    fields |= _of_g(inputs, of_g)
-    d_llv = combine(terms, inputs, options)
-    fields |= {"d_llv": float(d_llv), "squared_bound": _certificate(bounds.squared_bound(d_llv))}
-    if "paper_bound" not in undefined:
-        fields["paper_bound"] = _certificate(bounds.paper_bound(d_llv, models.dims[0]))
-    if of_f is not None:
-        whole = d_fg(of_f.largest, of_g)
-        fields |= {"d_fg": float(whole.lower), "d_fg_upper": float(whole.upper)}
-    return fields
-
-
-def _of_f(of_f: LabelSvd) -> Fields:
-    return {
-        "m_svd_f": 1 - float(of_f.largest.lower),
-        "max_d_svd_f": float(of_f.largest.lower),
-        "max_d_svd_f_upper": float(of_f.largest.upper),
-        "max_d_svd_f_of_ties": float(of_f.supremum.lower),
-        "certificate": _certificate(of_f.certificate),
-    }
-
-
-def _of_g(inputs: InputChoice, of_g: Tensor) -> Fields:
-    return {
-        "term_2": float(inputs.term_2),
-        "term_4": float(inputs.term_4),
-        "input_set": tuple(inputs.inputs[0].tolist()),
-        "m_svd_g": 1 - float(of_g),
-        "d_svd_g": float(of_g),
-    }
-
-
-def _logit_distances(
-    models: SoftmaxModels, predicted: Predictions, options: ComparisonOptions, undefined: dict[str, str]
-) -> Fields:
-    vectors, factors = models.labels, models.heads
-    squared = logit_distance.pairwise_d_logit_squared(vectors)[0, 1]
-    lowest = lowest_log_probability(models.embeddings, models.unembeddings, predicted.log_partitions)
-    of_kl = logit_bounds.d_logit_bound(predicted.kl[0, 1], float(lowest.min()), models.num_labels)
-    power = models.bare_embeddings[0].square().sum(1).mean()
-    fields: Fields = {
-        "d_logit": float(squared.sqrt()),
-        "d_logit_normalised": float(squared / logit_distance.logit_power(vectors)[0]),
-        "d_logit_bound": _certificate(of_kl.sqrt()),
-        "d_rep": float(logit_distance.pairwise_d_rep_squared(vectors, factors)[0, 1].sqrt()),
-        "d_rep_bound": _certificate(logit_bounds.d_rep_bound(squared, factors[0], power).sqrt()),
-        "correlation_deficit": float(logit_bounds.correlation_deficit(vectors, factors[0])),
-        "m_cca_bound": _certificate(logit_bounds.m_cca_bound(squared, vectors, factors[0])),
-    }
-    if "d_rep_mean" in undefined:
-        return fields
-    found = logit_distance.d_rep_of_subsets(
-        vectors, max_choices=options.max_choices, seed=options.seed, min_conditioning=options.min_conditioning
-    )
-    values = (found.mean.sqrt(), found.median.sqrt(), found.kept, found.bound.sqrt())
-    return fields | dict(zip(OF_SUBSETS, map(float, values), strict=True))
-
-
-def _certificate(bound: bounds.Bound) -> Certificate:
+def _certificate(bound: d_svd.Bound) -> Certificate:
     return Certificate(float(bound.value), bool(bound.informative))
 
 

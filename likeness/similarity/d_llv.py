@@ -4,34 +4,25 @@ Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), Def 4.4:
 
     d_LLV = max(term 1, term 2, lambda term 3, lambda term 4),
 
-with terms 1 and 3 of a choice of labels (:mod:`label_side`), terms 2 and 4 of a set of inputs (:mod:`input_side`), and
-the smallest value over such choices. It is 0 exactly for equivalent models: f = A f', g = A^-T g' + v.
+at the choice of labels with the smallest term 1 and the set of inputs with the smallest term 2. It is 0 exactly for
+equivalent models, f = A f' and g = A^-T g' + v.
 
-The largest entries of term 1 for each pivot, of all pivots or of those that can have the smallest term 1.
-
-The label side of d_LLV: terms 1 and 3, and the pivot and left-out label that make term 1 smallest.
-
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), Def 4.4. A choice is a pivot label y0 and a
-label l that is left out; the others, S, are compared with the pivot:
+A choice of labels is a pivot y0 and a label that is left out; the others, S, are compared with the pivot:
 
     sigma(y) = sd_x[lp(y|x) - lp(y0|x)]
     term 1 = max over y in S of max(sd_x[lp(y|x) / sigma(y) - lp'(y|x) / sigma'(y)], the same of y0)
     term 3 = max over y in S of |sigma(y) - sigma'(y)|
 
-The paper's code tries every choice. Since entry (y0, y) does not depend on l, the smallest term 1 is the smallest
-second-largest entry of a row, with the largest one left out (derived, not in the paper).
-
-The input side of d_LLV: terms 2 and 4, and the set of inputs that makes term 2 smallest.
-
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), Def 4.4. An input set is a pivot x0 and M inputs
-x1..xM whose differences from the pivot, N = [f(x1) - f(x0) .. f(xM) - f(x0)], are invertible in both models:
+A set of inputs is a pivot x0 and M inputs x1..xM whose differences from the pivot, the M x M matrix
+N = [f(x1) - f(x0) .. f(xM) - f(x0)], are invertible in both models:
 
     phi(j) = sd_y[lp(y|xj) - lp(y|x0)], over all labels
     term 2 = max_j max(sd_y[lp(y|xj) / phi(j) - lp'(y|xj) / phi'(j)], the same of x0)
     term 4 = max_j |phi(j) - phi'(j)|
 
-The paper samples disjoint sets. Since an entry depends on the pivot and one input only, the smallest term 2 is the
-smallest M-th smallest entry of a row (derived, not in the paper).
+The paper tries every choice of labels, and samples disjoint sets of inputs. But an entry depends on the pivot and one
+other label or input alone. So the smallest term 1 is the smallest second-largest entry of a row, with the largest one
+left out, and no term 2 is below the smallest M-th smallest entry of a row (derived, not in the paper).
 """
 
 from collections.abc import Sequence
@@ -44,102 +35,15 @@ from torch import Tensor
 from likeness.similarity.cloud import Cloud, GapRows, Pairs, gaps_from, gaps_in_sets, one_pair, padded
 from likeness.similarity.options import MIN_CONDITIONING, ComparisonOptions
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels, input_vectors
+from likeness.similarity.undefined import ConstantLogRatioError, SingularInputsError, UndefinedError
 
 ZERO = 1e-12  # what rounding leaves of equivalent models: all their choices tie
 TIE_TOLERANCE = 1e-6  # relative: the entries are symmetric, so that pivots often share their second-largest one
 MAX_TIES = 64  # pivots of equivalent models that are looked at
-_ROWS_AT_ONCE = 256
-
-
-class ConstantLogRatioError(ValueError):
-    """lp(y|x) - lp(y0|x) is the same for every input, so that nothing can be measured in units of it."""
-
-
-class RowMaxima(NamedTuple):
-    """For B pairs of models and each of K pivots; inf where the pivot was ruled out."""
-
-    largest: Tensor  # [B, K, 2] the two largest entries
-    worst: Tensor  # [B, K] the label of the largest one
-
-
-def threshold(term_1: Tensor) -> Tensor:
-    """Up to where choices tie with the best one, [B]."""
-    return (term_1 * (1 + TIE_TOLERANCE)).clamp(min=ZERO)
-
-
-def maxima_of_all_pivots(vectors: LabelVectors, pairs: Pairs) -> RowMaxima:
-    """Every entry is looked at, in blocks of rows."""
-    gaps = GapRows(vectors.cloud, pairs)
-    index = torch.arange(vectors.num_labels, device=vectors.mean.device)
-    tops = [entries_of_term_1(gaps, index[rows], vectors, pairs).topk(2, dim=2) for rows in gaps.blocks()]
-    values, labels = zip(*tops, strict=True)
-    return RowMaxima(torch.cat(values, dim=1), torch.cat(labels, dim=1)[..., 0])
-
-
-def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
-    """For one pair of models with many labels: as many rows as it takes to rule all other pivots out.
-
-    Entries are symmetric, so that a row that is known says something of every other one: its second-largest entry is
-    at least the second-largest met so far. Most is learnt from the rows of labels with large entries.
-    """
-    labels, device = vectors.num_labels, vectors.mean.device
-    gaps = GapRows(vectors.cloud, pair)
-    largest = vectors.mean.new_full((labels, 2), torch.inf)  # of rows that are known
-    worst = torch.zeros(labels, dtype=torch.long, device=device)
-    met = vectors.mean.new_full((labels, 2), -torch.inf)  # of all rows, in known columns
-    unknown = torch.ones(labels, dtype=torch.bool, device=device)
-    rows = torch.arange(min(_ROWS_AT_ONCE, labels), device=device)
-    while len(rows):
-        entries = entries_of_term_1(gaps, rows, vectors, pair)[0]
-        top = entries.topk(2, dim=1)
-        largest[rows], worst[rows], unknown[rows] = top.values, top.indices[:, 0], False
-        met = torch.cat([met, entries.topk(min(2, len(rows)), dim=0).values.T], dim=1).topk(2, dim=1).values
-        if int((largest[:, 1] <= ZERO).sum()) >= MAX_TIES:
-            break
-        possible = unknown & (met[:, 1] <= threshold(largest[:, 1].amin()))
-        rows = _next_rows(met, unknown, possible)
-    return RowMaxima(largest[None], worst[None])
-
-
-def _next_rows(met: Tensor, unknown: Tensor, possible: Tensor) -> Tensor:
-    """Of the possible pivots those with the smallest bounds, and as many unknown labels with the largest entries."""
-    if not bool(possible.any()):
-        return unknown.new_empty(0, dtype=torch.long)
-    count = min(_ROWS_AT_ONCE // 2, len(met))
-    promising = met[:, 1].masked_fill(~possible, torch.inf).topk(count, largest=False).indices
-    telling = met[:, 0].masked_fill(~unknown, -torch.inf).topk(count).indices
-    chosen = torch.zeros_like(unknown)
-    chosen[promising] = possible[promising]
-    chosen[telling] |= unknown[telling]
-    return chosen.nonzero().flatten()
-
-
-def entries_of_term_1(gaps: GapRows, pivots: Tensor, vectors: LabelVectors, pairs: Pairs) -> Tensor:
-    """Entries of term 1 for these pivots, [B, rows, K], with -inf at the pivots themselves.
-
-    Raises ConstantLogRatioError where another one is undefined.
-    """
-    entries = gaps.rows(pivots)
-    entries.scatter_(2, pivots.expand(len(entries), -1)[..., None], -torch.inf)
-    if bool((entries == torch.inf).any()):
-        pair, row, label = (entries == torch.inf).nonzero()[0].tolist()
-        raise constant_log_ratio(vectors, pairs, pair, int(pivots[row]), label)
-    return entries
-
-
-def constant_log_ratio(vectors: LabelVectors, pairs: Pairs, pair: int, pivot: int, label: int) -> ConstantLogRatioError:
-    """The error for one of the pairs, naming the model whose log-ratio of the two labels varies less."""
-    own = vectors.cloud.own
-    models = [int(index[pair]) for index in pairs]
-    deviations = {model: float((own[model, pivot] - own[model, label]).norm()) for model in models}
-    model = min(deviations, key=lambda model: deviations[model])
-    return ConstantLogRatioError(
-        f"the log-ratio of labels {pivot} and {label} of model {vectors.names[model]!r} is constant over the inputs "
-        f"(standard deviation {deviations[model]:.3g}), so d_LLV is undefined"
-    )
-
-
 _FEW_LABELS = 4096  # so few that all rows are looked at
+_ROWS_AT_ONCE = 256
+_SETS_AT_ONCE = 256
+_MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
 
 
 class LabelChoice(NamedTuple):
@@ -158,30 +62,100 @@ class LabelTerms(NamedTuple):
     term_3: Tensor
 
 
-def term_1_matrix(vectors: LabelVectors, first: int = 0, second: int = 1) -> tuple[Tensor, Tensor]:
-    """The entries of terms 1 and 3 for pivot y0 and label y of two of the models: T1 and T3, [K, K], symmetric.
+class InputChoice(NamedTuple):
+    """Input sets of B pairs of models."""
 
-    The diagonal is 0. Raises ConstantLogRatioError naming the labels and the model.
+    term_2: Tensor  # [B]
+    term_4: Tensor  # [B]
+    inputs: Tensor  # [B, M + 1] positions in the sample, the pivot first
+    search: tuple[str, ...]  # of each pair: exact, sampled, given, or bounded where an exact one was cut short
+
+
+class LogLikelihoodVariance(NamedTuple):
+    """d_LLV of B pairs of models, its terms [B], and the choices at which they are taken."""
+
+    d_llv: Tensor
+    term_1: Tensor
+    term_2: Tensor
+    term_3: Tensor
+    term_4: Tensor
+    labels: LabelChoice
+    inputs: Tensor  # [B, M + 1] positions, the pivot first
+
+
+def d_llv(
+    f1: Tensor, g1: Tensor, f2: Tensor, g2: Tensor, options: ComparisonOptions | None = None
+) -> LogLikelihoodVariance:
+    """d_LLV of two models with f [N, M] and g [K, M]; fields [1].
+
+    Raises ValueError as :meth:`SoftmaxModels.of` does; UndefinedError where K < 3 or N <= M, where every choice
+    compares labels whose log-ratio is constant, where no set of inputs spans both representations, and where M differs
+    unless the options give an input set.
+
+    Example:
+        >>> import torch
+        >>> f, g = torch.randn(50, 2, generator=torch.manual_seed(0)).double(), torch.eye(5, 2).double()
+        >>> a = torch.tensor([[2.0, 1.0], [0.0, 1.0]]).double()
+        >>> bool(d_llv(f, g, f @ a.T, g @ a.inverse() + 3).d_llv < 1e-12)  # the same distribution
+        True
+        >>> bool(d_llv(f, g, f @ a.T, g).d_llv > 0.1)
+        True
     """
-    pairs = one_pair(first, second, vectors.mean.device)
-    labels = torch.arange(vectors.num_labels, device=vectors.mean.device)
-    entries = entries_of_term_1(GapRows(vectors.cloud, pairs), labels, vectors, pairs)[0]
-    s, t = (torch.cdist(points, points) for points in vectors.cloud.own[[first, second]])
-    return entries.fill_diagonal_(0), (s - t).abs()
+    models = SoftmaxModels.of([f1, f2], [g1, g2])
+    return d_llv_of_pairs(models, one_pair(0, 1, models.embeddings[0].device), options or ComparisonOptions())
+
+
+def d_llv_of_pairs(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> LogLikelihoodVariance:
+    """d_LLV of the pairs (i [B], j [B]) of the models; raises as :func:`d_llv` does."""
+    labels, terms = choose_label_terms(models, pairs, options)
+    inputs = choose_input_terms(models, pairs, options)
+    return LogLikelihoodVariance(
+        combine(terms, inputs, options),
+        terms.term_1,
+        inputs.term_2,
+        terms.term_3,
+        inputs.term_4,
+        labels,
+        inputs.inputs,
+    )
+
+
+def combine(labels: LabelTerms, inputs: InputChoice, options: ComparisonOptions) -> Tensor:
+    """d_LLV [B] from the terms of both sides."""
+    scaled = (options.lambda_ * labels.term_3, options.lambda_ * inputs.term_4)
+    terms = torch.stack([labels.term_1, inputs.term_2, *scaled])
+    return terms.amax(0) if options.combine == "max" else terms.sum(0)
+
+
+def choose_label_terms(
+    models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions
+) -> tuple[LabelChoice, LabelTerms]:
+    """The choice of labels, and terms 1 and 3 there, for B pairs of models; M may differ."""
+    if options.label_choice is None:
+        choice = choose_labels(models.labels, pairs)
+        terms = label_terms(models.labels, pairs, choice.pivot, choice.left_out)
+        return choice, terms._replace(term_1=choice.term_1)
+    given = _given_labels(options.label_choice, models.num_labels).to(pairs[0].device)
+    number = torch.arange(len(pairs[0]), device=given.device)
+    pivot, left_out = given.expand(len(number), 2).unbind(1)
+    terms = label_terms(models.labels, pairs, pivot, left_out)
+    return LabelChoice(terms.term_1, pivot, left_out, torch.stack([number, pivot, left_out], dim=1)), terms
 
 
 def choose_labels(vectors: LabelVectors, pairs: Pairs) -> LabelChoice:
     """The pivot and left-out label with the smallest term 1, for B pairs of models.
 
     Exact; with many labels the rows of hopeless pivots are not computed. Among choices within 1e-6 of each other, or
-    under 1e-12, the smallest pivot is taken and then the smallest left-out label; ``ties`` holds the others.
+    under 1e-12, the smallest pivot is taken and then the smallest left-out label; ``ties`` holds the others. A choice
+    that compares labels whose log-ratio is constant over the inputs has no term 1, and is none.
 
     Raises:
-        ValueError: for fewer than 3 labels; ConstantLogRatioError, naming the labels and the model.
+        UndefinedError: for fewer than 3 labels; ConstantLogRatioError, naming labels and model, if no choice is left.
     """
     count, labels = len(pairs[0]), vectors.num_labels
     if labels < 3:
-        raise ValueError(f"d_LLV needs a pivot, a left-out and a compared label, but there are {labels} labels")
+        raise UndefinedError(f"d_LLV needs a pivot, a left-out and a compared label, but there are {labels} labels")
+    # The two largest entries of each row.
     if labels <= _FEW_LABELS:
         maxima = maxima_of_all_pivots(vectors, pairs)
     else:
@@ -191,13 +165,19 @@ def choose_labels(vectors: LabelVectors, pairs: Pairs) -> LabelChoice:
         ]
         maxima = RowMaxima(*(torch.cat(fields) for fields in zip(*each, strict=True)))
     term_1 = maxima.largest[..., 1].amin(1)
+    if bool(term_1.isinf().any()):
+        raise constant_log_ratio(vectors, pairs, int(term_1.isinf().nonzero()[0]), 0)
+    # Every choice that is as good, and the first of each pair.
     ties = _ties(maxima, threshold(term_1))
     start = torch.searchsorted(ties[:, 0].contiguous(), torch.arange(count, device=ties.device))
     return LabelChoice(term_1, ties[start, 1], ties[start, 2], ties)
 
 
 def label_terms(vectors: LabelVectors, pairs: Pairs, pivot: Tensor, left_out: Tensor) -> LabelTerms:
-    """Terms 1 and 3 at pivots and left-out labels [B], for B pairs of models; raises as :func:`choose_labels`."""
+    """Terms 1 and 3 at pivots and left-out labels [B], for B pairs of models.
+
+    Raises ConstantLogRatioError naming two labels that are compared and the model.
+    """
     gap, s, t = gaps_from(vectors.cloud, pairs, pivot)
     labels = torch.arange(gap.shape[1], device=gap.device)
     compared = (labels != pivot[:, None]) & (labels != left_out[:, None])
@@ -205,6 +185,106 @@ def label_terms(vectors: LabelVectors, pairs: Pairs, pivot: Tensor, left_out: Te
         raise constant_log_ratio(vectors, pairs, pair, int(pivot[pair]), label)
     term_1, term_3 = (entries.masked_fill(~compared, -torch.inf).amax(1) for entries in (gap, (s - t).abs()))
     return LabelTerms(term_1, term_3)
+
+
+def term_1_matrix(vectors: LabelVectors, first: int = 0, second: int = 1) -> tuple[Tensor, Tensor]:
+    """The entries of terms 1 and 3 for pivot y0 and label y of two of the models: T1 and T3, [K, K], symmetric.
+
+    The diagonal is 0; inf where a log-ratio is constant.
+    """
+    pairs = one_pair(first, second, vectors.mean.device)
+    labels = torch.arange(vectors.num_labels, device=vectors.mean.device)
+    entries = entries_of_term_1(GapRows(vectors.cloud, pairs), labels)[0]
+    own = vectors.cloud.own * vectors.cloud.size[:, None, None]
+    s, t = (torch.cdist(points, points) for points in own[[first, second]])
+    return entries.fill_diagonal_(0), (s - t).abs()
+
+
+def entries_of_term_1(gaps: GapRows, pivots: Tensor) -> Tensor:
+    """Entries of term 1 for these pivots, [B, rows, K]: -inf at the pivots themselves, inf where one is undefined."""
+    entries = gaps.rows(pivots)
+    entries.scatter_(2, pivots.expand(len(entries), -1)[..., None], -torch.inf)
+    return entries
+
+
+def constant_log_ratio(
+    vectors: LabelVectors, pairs: Pairs, pair: int, pivot: int, label: int | None = None
+) -> ConstantLogRatioError:
+    """The error for one of the pairs, naming the model whose log-ratio of the two labels varies less.
+
+    By default of the label that varies least with the pivot.
+    """
+    models = [int(index[pair]) for index in pairs]
+    own = vectors.cloud.own[models]
+    deviations = (own - own[:, pivot, None]).norm(dim=2)
+    deviations[:, pivot] = torch.inf
+    label = int(deviations.amin(0).argmin()) if label is None else label
+    flat = int(deviations[:, label].argmin())
+    value = float(deviations[flat, label] * vectors.cloud.size[models[flat]])
+    return ConstantLogRatioError(
+        f"the log-ratio of labels {pivot} and {label} of model {vectors.names[models[flat]]!r} is constant over the "
+        f"inputs (standard deviation {value:.3g}), so d_LLV is undefined"
+    )
+
+
+class RowMaxima(NamedTuple):
+    """For B pairs of models and each of K pivots; inf where the pivot was ruled out."""
+
+    largest: Tensor  # [B, K, 2] the two largest entries
+    worst: Tensor  # [B, K] the label of the largest one
+
+
+def threshold(term_1: Tensor) -> Tensor:
+    """Up to where choices tie with the best one, [B]."""
+    return (term_1 * (1 + TIE_TOLERANCE)).clamp(min=ZERO)
+
+
+def maxima_of_all_pivots(vectors: LabelVectors, pairs: Pairs) -> RowMaxima:
+    """Every entry is looked at, in blocks of rows."""
+    gaps = GapRows(vectors.cloud, pairs)
+    index = torch.arange(vectors.num_labels, device=vectors.mean.device)
+    tops = [entries_of_term_1(gaps, index[rows]).topk(2, dim=2) for rows in gaps.blocks()]
+    values, labels = zip(*tops, strict=True)
+    return RowMaxima(torch.cat(values, dim=1), torch.cat(labels, dim=1)[..., 0])
+
+
+def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
+    """For one pair of models with many labels: as many rows as it takes to rule all other pivots out.
+
+    Entries are symmetric, so that a row that is known says something of every other one: its second-largest entry is
+    at least the second-largest met so far. Most is learnt from the rows of labels with large entries.
+    """
+    labels, device = vectors.num_labels, vectors.mean.device
+    gaps = GapRows(vectors.cloud, pair)
+    largest = vectors.mean.new_full((labels, 2), torch.inf)  # of rows that are known
+    worst = torch.zeros(labels, dtype=torch.long, device=device)
+    met = vectors.mean.new_full((labels, 2), -torch.inf)  # of all rows, in known columns
+    unknown = torch.ones(labels, dtype=torch.bool, device=device)
+    rows = torch.arange(min(_ROWS_AT_ONCE, labels), device=device)
+    while len(rows):
+        entries = entries_of_term_1(gaps, rows)[0]
+        top = entries.topk(2, dim=1)
+        largest[rows], worst[rows], unknown[rows] = top.values, top.indices[:, 0], False
+        met = torch.cat([met, entries.topk(min(2, len(rows)), dim=0).values.T], dim=1).topk(2, dim=1).values
+        if int((largest[:, 1] <= ZERO).sum()) >= MAX_TIES:
+            break
+        # The bound of a row is the second-largest entry met in it.
+        possible = unknown & (met[:, 1] <= threshold(largest[:, 1].amin()))
+        rows = _next_rows(met, unknown, possible)
+    return RowMaxima(largest[None], worst[None])
+
+
+def _next_rows(met: Tensor, unknown: Tensor, possible: Tensor) -> Tensor:
+    """Of the possible pivots those with the smallest bounds, and as many unknown labels with the largest entries."""
+    if not bool(possible.any()):
+        return unknown.new_empty(0, dtype=torch.long)
+    count = min(_ROWS_AT_ONCE // 2, len(met))
+    promising = met[:, 1].masked_fill(~possible, torch.inf).topk(count, largest=False).indices
+    telling = met[:, 0].masked_fill(~unknown, -torch.inf).topk(count).indices
+    chosen = torch.zeros_like(unknown)
+    chosen[promising] = possible[promising]
+    chosen[telling] |= unknown[telling]
+    return chosen.nonzero().flatten()
 
 
 def _ties(maxima: RowMaxima, limit: Tensor) -> Tensor:
@@ -227,19 +307,44 @@ def _leading(groups: Tensor) -> Tensor:
     return position - torch.searchsorted(groups.contiguous(), groups.contiguous()) < MAX_TIES
 
 
-_SETS_AT_ONCE = 256
+def _given_labels(choice: tuple[int, int], num_labels: int) -> Tensor:
+    pivot, left_out = choice
+    if pivot == left_out or not all(0 <= label < num_labels for label in choice):
+        raise ValueError(f"label_choice must be two of the labels 0..{num_labels - 1}, got {choice}")
+    return torch.tensor(choice)
 
 
-class SingularInputsError(ValueError):
-    """No set of inputs has differences that span the representations of both models."""
+def choose_input_terms(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> InputChoice:
+    """The set of inputs, and terms 2 and 4 there, for B pairs of models of one M, unless the options give the set."""
+    if options.input_set is not None:
+        return _given_inputs(models, pairs, options.input_set)
+    bare = models.bare_embeddings
+    size = _common_dim([bare[model] for model in torch.cat(pairs).unique().tolist()]) + 1
+    samples = len(bare[0])
+    if options.searches_all(samples):
+        found = [_best_inputs(models, i, j, options) for i, j in zip(*(index.tolist() for index in pairs), strict=True)]
+        *tensors, searches = zip(*found, strict=True)
+        return InputChoice(*map(torch.cat, tensors), tuple(search for (search,) in searches))
+    sets = sample_input_sets(samples, size, options.sampled_sets(samples, size), options.seed).to(pairs[0].device)
+    return best_of_sets(models.inputs, pairs, bare, sets, options.min_conditioning)
 
 
-class InputChoice(NamedTuple):
-    """Input sets of B pairs of models."""
+def _best_inputs(models: SoftmaxModels, i: int, j: int, options: ComparisonOptions) -> InputChoice:
+    inputs, bare = models.inputs, models.bare_embeddings
+    if len(bare) > 2:  # in the fewer coordinates that two models share
+        inputs = input_vectors(*([x[i], x[j]] for x in (models.embeddings, models.unembeddings)))
+    return best_input_set(inputs, [bare[i], bare[j]], options.min_conditioning)
 
-    term_2: Tensor  # [B]
-    term_4: Tensor  # [B]
-    inputs: Tensor  # [B, M + 1] positions in the sample, the pivot first
+
+def _given_inputs(models: SoftmaxModels, pairs: Pairs, input_set: Sequence[int]) -> InputChoice:
+    samples = len(models.embeddings[0])
+    if len(input_set) < 2 or not all(0 <= position < samples for position in input_set):
+        raise ValueError(f"input_set must be at least two of the positions 0..{samples - 1}, got {tuple(input_set)}")
+    inputs = torch.tensor(input_set, device=pairs[0].device)
+    term_2, term_4 = input_terms(models.inputs, pairs, inputs)
+    if bool(term_2.isinf().any()):
+        raise SingularInputsError(f"the pivot of input_set {tuple(input_set)} coincides in f with another input")
+    return InputChoice(term_2, term_4, inputs.expand(len(term_2), -1), ("given",) * len(term_2))
 
 
 def input_terms(cloud: Cloud, pairs: Pairs, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,25 +361,78 @@ def best_input_set(
 ) -> InputChoice:
     """The input set with the smallest term 2 for two models, from their cloud of N points and f [N, M].
 
-    Time is of order N^2 R, in blocks of rows. A set whose N has a relative smallest singular value under
-    ``min_conditioning`` in either model is left out: a pivot whose best M inputs form one goes on to the next in
-    order of their entries that keeps N regular. Raises SingularInputsError, with the shapes, if no set is left.
+    Of all sets whose N has a relative smallest singular value of at least ``min_conditioning`` in both models. Time is
+    of order N^2 R, in blocks of rows, as long as the nearest inputs of good pivots form such sets; where they do not,
+    sets are tried in order, and after 2^19 of them the answer is the best so far, its search "bounded". Raises
+    SingularInputsError, with the shapes, if no set is left.
     """
-    size = _common_dim(embeddings)
-    pair = one_pair(0, 1, cloud.own.device)
+    size, pair = _common_dim(embeddings), one_pair(0, 1, cloud.own.device)
+    # No set with a pivot is better than the M-th smallest entry of its row.
     gaps = GapRows(cloud, pair)
     bounds = torch.cat([gaps.rows(rows)[0].topk(size, largest=False).values[:, -1] for rows in gaps.blocks()])
-    smallest, best = torch.inf, None
+    smallest, best, sets = torch.inf, None, _RegularSets(embeddings, min_conditioning)
     for pivot in bounds.argsort().tolist():
         if not bounds[pivot] < smallest:  # no later pivot can do better either
             break
         gap = gaps_from(cloud, pair, torch.tensor([pivot], device=bounds.device)).gap[0]
-        chosen = _regular_prefix(gap.argsort()[: int((gap < smallest).sum())], pivot, embeddings, min_conditioning)
+        chosen = sets.nearest(pivot, gap.argsort()[: int((gap < smallest).sum())])
         if chosen is not None:
-            smallest, best = float(gap[chosen[-1]]), chosen
+            smallest, best = float(gap[chosen[1:]].amax()), chosen
     if best is None:
-        raise _no_regular_set(embeddings, min_conditioning)
-    return InputChoice(*input_terms(cloud, pair, best), best[None])
+        raise _no_regular_set(embeddings, min_conditioning, sets.bounded)
+    search = "bounded" if sets.bounded else "exact"
+    return InputChoice(*input_terms(cloud, pair, best), best[None], (search,))
+
+
+class _RegularSets:
+    """Input sets whose differences from the pivot are well conditioned in every model.
+
+    Adding an input never raises the relative smallest singular value: what fails with some fails with more.
+    """
+
+    def __init__(self, embeddings: Sequence[Tensor], min_conditioning: float) -> None:
+        self.embeddings, self.min_conditioning = embeddings, min_conditioning
+        self.size, self.left, self.bounded = embeddings[0].shape[1], _MAX_SETS, False
+
+    def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
+        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None."""
+        alone = order.new_tensor([pivot])
+        found = self._first(alone, order)
+        if found is None:
+            return None
+        farthest = int((order == found[-1]).nonzero())
+        for last in range(self.size - 1, farthest):
+            if self._exhausted():
+                break
+            better = self._first(torch.cat([alone, order[last : last + 1]]), order[:last])
+            if better is not None:
+                return better
+        return found
+
+    def _first(self, chosen: Tensor, candidates: Tensor) -> Tensor | None:
+        """The first regular set that adds candidates, in their order, to those chosen."""
+        missing = self.size + 1 - len(chosen)
+        if missing > len(candidates):
+            return None
+        whole = torch.cat([chosen, candidates[:missing]])
+        if bool(self._regular(whole[None])):
+            return whole
+        for start in range(0, len(candidates), _SETS_AT_ONCE) if missing else ():
+            trial = candidates[start : start + _SETS_AT_ONCE]
+            sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
+            for position in self._regular(sets).nonzero().flatten().tolist():
+                found = self._first(sets[position], candidates[start + position + 1 :])
+                if found is not None or self._exhausted():
+                    return found
+        return None
+
+    def _regular(self, sets: Tensor) -> Tensor:
+        self.left -= len(sets)
+        return torch.stack([conditioning(f, sets) >= self.min_conditioning for f in self.embeddings]).all(0)
+
+    def _exhausted(self) -> bool:
+        self.bounded |= self.left <= 0
+        return self.bounded
 
 
 def sample_input_sets(samples: int, size: int, num_sets: int, seed: int) -> Tensor:
@@ -306,11 +464,12 @@ def best_of_sets(
     while True:
         least, index = term_2.min(1)
         if bool(least.isinf().any()):
-            raise _no_regular_set(embeddings, min_conditioning)
+            pair = int(least.isinf().nonzero()[0])
+            raise _no_regular_set([embeddings[int(models[pair])] for models in pairs], min_conditioning)
         points = [f[models[:, None], sets[index]] for models in pairs]
         singular = torch.stack([_conditioning_of(x) < min_conditioning for x in points]).any(0)
         if not bool(singular.any()):
-            return InputChoice(least, term_4[every, index], sets[index])
+            return InputChoice(least, term_4[every, index], sets[index], ("sampled",) * len(every))
         term_2[every[singular], index[singular]] = torch.inf
 
 
@@ -321,152 +480,35 @@ def conditioning(f: Tensor, sets: Tensor) -> Tensor:
 
 def _conditioning_of(points: Tensor) -> Tensor:
     singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
-    ratio: Tensor = singular[:, -1] / singular[:, 0].clamp(min=torch.finfo(points.dtype).tiny)
+    largest = singular[:, 0]
+    ratio: Tensor = singular[:, -1] / largest.where(largest > 0, 1.0)
     return ratio
 
 
 def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Terms 2 and 4 of each pair at each input set [S, m + 1], [B, S]."""
-    points = Cloud(cloud.own[:, sets.T.flatten()], cloud.axes, cloud.offset)
+    points = Cloud(cloud.own[:, sets.T.flatten()], cloud.axes, cloud.offset, cloud.size)
     gap, s, t = gaps_in_sets(points, pairs, sets.shape[1])
     return gap.amax(1), (s - t).abs().amax(1)
 
 
-def _regular_prefix(order: Tensor, pivot: int, embeddings: Sequence[Tensor], min_conditioning: float) -> Tensor | None:
-    """The pivot and the first M inputs of the order that keep N regular, [M + 1]; None if there are not so many.
-
-    Adding an input never raises the relative smallest singular value: who fails with some fails with more.
-    """
-    size = embeddings[0].shape[1]
-    chosen = order.new_tensor([pivot])
-    while len(order) and len(chosen) <= size:
-        whole = torch.cat([chosen, order[: size + 1 - len(chosen)]])
-        if len(whole) == size + 1 and _regular(whole[None], embeddings, min_conditioning):
-            return whole
-        trial = order[:_SETS_AT_ONCE]
-        sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
-        passed = _regular(sets, embeddings, min_conditioning).nonzero()
-        if len(passed):
-            chosen, order = sets[passed[0, 0]], order[passed[0, 0] + 1 :]
-        else:
-            order = order[len(trial) :]
-    return chosen if len(chosen) == size + 1 else None
-
-
-def _regular(sets: Tensor, embeddings: Sequence[Tensor], min_conditioning: float) -> Tensor:
-    return torch.stack([conditioning(f, sets) >= min_conditioning for f in embeddings]).all(0)
-
-
 def _common_dim(embeddings: Sequence[Tensor]) -> int:
-    """M of all models; ValueError where they differ or the inputs are fewer than M + 1."""
+    """M of all models; UndefinedError where they differ or the inputs are fewer than M + 1."""
     shapes = [tuple(f.shape) for f in embeddings]
     if len({dim for _, dim in shapes}) > 1:
-        raise ValueError(f"an input set has M + 1 inputs, but the embeddings are {shapes}: give the set")
+        raise UndefinedError(f"an input set has M + 1 inputs, but the embeddings are {shapes}: give the set")
     samples, dim = shapes[0]
     if samples <= dim:
-        raise ValueError(f"an input set has M + 1 inputs, but the embeddings are {shapes}")
+        raise UndefinedError(f"an input set has M + 1 inputs, but the embeddings are {shapes}")
     return dim
 
 
-def _no_regular_set(embeddings: Sequence[Tensor], min_conditioning: float) -> SingularInputsError:
+def _no_regular_set(
+    embeddings: Sequence[Tensor], min_conditioning: float, bounded: bool = False
+) -> SingularInputsError:
     shapes = [tuple(f.shape) for f in embeddings]
+    tried = f" among the {_MAX_SETS} that were tried" if bounded else ""
     return SingularInputsError(
-        f"no input set of the embeddings {shapes} has differences with a relative smallest singular value of at "
+        f"no input set of the embeddings {shapes}{tried} has differences with a relative smallest singular value of at "
         f"least {min_conditioning:g} in every model: do they span their dimensions?"
     )
-
-
-class LogLikelihoodVariance(NamedTuple):
-    """d_LLV of B pairs of models, its terms [B], and the choices at which they are taken."""
-
-    d_llv: Tensor
-    term_1: Tensor
-    term_2: Tensor
-    term_3: Tensor
-    term_4: Tensor
-    labels: LabelChoice
-    inputs: Tensor  # [B, M + 1] positions, the pivot first
-
-
-def d_llv(
-    f1: Tensor, g1: Tensor, f2: Tensor, g2: Tensor, options: ComparisonOptions | None = None
-) -> LogLikelihoodVariance:
-    """d_LLV of two models with f [N, M] and g [K, M]; fields [1].
-
-    Raises ValueError as :meth:`SoftmaxModels.of`, :func:`choose_labels` and :func:`best_input_set` do, and where M
-    differs unless the options give an input set.
-    """
-    models = SoftmaxModels.of([f1, f2], [g1, g2])
-    return d_llv_of_pairs(models, one_pair(0, 1, models.embeddings[0].device), options or ComparisonOptions())
-
-
-def d_llv_of_pairs(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> LogLikelihoodVariance:
-    """d_LLV of the pairs (i [B], j [B]) of the models; raises as :func:`d_llv` does."""
-    labels, terms = label_side(models, pairs, options)
-    inputs = input_side(models, pairs, options)
-    return LogLikelihoodVariance(
-        combine(terms, inputs, options),
-        terms.term_1,
-        inputs.term_2,
-        terms.term_3,
-        inputs.term_4,
-        labels,
-        inputs.inputs,
-    )
-
-
-def combine(labels: LabelTerms, inputs: InputChoice, options: ComparisonOptions) -> Tensor:
-    """d_LLV [B] from the terms of both sides."""
-    scaled = (options.lambda_ * labels.term_3, options.lambda_ * inputs.term_4)
-    terms = torch.stack([labels.term_1, inputs.term_2, *scaled])
-    return terms.amax(0) if options.combine == "max" else terms.sum(0)
-
-
-def label_side(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> tuple[LabelChoice, LabelTerms]:
-    """The choice of labels, and terms 1 and 3 there; M may differ."""
-    if options.label_choice is None:
-        choice = choose_labels(models.labels, pairs)
-        terms = label_terms(models.labels, pairs, choice.pivot, choice.left_out)
-        return choice, terms._replace(term_1=choice.term_1)
-    given = _given_labels(options.label_choice, models.num_labels).to(pairs[0].device)
-    number = torch.arange(len(pairs[0]), device=given.device)
-    pivot, left_out = given.expand(len(number), 2).unbind(1)
-    terms = label_terms(models.labels, pairs, pivot, left_out)
-    return LabelChoice(terms.term_1, pivot, left_out, torch.stack([number, pivot, left_out], dim=1)), terms
-
-
-def input_side(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> InputChoice:
-    """The set of inputs, and terms 2 and 4 there."""
-    if options.input_set is not None:
-        return _given_inputs(models, pairs, options.input_set)
-    if options.search == "sampled":
-        samples, size = len(models.embeddings[0]), models.dims[int(pairs[0][0])] + 1
-        sets = sample_input_sets(samples, size, options.num_samples, options.seed).to(pairs[0].device)
-        return best_of_sets(models.inputs, pairs, models.bare_embeddings, sets, options.min_conditioning)
-    found = [_best_inputs(models, i, j, options) for i, j in zip(*(index.tolist() for index in pairs), strict=True)]
-    return InputChoice(*(torch.cat(fields) for fields in zip(*found, strict=True)))
-
-
-def _best_inputs(models: SoftmaxModels, i: int, j: int, options: ComparisonOptions) -> InputChoice:
-    inputs, bare = models.inputs, models.bare_embeddings
-    if len(bare) > 2:  # in the fewer coordinates that two models share
-        inputs = input_vectors(*([x[i], x[j]] for x in (models.embeddings, models.unembeddings)))
-    return best_input_set(inputs, [bare[i], bare[j]], options.min_conditioning)
-
-
-def _given_labels(choice: tuple[int, int], num_labels: int) -> Tensor:
-    pivot, left_out = choice
-    if pivot == left_out or not all(0 <= label < num_labels for label in choice):
-        raise ValueError(f"label_choice must be two of the labels 0..{num_labels - 1}, got {choice}")
-    return torch.tensor(choice)
-
-
-def _given_inputs(models: SoftmaxModels, pairs: Pairs, input_set: Sequence[int]) -> InputChoice:
-    samples = len(models.embeddings[0])
-    if len(input_set) < 2 or not all(0 <= position < samples for position in input_set):
-        raise ValueError(f"input_set must be at least two of the positions 0..{samples - 1}, got {tuple(input_set)}")
-    inputs = torch.tensor(input_set, device=pairs[0].device)
-    term_2, term_4 = input_terms(models.inputs, pairs, inputs)
-    if bool(term_2.isinf().any()):
-        raise SingularInputsError(f"the pivot of input_set {tuple(input_set)} coincides in f with another input")
-    return InputChoice(term_2, term_4, inputs.expand(len(term_2), -1))

@@ -1,4 +1,4 @@
-"""How alike two models' representations are up to the maps that leave their likelihoods alone.
+"""How alike two models' representations are up to the maps that leave their likelihoods alone: d_SVD and d_{f,g}.
 
 Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), section 4. Embeddings are read through M label
 differences, u = L^T f with L = [g(y1) - g(y0) .. g(yM) - g(y0)], which are equal in equivalent models. Then
@@ -8,14 +8,10 @@ differences, u = L^T f with L = [g(y1) - g(y0) .. g(yM) - g(y0)], which are equa
 the mean covariance of the pairs of scores of a PLS-SVD of the standardised u and u'. On the input side N^T g takes
 the place of L^T f, with M input differences and correlations over labels.
 
-Which labels L = [g(y1) - g(y0) .. g(yM) - g(y0)] is made of: all choices where they are few, else random ones.
-
-What d_LLV says about d_{f,g}, the largest d_SVD of embeddings and unembeddings (see :mod:`svd_distance`).
-
-d_{f,g}: the largest d_SVD of two models' embeddings and unembeddings, where d_LLV has its minimum.
-
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), Def 4.5: the larger of d_SVD(L_J^T f, L'_J^T f'), over
-all M-subsets J of the labels that are compared in d_LLV, and d_SVD(N^T g, N'^T g') for its input set.
+d_{f,g} (Def 4.5) is taken where d_LLV has its minimum. It is the larger of d_SVD(L_J^T f, L'_J^T f'), over all
+M-subsets J of the labels that are compared there, and d_SVD(N^T g, N'^T g') for the input set. Where the subsets are
+too many, random ones bound it from below and the correlations of single log-ratios from above. d_LLV itself bounds
+it too: :func:`paper_bound` and :func:`squared_bound`.
 """
 
 from itertools import chain, combinations
@@ -25,14 +21,85 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.numerics import as_float64
+from likeness.numerics import as_float64, power_of_two
 from likeness.seeding import generator
 from likeness.similarity.cloud import Cloud, Pairs
 from likeness.similarity.d_llv import LabelChoice
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.undefined import UndefinedError
 
 _WORK = 2**32  # multiplications that factorising the sampled L may cost
+_ELEMENTS = 2**22  # of a temporary
+_CONSTANT = 1e-12  # deviations of a coordinate relative to its values: below, they are rounding
+
+
+class Interval(NamedTuple):
+    """Bounds of a number that is known exactly where they are equal."""
+
+    lower: Tensor
+    upper: Tensor
+
+
+class Bound(NamedTuple):
+    """A bound, and whether it says more than what holds of any two models; elementwise."""
+
+    value: Tensor
+    informative: Tensor
+
+
+class LabelSvd(NamedTuple):
+    """The part of d_{f,g} that concerns f, for B pairs of models."""
+
+    largest: Interval  # [B] over label subsets, at the chosen pivot and left-out label
+    supremum: Interval  # [B] also over tied choices
+    certificate: Bound  # [B] on ``largest``, without enumerating subsets
+    complete: bool  # whether all label subsets were tried
+
+
+def m_svd(u: Tensor, v: Tensor) -> Tensor:
+    """m_SVD of u [N, M] and v [N, M], a scalar in [0, 1]; 1 where they agree up to scales and a rotation.
+
+    Raises ValueError where the shapes differ, UndefinedError naming a coordinate that is constant.
+    """
+    return 1 - d_svd(u, v)
+
+
+def d_svd(u: Tensor, v: Tensor) -> Tensor:
+    """1 - m_SVD of u [N, M] and v [N, M], a scalar in [0, 1]; raises as :func:`m_svd` does.
+
+    Example:
+        >>> import torch
+        >>> u = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.0, -2.0]])
+        >>> print(f"{d_svd(u, 3 * u + 1):.4f}, {d_svd(u, u[:, [0, 0]]):.4f}")
+        0.0000, 0.2929
+    """
+    if u.shape != v.shape or u.dim() != 2:
+        raise ValueError(f"m_SVD compares [N, M] with [N, M], but received {tuple(u.shape)} and {tuple(v.shape)}")
+    return _distance(_standardised(u, "first"), _standardised(v, "second"))
+
+
+def label_svd(models: SoftmaxModels, pairs: Pairs, choice: LabelChoice, options: ComparisonOptions) -> LabelSvd:
+    """The part of d_{f,g} that concerns f, of pairs (i [B], j [B]) of models with one M.
+
+    Raises UndefinedError where K < M + 2 or M differs.
+    """
+    dims = sorted(set(torch.tensor(models.dims)[torch.cat(pairs).cpu()].tolist()))
+    if len(dims) > 1:
+        raise UndefinedError(f"d_SVD compares representations of one dimension M, but received {dims}")
+    dim = dims[0]
+    subsets = subsets_beside_choice(
+        models.num_labels, dim, max_subsets=options.max_subsets, num_sampled=options.num_subsets, seed=options.seed
+    )
+    cloud = models.labels.cloud
+    largest, supremum = max_d_svd_f_of_ties(cloud, pairs, choice, subsets)
+    certificate = correlation_certificate(cloud, pairs, choice.pivot, choice.left_out, dim)
+    return LabelSvd(largest, supremum, certificate, subsets.complete)
+
+
+def d_fg(largest: Interval, of_g: Tensor) -> Interval:
+    """The larger of both parts, [B]."""
+    return Interval(*(torch.maximum(bound, of_g) for bound in largest))
 
 
 class LabelSubsets(NamedTuple):
@@ -47,12 +114,12 @@ def subsets_beside_choice(
 ) -> LabelSubsets:
     """M-subsets, M = ``dim``, of the K - 2 labels that are neither pivot nor left out, by position [S, M].
 
-    All where there are at most ``max_subsets``, else ``num_sampled`` random ones. Raises ValueError where there
-    are not so many labels.
+    All where there are at most ``max_subsets``, else ``num_sampled`` random ones. Raises UndefinedError
+    where there are not so many labels.
     """
     free = num_labels - 2
     if free < dim:
-        raise ValueError(
+        raise UndefinedError(
             f"L^T f needs M labels besides the pivot and the left-out one, but K = {num_labels} and M = {dim}"
         )
     if comb(free, dim) <= max_subsets:
@@ -63,11 +130,11 @@ def subsets_beside_choice(
 def pivots_with_subsets(num_labels: int, dim: int, *, max_choices: int = 20_000, seed: int = 0) -> LabelSubsets:
     """A pivot and M = ``dim`` further labels, [S, M + 1], the pivot first.
 
-    All K C(K-1, M) where they are at most ``max_choices``, else so many random ones. Raises ValueError for fewer
-    than M + 1 labels.
+    All K C(K-1, M) where they are at most ``max_choices``, else so many random ones. Raises UndefinedError for
+    fewer than M + 1 labels.
     """
     if num_labels < dim + 1:
-        raise ValueError(f"L has a pivot and M labels, but K = {num_labels} and M = {dim}")
+        raise UndefinedError(f"L has a pivot and M labels, but K = {num_labels} and M = {dim}")
     if num_labels * comb(num_labels - 1, dim) <= max_choices:
         sets = _all(num_labels, dim + 1)
         return LabelSubsets(torch.cat([sets.roll(-pivot, dims=1) for pivot in range(dim + 1)]), complete=True)
@@ -84,17 +151,6 @@ def _random(size: int, count: int, number: int, dim: int, seed: int) -> Tensor:
     number = max(1, min(number, _WORK // dim**3))
     keys = torch.rand(number, size, generator=generator(seed, size, count))
     return keys.topk(count).indices
-
-
-class Bound(NamedTuple):
-    """A bound, and whether it says more than what holds of any two models; elementwise."""
-
-    value: Tensor
-    informative: Tensor
-
-    def sqrt(self) -> "Bound":
-        """Of a distance, from that of its square."""
-        return Bound(self.value.sqrt(), self.informative)
 
 
 def paper_bound(d_llv: Tensor, dim: int | Tensor) -> Bound:
@@ -142,38 +198,12 @@ def unit(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1, eps=0.0)
 
 
-_ELEMENTS = 2**22  # of a temporary
-
-
-class Interval(NamedTuple):
-    """Bounds of a number that is known exactly where they are equal."""
-
-    lower: Tensor
-    upper: Tensor
-
-
-def m_svd(u: Tensor, v: Tensor) -> Tensor:
-    """m_SVD of u [N, M] and v [N, M], a scalar in [0, 1]; 1 where they agree up to scales and a rotation.
-
-    Raises ValueError where the shapes differ, or naming a coordinate that is constant.
-    """
-    if u.shape != v.shape or u.dim() != 2:
-        raise ValueError(f"m_SVD compares [N, M] with [N, M], but received {tuple(u.shape)} and {tuple(v.shape)}")
-    return 1 - d_svd(u, v)
-
-
-def d_svd(u: Tensor, v: Tensor) -> Tensor:
-    """1 - m_SVD of u [N, M] and v [N, M]; see :func:`m_svd`."""
-    return _distance(_standardised(u, "first"), _standardised(v, "second"))
-
-
 def max_d_svd_f(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out: Tensor, subsets: LabelSubsets) -> Interval:
     """The largest d_SVD(L_J^T f, L'_J^T f') over subsets J of the labels but pivot and left-out one, [B].
 
     For B pairs of the models whose label cloud [P, K, R] is given, with choices [B]; ``subsets`` are those of
-    :func:`likeness.similarity.d_svd.subsets_beside_choice`. Where ``subsets`` are not all, the
-    lower bound is the largest of these and of the M labels that correlate least, and the upper bound is
-    :func:`likeness.similarity.d_svd.correlation_certificate`.
+    :func:`subsets_beside_choice`. Where these are not all, the lower bound is the largest of them and of the M labels
+    that correlate least, and the upper bound is :func:`correlation_certificate`.
     """
     labels = _skip(subsets.members, pivot, left_out)
     if subsets.complete:
@@ -242,40 +272,11 @@ def _skip(positions: Tensor, pivot: Tensor, left_out: Tensor) -> Tensor:
 
 def _standardised(x: Tensor, name: str) -> Tensor:
     """Unit vectors [M, N] of the centred coordinates of x [N, M]."""
-    centred = as_float64(x) - as_float64(x).mean(0)
-    constant = (centred.norm(dim=0) <= 1e-12 * as_float64(x).norm(dim=0)).nonzero()
+    x = as_float64(x)
+    x = x / power_of_two(x, 0)
+    centred = x - x.mean(0)
+    constant = (centred.norm(dim=0) <= _CONSTANT * x.norm(dim=0)).nonzero()
     if len(constant):
-        raise ValueError(f"coordinate {int(constant[0])} of the {name} of {tuple(x.shape)} is constant: no correlation")
-    return unit(centred.T)
-
-
-class LabelSvd(NamedTuple):
-    """The part of d_{f,g} that concerns f, for B pairs of models."""
-
-    largest: Interval  # [B] over label subsets, at the chosen pivot and left-out label
-    supremum: Interval  # [B] also over tied choices
-    certificate: Bound  # [B] on ``largest``, without enumerating subsets
-
-
-def label_svd(models: SoftmaxModels, pairs: Pairs, choice: LabelChoice, options: ComparisonOptions) -> LabelSvd:
-    """Of pairs (i [B], j [B]) of models with one M. Raises ValueError where K < M + 2 or M differs."""
-    dims = sorted(set(torch.tensor(models.dims)[torch.cat(pairs).cpu()].tolist()))
-    if len(dims) > 1:
-        raise ValueError(f"d_SVD compares representations of one dimension M, but received {dims}")
-    dim = dims[0]
-    subsets = subsets_beside_choice(
-        models.num_labels, dim, max_subsets=options.max_subsets, num_sampled=options.num_subsets, seed=options.seed
-    )
-    cloud = models.labels.cloud
-    largest, supremum = max_d_svd_f_of_ties(cloud, pairs, choice, subsets)
-    return LabelSvd(largest, supremum, correlation_certificate(cloud, pairs, choice.pivot, choice.left_out, dim))
-
-
-def input_svd(models: SoftmaxModels, pairs: Pairs, inputs: Tensor) -> Tensor:
-    """d_SVD(N^T g, N'^T g') of pairs (i [B], j [B]) of models for their input sets [B, M + 1]; [B]."""
-    return d_svd_g(models.inputs, pairs, inputs)
-
-
-def d_fg(largest: Interval, of_g: Tensor) -> Interval:
-    """The larger of both parts, [B]."""
-    return Interval(*(torch.maximum(bound, of_g) for bound in largest))
+        column, shape = int(constant[0]), tuple(x.shape)
+        raise UndefinedError(f"coordinate {column} of the {name} of {shape} is constant: no correlation")
+    return unit(centred.T / power_of_two(centred, 0).T)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from likeness.checks import require_one_of
 from likeness.neighbours import exact as neighbours
-from likeness.numerics import as_float64
+from likeness.numerics import as_float64, power_of_two
 from likeness.similarity.samples import centred, compare_two
+from likeness.similarity.undefined import UndefinedError
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -23,6 +24,12 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10, metric: Metric = "euclidean") 
     and not where many samples coincide: of equally near ones those that come first count, which is arbitrary. Memory
     N k and one block of the distances. Raises ValueError for k outside 1..N-1, N that differs, a constant
     representation, a sample of length 0 under the cosine, and values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+        >>> mutual_knn(x, 2 * x[:, [2, 0, 1]] + 1).item()
+        1.0
     """
     return compare_two(partial(nearest_samples, k=k, metric=metric), overlap, x, y)
 
@@ -30,11 +37,13 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10, metric: Metric = "euclidean") 
 def nearest_samples(x: Tensor, name: str, k: int, metric: Metric) -> Tensor:
     """Indices [N, k] of the samples nearest to each one, itself left out; equally near ones by their indices."""
     require_one_of(metric, get_args(Metric), "metric")
-    centred(x, name)
+    offset = centred(x, name)
     require_neighbours(len(x), k, name)
     if metric == "cosine":
         _require_directions(x, name)
-    return neighbours.nearest_neighbours(x, k, metric=metric).ids
+        x = as_float64(x)
+        return neighbours.nearest_neighbours(x / power_of_two(x, 1), k, metric=metric).ids
+    return neighbours.nearest_neighbours(offset, k, metric=metric).ids
 
 
 def overlap(x: Tensor, y: Tensor) -> Tensor:
@@ -51,12 +60,13 @@ def reorder_neighbours(neighbours: Tensor, orders: Tensor) -> Tensor:
 
 
 def require_neighbours(n: int, k: int, name: str) -> None:
-    """Raise ValueError unless each of n samples has k others."""
+    """Raise ValueError for k < 1, UndefinedError unless each of n samples has k others."""
     if not 1 <= k < n:
-        raise ValueError(f"k must be at least 1 and below the number of samples, but k is {k} and {name!r} has {n}")
+        kind = ValueError if k < 1 else UndefinedError
+        raise kind(f"k must be at least 1 and below the number of samples, but k is {k} and {name!r} has {n}")
 
 
 def _require_directions(x: Tensor, name: str) -> None:
-    lengths = as_float64(x).norm(dim=1)
-    if bool((lengths == 0).any()):
-        raise ValueError(f"sample {int((lengths == 0).nonzero()[0])} of {name!r} has length 0, so no cosine")
+    zero = (x == 0).all(1)
+    if bool(zero.any()):
+        raise UndefinedError(f"sample {int(zero.nonzero()[0])} of {name!r} has length 0, so no cosine")

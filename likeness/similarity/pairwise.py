@@ -1,122 +1,265 @@
 """The distances between all pairs of P softmax models, each computed when it is asked for.
 
-Every measure between all pairs of P softmax models at once.
-
-Between two models alone, :func:`likeness.similarity.comparison.compare_softmax_models` tells more.
+This is the one place where distances are computed: for two models by
+:func:`likeness.similarity.comparison.compare_softmax_models`, for many by :func:`compare_all_pairs`, for a stream of
+inputs by the metric. The numbers of a pair depend on that pair alone. What is undefined for a pair is nan, with a
+reason, and leaves the other pairs as they are.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from likeness.numerics import threads_for
 from likeness.similarity.cloud import Pairs
-from likeness.similarity.d_llv import InputChoice, LabelChoice, LabelTerms, combine, input_side, label_side
-from likeness.similarity.d_svd import Interval, LabelSvd, d_fg, input_svd, label_svd
-from likeness.similarity.logit_distance import logit_power, pairwise_d_logit_squared, pairwise_d_rep_squared
+from likeness.similarity.d_llv import (
+    InputChoice,
+    LabelChoice,
+    LabelTerms,
+    choose_input_terms,
+    choose_label_terms,
+    combine,
+)
+from likeness.similarity.d_svd import Interval, LabelSvd, d_fg, d_svd_g, label_svd
+from likeness.similarity.logit_distance import d_logit_of_pairs, d_rep_of_pairs, logit_lengths
 from likeness.similarity.options import ComparisonOptions
-from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.predictions import Predictions
+from likeness.similarity.softmax_models import SoftmaxModels, Span, mean_canonical_correlations
+from likeness.similarity.undefined import UndefinedError, why_undefined
 
 OF_INPUTS = frozenset(("d_llv", "term_2", "term_4", "d_svd_g", "d_fg", "d_fg_upper"))
-OF_SUBSETS = frozenset(("max_d_svd_f", "max_d_svd_f_upper", "max_d_svd_f_of_ties", "certificate", "d_fg", "d_fg_upper"))
+DIVERGENCES = ("kl", "js", "total_variation", "agreement")
+SIMILARITIES = ("m_cca_f", "m_cca_g")  # which are 1 between a model and itself
+
+
+class PairValues(NamedTuple):
+    """A measure of all ordered pairs of P models."""
+
+    values: Tensor  # [P, P] in float64, nan where undefined
+    undefined: dict[tuple[int, int], str]  # why, by pair
+    search: dict[tuple[int, int], str]  # how its choice was found, by pair: exact, sampled, given or bounded
 
 
 class PairwiseDistances(Mapping[str, Tensor]):
     """The distances by name, [P, P] in float64; entry (i, j) has model i as the first of the pair.
 
     Names are fields of :class:`likeness.similarity.comparison.SoftmaxComparison`. ``OF_INPUTS`` need embeddings
-    of single inputs; all others are functions of the joint moments and the unembeddings. What is undefined, between
-    models whose M differ or where K < M + 2, is nan. Looking a name up raises ValueError as
-    :func:`likeness.similarity.d_llv.d_llv` does.
+    of single inputs; all others are functions of the joint moments and the unembeddings. What is undefined is nan.
     """
 
-    def __init__(self, models: SoftmaxModels, options: ComparisonOptions) -> None:
-        self._models, self._options = models, options
+    def __init__(self, models: SoftmaxModels, options: ComparisonOptions | None = None) -> None:
+        self.models, self.options = models, options or ComparisonOptions()
+        self._found: dict[str, PairValues] = {}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name in _OF_MODELS:
-            return _OF_MODELS[name](self._models)
-        of_pairs, count = _OF_PAIRS[name], len(self._models.names)
-        matrix = self._models.joint.moments.mean.new_full((count, count), torch.nan).fill_diagonal_(0)
-        for group in self._groups:
-            if group.defines(name):
-                matrix[group.pairs] = matrix.T[group.pairs] = of_pairs(group)
-        return matrix
+        return self.explained(name).values
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*_OF_MODELS, *_OF_PAIRS))
+        return iter((*SIMILARITIES, *_OF_PAIRS))
 
     def __len__(self) -> int:
-        return len(_OF_MODELS) + len(_OF_PAIRS)
+        return len(SIMILARITIES) + len(_OF_PAIRS)
+
+    def explained(self, name: str) -> PairValues:
+        """A distance with the reasons of what is undefined, and how its choices were found."""
+        if name not in self._found:
+            self._found[name] = self._correlations(name) if name in SIMILARITIES else self._distances(name)
+        return self._found[name]
+
+    def pair(self, first: int, second: int) -> "PairGroup":
+        """Everything between two of the models."""
+        device = self.models.labels.mean.device
+        (own,) = (group for group in self._groups if group.holds(first, second))
+        if len(own) == 1:
+            return own
+        return PairGroup(self.models, self.options, tuple(torch.tensor([x], device=device) for x in (first, second)))
 
     @cached_property
-    def _groups(self) -> "list[_Group]":
-        return [_Group(self._models, self._options, pairs, dim) for pairs, dim in self._models.all_pairs()]
+    def _groups(self) -> "list[PairGroup]":
+        """All pairs (i, j), i < j: a group for each M and each set of measures that are defined."""
+        members: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
+        facts = self.models.facts
+        for i, j in torch.triu_indices(len(facts), len(facts), offset=1).T.tolist():
+            defined = (self._why(name, *pair) is None for name in _OF_PAIRS for pair in ((i, j), (j, i)))
+            members[facts[i].dim, facts[j].dim, *defined].append((i, j))
+        device = self.models.labels.mean.device
+        indices = (torch.tensor(pairs, device=device).unbind(1) for pairs in members.values())
+        return [PairGroup(self.models, self.options, (i, j)) for i, j in indices]
+
+    def _why(self, name: str, first: int, second: int) -> str | None:
+        facts = self.models.facts
+        return why_undefined(name, facts[first], facts[second], inputs_given=self.options.input_set is not None)
+
+    def _distances(self, name: str) -> PairValues:
+        count = len(self.models.names)
+        matrix = self.models.labels.mean.new_full((count, count), torch.nan).fill_diagonal_(0)
+        found = PairValues(matrix, {}, {})
+        for group in self._groups:
+            for turned in (False, True) if name in DIRECTED else (False,):
+                self._fill(found, name, group, turned)
+        return found
+
+    def _fill(self, found: PairValues, name: str, group: "PairGroup", turned: bool) -> None:
+        """Put in the group's values; where the whole cannot be computed, those of its pairs one by one."""
+        pairs = [pair[::-1] if turned else pair for pair in group.members]
+        reasons = {pair: reason for pair in pairs if (reason := self._why(name, *pair)) is not None}
+        if not reasons:
+            try:
+                values = _OF_PAIRS[name](group.turned if turned else group)
+            except UndefinedError as error:
+                if len(group) > 1:
+                    for single in group.singles:
+                        self._fill(found, name, single, turned)
+                    return
+                reasons = dict.fromkeys(pairs, str(error))
+            else:
+                found.values[tuple(zip(*pairs, strict=True))] = values
+                found.search.update(zip(pairs, group.search(name), strict=True))
+        found.undefined.update(reasons)
+        if name not in DIRECTED:
+            found.values.T[tuple(zip(*pairs, strict=True))] = found.values[tuple(zip(*pairs, strict=True))]
+            for known in (found.undefined, found.search):
+                known.update({(j, i): known[i, j] for i, j in pairs if (i, j) in known})
+
+    def _correlations(self, name: str) -> PairValues:
+        spans = self.models.spans if name == "m_cca_f" else self.models.head_spans
+        facts = self.models.facts
+        reasons = {i: reason for i in range(len(facts)) if (reason := self._why(name, i, i)) is not None}
+        return correlations_of_spans(spans, reasons)
 
 
-class _Group:
-    """What distances share between the pairs of models of one M, or between those whose M differ (``dim`` None)."""
+def correlations_of_spans(spans: Sequence[Span], reasons: Mapping[int, str]) -> PairValues:
+    """m_CCA of all pairs of P representations; of those with a reason why not it is undefined."""
+    count = len(spans)
+    defined = [model for model in range(count) if model not in reasons]
+    matrix = spans[0].basis.new_full((count, count), torch.nan)
+    if defined:
+        index = torch.tensor(defined, device=matrix.device)
+        matrix[index[:, None], index] = mean_canonical_correlations([spans[model].basis for model in defined])
+    pairs = [(i, j) for i in range(count) for j in range(count) if i in reasons or j in reasons]
+    return PairValues(matrix, {(i, j): reasons.get(i) or reasons[j] for i, j in pairs}, {})
 
-    def __init__(self, models: SoftmaxModels, options: ComparisonOptions, pairs: Pairs, dim: int | None) -> None:
-        self.models, self.options, self.pairs, self.dim = models, options, pairs, dim
 
-    def defines(self, name: str) -> bool:
-        if name in OF_INPUTS and self.dim is None and self.options.input_set is None:
-            return False
-        return name not in OF_SUBSETS or (self.dim is not None and self.models.num_labels >= self.dim + 2)
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A property that is computed once, also where that raises UndefinedError: the error is raised again."""
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function = function
+
+    def __get__(self, owner: "PairGroup", kind: type) -> T:
+        known = owner.outcomes
+        if self not in known:
+            try:
+                known[self] = self.function(owner)
+            except UndefinedError as error:
+                known[self] = error
+        if isinstance(known[self], UndefinedError):
+            raise known[self]
+        answer: T = known[self]
+        return answer
+
+
+class PairGroup:
+    """What distances share between pairs of models for which the same measures are defined."""
+
+    def __init__(self, models: SoftmaxModels, options: ComparisonOptions, pairs: Pairs) -> None:
+        self.models, self.options, self.pairs = models, options, pairs
+        self.outcomes: dict[object, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs[0])
 
     @cached_property
+    def members(self) -> list[tuple[int, int]]:
+        """The pairs as numbers."""
+        return list(zip(*(index.tolist() for index in self.pairs), strict=True))
+
+    def holds(self, first: int, second: int) -> bool:
+        """Whether this pair is one of them, in this direction."""
+        return (first, second) in self.members
+
+    @cached_property
+    def singles(self) -> "list[PairGroup]":
+        """Each pair as a group of its own."""
+        pairs = zip(*(index.split(1) for index in self.pairs), strict=True)
+        return [PairGroup(self.models, self.options, pair) for pair in pairs]
+
+    @cached_property
+    def turned(self) -> "PairGroup":
+        """The same pairs with the other model first."""
+        return PairGroup(self.models, self.options, (self.pairs[1], self.pairs[0]))
+
+    def search(self, name: str) -> list[str]:
+        """How the choice that a distance is taken at was found, of each pair."""
+        of_inputs = self.of_inputs.search if name in OF_INPUTS else ("exact",) * len(self)
+        complete = ("max_d_svd_f" not in name and "d_fg" not in name) or self.svd_f.complete
+        return [how if complete or how != "exact" else "sampled" for how in of_inputs]
+
+    @Once
     def choice(self) -> tuple[LabelChoice, LabelTerms]:
-        return label_side(self.models, self.pairs, self.options)
+        """Of labels."""
+        return choose_label_terms(self.models, self.pairs, self.options)
 
     @property
     def of_labels(self) -> LabelTerms:
+        """Terms 1 and 3."""
         return self.choice[1]
 
-    @cached_property
+    @Once
     def of_inputs(self) -> InputChoice:
-        return input_side(self.models, self.pairs, self.options)
+        """Terms 2 and 4, and the input set."""
+        return choose_input_terms(self.models, self.pairs, self.options)
 
     @property
     def d_llv(self) -> Tensor:
+        """[B]."""
         return combine(self.of_labels, self.of_inputs, self.options)
 
-    @cached_property
+    @Once
     def svd_f(self) -> LabelSvd:
+        """d_SVD of the embeddings."""
         return label_svd(self.models, self.pairs, self.choice[0], self.options)
 
-    @cached_property
+    @Once
     def svd_g(self) -> Tensor:
-        return input_svd(self.models, self.pairs, self.of_inputs.inputs)
+        """d_SVD of the unembeddings, [B]."""
+        return d_svd_g(self.models.inputs, self.pairs, self.of_inputs.inputs)
 
     @property
     def d_fg(self) -> Interval:
+        """[B]."""
         return d_fg(self.svd_f.largest, self.svd_g)
 
+    @Once
+    def d_logit(self) -> Tensor:
+        """[B]."""
+        return d_logit_of_pairs(self.models.labels, self.pairs)
 
-def _d_logit(models: SoftmaxModels) -> Tensor:
-    return pairwise_d_logit_squared(models.labels).sqrt()
+    @property
+    def d_logit_normalised(self) -> Tensor:
+        """[B]. Raises UndefinedError where all centred logits of a first model are 0."""
+        lengths = logit_lengths(self.models.labels)[self.pairs[0]]
+        if bool((lengths == 0).any()):
+            model = self.models.names[int(self.pairs[0][int((lengths == 0).nonzero()[0])])]
+            raise UndefinedError(f"all centred logits of model {model!r} are 0, so that nothing can be divided by them")
+        return (self.d_logit / lengths).square()
+
+    @Once
+    def d_rep(self) -> Tensor:
+        """[B]."""
+        return d_rep_of_pairs(self.models.labels, self.pairs)
 
 
-def _d_logit_normalised(models: SoftmaxModels) -> Tensor:
-    return pairwise_d_logit_squared(models.labels) / logit_power(models.labels)[:, None]
-
-
-def _d_rep(models: SoftmaxModels) -> Tensor:
-    return pairwise_d_rep_squared(models.labels, models.heads).sqrt()
-
-
-_OF_MODELS: dict[str, Callable[[SoftmaxModels], Tensor]] = {
-    "m_cca_f": attrgetter("m_cca_f"),
-    "m_cca_g": attrgetter("m_cca_g"),
-    "d_logit": _d_logit,
-    "d_logit_normalised": _d_logit_normalised,
-    "d_rep": _d_rep,
-}
-_OF_PAIRS: dict[str, Callable[[_Group], Tensor]] = {
+DIRECTED = ("d_logit_normalised", "d_rep")
+_OF_PAIRS: dict[str, Callable[[PairGroup], Tensor]] = {
     "d_llv": attrgetter("d_llv"),
     "term_1": attrgetter("of_labels.term_1"),
     "term_2": attrgetter("of_inputs.term_2"),
@@ -129,6 +272,9 @@ _OF_PAIRS: dict[str, Callable[[_Group], Tensor]] = {
     "certificate": attrgetter("svd_f.certificate.value"),
     "d_fg": attrgetter("d_fg.lower"),
     "d_fg_upper": attrgetter("d_fg.upper"),
+    "d_logit": attrgetter("d_logit"),
+    "d_logit_normalised": attrgetter("d_logit_normalised"),
+    "d_rep": attrgetter("d_rep"),
 }
 
 
@@ -142,20 +288,18 @@ def compare_all_pairs(
     """The measures by name, each [P, P] in float64, of models with f_i [N, M_i] and g_i [K, M_i] (or [P, ...] tensors).
 
     Names are the fields of :class:`likeness.similarity.comparison.SoftmaxComparison`. Row i is the first model of
-    a pair: KL(p_i || p_j), d_logit^2 over E |u_i|^2, E |f_i - A f_j|^2. What is undefined, between models whose M
-    differ or where K < M + 2, is nan. By default the input set is the best of 200 disjoint random ones, since the
-    exact search takes of the order of N^2 operations a pair.
+    a pair: KL(p_i || p_j), d_logit^2 over E |u_i|^2, E |f_i - A f_j|^2. What is undefined for a pair is nan. By
+    default the input set is searched as ``search="auto"`` of the options says: of the order of N^2 operations a pair.
 
-    Raises ValueError as :meth:`SoftmaxModels.of` and :func:`likeness.similarity.d_llv.choose_labels` do.
+    Raises ValueError as :meth:`SoftmaxModels.of` does.
     """
-    options = options or ComparisonOptions(search="sampled")
+    options = options or ComparisonOptions(search="auto")
     embeddings, unembeddings = list(embeddings), list(unembeddings)
     with threads_for(options.largest_tensor(embeddings, unembeddings)):
         models, predicted = SoftmaxModels.evaluated(embeddings, unembeddings, names)
-        divergences = {
-            "kl": predicted.kl,
-            "js": predicted.js,
-            "total_variation": predicted.total_variation,
-            "agreement": predicted.agreement,
-        }
-        return divergences | dict(PairwiseDistances(models, options))
+        return divergences(predicted) | dict(PairwiseDistances(models, options))
+
+
+def divergences(predicted: Predictions) -> dict[str, Tensor]:
+    """The measures of predictions by name, [P, P]."""
+    return {name: getattr(predicted, name) for name in DIVERGENCES}

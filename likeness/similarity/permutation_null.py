@@ -5,6 +5,7 @@ the samples of one side with those of the other at random keeps N, M and both cl
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
@@ -12,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from likeness.checks import at_least_one
 from likeness.numerics import as_float64
 from likeness.seeding import generator
-from likeness.similarity.catalogue import OfSamples
-from likeness.similarity.samples import S, require_same_samples
+from likeness.similarity.catalogue import RepresentationMeasure
+from likeness.similarity.samples import S, prepare_all, require_same_samples
+from likeness.similarity.undefined import UndefinedError
 
 _MAX_ELEMENTS = 2**22  # of a batch of reordered representations: 32 MB
 _ROUNDING = 1e-12  # closer values than this are equal: a batched sum rounds in another way than a single one
@@ -51,38 +54,54 @@ class NullDistribution:
 
 
 class PairwiseNulls(NamedTuple):
-    """Of all ordered pairs of P representations, in float64 on the CPU; the diagonal is nan."""
+    """Of all ordered pairs of P representations, in float64 on the CPU; the diagonal is nan, and what is undefined."""
 
     mean: Tensor  # [P, P]
     p_value: Tensor  # [P, P]
 
 
-def null_distribution(measure: OfSamples[S], x: Tensor, y: Tensor, *, n: int = 999, seed: int = 0) -> NullDistribution:
+def null_distribution(
+    measure: RepresentationMeasure[S], x: Tensor, y: Tensor, *, n: int = 999, seed: int = 0
+) -> NullDistribution:
     """Values of a measure of x [N, M] and y [N, M'] under n random permutations of the samples of y.
 
-    ``measure`` is one of ``PEERS``, or any function through ``of_function``. What a measure needs of a model (a
-    Gram matrix, ranks, neighbours) is computed once and reordered. The samples must be exchangeable: where some
-    belong together (augmentations of one image), permute groups instead. A pure function of the arguments, the
+    ``measure`` is one of ``REPRESENTATION_MEASURES``, or any function through ``of_function``. What a measure needs of
+    a model (a Gram matrix, ranks, neighbours) is computed once and reordered. The samples must be exchangeable: where
+    some belong together (augmentations of one image), permute groups instead. A pure function of the arguments, the
     same on every device up to rounding. Raises ValueError for n < 1 and as the measure does.
+
+    Example:
+        >>> import torch
+        >>> from likeness.similarity.catalogue import REPRESENTATION_MEASURES
+        >>> x = torch.randn(30, 3, generator=torch.manual_seed(0)).double()
+        >>> null = null_distribution(REPRESENTATION_MEASURES["linear_cka"], x, x + 1, n=99)
+        >>> round(null.observed, 6), null.p_value
+        (1.0, 0.01)
     """
-    a, b = _prepared(measure, [x, y], ("x", "y"), n)
+    at_least_one("the number of permutations n", n)
+    require_same_samples([x, y], ("x", "y"))
+    a, b = (measure.prepare(as_float64(z), name) for z, name in ((x, "x"), (y, "y")))
     return _null(measure, a, b, _Draws(n, len(x), seed))
 
 
 def pairwise_nulls(
-    measure: OfSamples[S], samples: Sequence[Tensor], names: Sequence[str], *, n: int = 999, seed: int = 0
+    measure: RepresentationMeasure[S], samples: Sequence[Tensor], names: Sequence[str], *, n: int = 999, seed: int = 0
 ) -> PairwiseNulls:
     """:func:`null_distribution` of all pairs of P representations [N, M_i], the second of a pair being permuted.
 
-    Of a symmetric measure each pair is permuted once. ``names`` are for messages.
+    Of a symmetric measure each pair is permuted once; a pair for which the measure is undefined has no null. ``names``
+    are for messages.
     """
-    prepared = _prepared(measure, samples, names, n)
+    at_least_one("the number of permutations n", n)
+    require_same_samples(samples, names)
+    prepared, _ = prepare_all(measure.prepare, samples, names)
     draws = _Draws(n, len(samples[0]), seed)
     mean, p_value = torch.full((2, len(samples), len(samples)), torch.nan, dtype=torch.float64)
-    for i, j in permutations(range(len(samples)), 2):
+    for i, j in permutations(prepared, 2):
         if measure.symmetric and i > j:
             mean[i, j], p_value[i, j] = mean[j, i], p_value[j, i]
-        else:
+            continue
+        with suppress(UndefinedError):
             null = _null(measure, prepared[i], prepared[j], draws)
             mean[i, j], p_value[i, j] = null.mean, null.p_value
     return PairwiseNulls(mean, p_value)
@@ -102,14 +121,7 @@ class _Draws(NamedTuple):
             yield torch.stack([torch.randperm(self.size, generator=generator(self.seed, i)) for i in numbers])
 
 
-def _prepared(measure: OfSamples[S], samples: Sequence[Tensor], names: Sequence[str], n: int) -> list[S]:
-    if n < 1:
-        raise ValueError(f"a null distribution needs at least 1 permutation, but n is {n}")
-    require_same_samples(samples, names)
-    return [measure.prepare(as_float64(x), name) for x, name in zip(samples, names, strict=True)]
-
-
-def _null(measure: OfSamples[S], a: S, b: S, draws: _Draws) -> NullDistribution:
+def _null(measure: RepresentationMeasure[S], a: S, b: S, draws: _Draws) -> NullDistribution:
     observed = measure.compare(a, b)
     batches = draws.batches(max(1, _MAX_ELEMENTS // _elements(b)))
     values = [measure.compare(a, measure.reorder(b, orders.to(observed.device))).cpu() for orders in batches]

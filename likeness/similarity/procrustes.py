@@ -16,6 +16,12 @@ def procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
     scaling of either. Not where representations are defined up to any invertible map, as those of a softmax
     classifier are: such a map changes it and the distribution not at all. Exactly equivalent x and y give 0 to
     1e-14. Raises ValueError for N < 2, N that differs, a constant representation and values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.0, -2.0]])
+        >>> print(f"{procrustes_distance(x, 3 * x.flip(1) + 1):.4f}, {procrustes_distance(x, x[:, :1]):.4f}")
+        0.0000, 1.0515
     """
     return compare_two(shape, chord, x, y)
 
@@ -26,6 +32,12 @@ def angular_procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
     The geodesic form of :func:`procrustes_distance` d, 2 arcsin(d / 2), and a metric too; netrep's default.
     Williams et al. 2021 (arXiv 2110.14739), eq. 8. Invariances, misuse and errors are those of
     :func:`procrustes_distance`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.0, -2.0]])
+        >>> print(f"{angular_procrustes_distance(x, 3 * x.flip(1) + 1):.4f}")
+        0.0000
     """
     return compare_two(shape, angle, x, y)
 

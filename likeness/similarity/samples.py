@@ -1,10 +1,9 @@
-"""What measures on the samples themselves share: two representations [N, M] and [N, M'] of the same N inputs.
+"""Measures on the samples themselves: two representations [N, M] and [N, M'] of the same N inputs.
 
-Each such measure is in two steps. ``prepare`` computes once what the measure needs of one model; ``compare``
-takes two of these to a number. All pairs of P models then cost P preparations, and the permutation null,
-which reorders what was prepared, costs two.
-
-Matrices [N, N] of relations between samples (similarities, distances, ranks), which measures then compare.
+Each such measure is in two steps. ``prepare`` computes once what the measure needs of one model: features, or a
+matrix [N, N] of relations between samples (similarities, distances, ranks). ``compare`` takes two of these to a
+number. All pairs of P models then cost P preparations, and the permutation null, which reorders what was prepared,
+costs two.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from likeness.numerics import as_float64, require_finite
+from likeness.numerics import as_float64, power_of_two, require_finite
+from likeness.similarity.pairwise import PairValues
+from likeness.similarity.undefined import UndefinedError
 
 S = TypeVar("S")
 Prepare = Callable[[Tensor, str], S]
@@ -32,33 +33,63 @@ def compare_two(prepare: Prepare[S], compare: Compare[S], x: Tensor, y: Tensor) 
 
 def compare_all(
     prepare: Prepare[S], compare: Compare[S], samples: Sequence[Tensor], names: Sequence[str], symmetric: bool
-) -> Tensor:
-    """A measure of all pairs, [P, P], of P representations [N, M_i]; half the work where it is symmetric."""
+) -> PairValues:
+    """A measure of all pairs of P representations [N, M_i]; half the work where it is symmetric.
+
+    A model for which the measure is undefined leaves the pairs of the others as they are.
+    """
     require_same_samples(samples, names)
-    prepared = [prepare(x, name) for x, name in zip(samples, names, strict=True)]
-    rows = [[compare(a, b) for b in (prepared[i:] if symmetric else prepared)] for i, a in enumerate(prepared)]
-    if not symmetric:
-        return torch.stack([torch.stack(row) for row in rows])
-    upper = torch.stack([torch.nn.functional.pad(torch.stack(row), (i, 0)) for i, row in enumerate(rows)])
-    return upper + upper.triu(1).T
+    prepared, reasons = prepare_all(prepare, samples, names)
+    count = len(samples)
+    values = torch.full((count, count), torch.nan, dtype=torch.float64, device=samples[0].device)
+    undefined: dict[tuple[int, int], str] = {}
+    for i in range(count):
+        for j in range(i if symmetric else 0, count):
+            reason = reasons.get(i) or reasons.get(j)
+            try:
+                if reason is None:
+                    values[i, j] = compare(prepared[i], prepared[j])
+            except UndefinedError as error:
+                reason = str(error)
+            if reason is not None:
+                undefined[i, j] = reason
+            if symmetric:
+                values[j, i] = values[i, j]
+                undefined |= {(j, i): reason} if reason is not None else {}
+    return PairValues(values, undefined, {})
+
+
+def prepare_all(
+    prepare: Prepare[S], samples: Sequence[Tensor], names: Sequence[str]
+) -> tuple[dict[int, S], dict[int, str]]:
+    """What is prepared of each model, by number, and why not where the measure is undefined for it."""
+    prepared: dict[int, S] = {}
+    reasons: dict[int, str] = {}
+    for model, (x, name) in enumerate(zip(samples, names, strict=True)):
+        try:
+            prepared[model] = prepare(as_float64(x), name)
+        except UndefinedError as error:
+            reasons[model] = str(error)
+    return prepared, reasons
 
 
 def centred(x: Tensor, name: str, at_least: int = 2) -> Tensor:
-    """x [N, M] in float64, its mean over samples taken off.
+    """x [N, M] in float64 less its mean over samples, in units of a power of two that makes its largest entry about 1.
 
-    Raises ValueError naming the shape if x is no matrix, has fewer than ``at_least`` samples, is constant over
-    samples, or is not finite (naming the sample).
+    Raises ValueError naming the shape if x is no matrix, or the sample that is not finite; UndefinedError if there
+    are fewer than ``at_least`` samples or x is the same for all.
     """
     if x.dim() != 2 or x.shape[1] == 0:
         raise ValueError(f"representation {name!r} must be [samples, dimensions], but its shape is {list(x.shape)}")
     if len(x) < at_least:
-        raise ValueError(f"this measure needs at least {at_least} samples, but {name!r} is {list(x.shape)}")
+        raise UndefinedError(f"this measure needs at least {at_least} samples, but {name!r} is {list(x.shape)}")
     x = as_float64(x)
     require_finite([x], [name])
+    x = x / power_of_two(x)
     offset = x - x.mean(0)
     if bool(offset.abs().max() <= _CONSTANT * x.abs().max()):
-        raise ValueError(f"representation {name!r} of shape {list(x.shape)} is the same for every sample")
-    return offset
+        raise UndefinedError(f"representation {name!r} of shape {list(x.shape)} is the same for every sample")
+    return offset / power_of_two(offset)
 
 
 def compact(x: Tensor) -> Tensor:
@@ -89,10 +120,12 @@ def from_pairs(values: Tensor, n: int) -> Tensor:
 
 
 def unit_norm(matrix: Tensor, name: str, what: str) -> Tensor:
-    """A matrix over its Frobenius norm. Raises ValueError, with the words ``what``, if that is 0."""
+    """A matrix over its Frobenius norm. Raises UndefinedError, with the words ``what``, if that is 0."""
     norm: Tensor = torch.linalg.matrix_norm(matrix)
     if bool(norm == 0):
-        raise ValueError(f"{what} of the {len(matrix)} samples of {name!r} are all equal, so nothing can be compared")
+        raise UndefinedError(
+            f"{what} of the {len(matrix)} samples of {name!r} are all equal, so nothing can be compared"
+        )
     return matrix / norm
 
 

@@ -1,45 +1,159 @@
 """P softmax models on the same inputs, with everything that their pairwise measures share.
 
-Log-probabilities as vectors whose inner products are covariances.
+Everything on the label side, and every correlation between representations, is a function of the mean and the scatter
+over inputs of a(x) = [f_1; Z_1; ...; f_P; Z_P], with Z the log-partitions: :class:`JointMoments`. Their size depends
+neither on the number of inputs nor on that of labels, and they can be streamed.
 
-Over N inputs, lp(y | .) less its mean is a vector with one coordinate for each input; what the measures need of
-it are inner products with the same vectors of other labels and other models. All of them lie in the span of the
-features [f_1; Z_1; ...; f_P; Z_P], Z the log-partition, so a factor R of the features' covariance holds them in
-at most sum (M_i + 1) coordinates, whatever N and K. A factor and not the covariance itself: squares would put
-the distance of exactly equivalent models at 1e-8, lengths leave it at 1e-15.
-
-Over K labels, lp(. | x) is in the same way a vector in the span of the columns of the unembeddings.
+Over N inputs, lp(y | .) less its mean is a vector with one coordinate for each input; what the measures need of it are
+inner products with the same vectors of other labels and other models. A factor R of the scatter holds them all in at
+most sum (M_i + 1) coordinates. A factor and not the scatter itself: squares would put the distance of exactly
+equivalent models at 1e-8, lengths leave it at 1e-15. Over K labels, lp(. | x) is in the same way a vector in the span
+of the columns of the unembeddings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from likeness.numerics import as_float64, require_finite, triangle
-from likeness.similarity.cca import mean_canonical_correlations, require_span
-from likeness.similarity.cloud import Cloud, Pairs
-from likeness.similarity.joint_moments import JointMoments
-from likeness.similarity.predictions import Predictions, predictions
+from likeness.numerics import (
+    FactoredMoments,
+    as_float64,
+    length,
+    power_of_two,
+    rank_tolerance,
+    require_finite,
+    triangle,
+)
+from likeness.similarity.cloud import Cloud, padded
+from likeness.similarity.predictions import Predictions, centred_head, predictions
+from likeness.similarity.undefined import Facts, RankDeficientError
+
+
+@dataclass(frozen=True)
+class JointMoments:
+    """Moments of a(x) = [f_1; Z_1; ...; f_P; Z_P] over inputs, with the layout of its P models.
+
+    ``dims`` are the models' representation dimensions M_i; D = sum of (M_i + 1). ``names`` are for messages, and
+    ``dtype`` is the type that the embeddings came in, which says what of them is rounding.
+    """
+
+    moments: FactoredMoments
+    dims: tuple[int, ...]
+    names: tuple[str, ...]
+    dtype: torch.dtype = torch.float64
+
+    @classmethod
+    def of(cls, embeddings: Sequence[Tensor], log_partitions: Tensor, names: Sequence[str]) -> Self:
+        """Of f_i [N, M_i] and Z [P, N]."""
+        moments = FactoredMoments.of(joint_features(embeddings, log_partitions))
+        return cls(moments, tuple(f.shape[1] for f in embeddings), tuple(names), coarsest(embeddings))
+
+    def embedding(self, model: int) -> slice:
+        """Where f of a model lies among the D features, without the constant coordinate of a biased head."""
+        start = self._starts[model]
+        return slice(start, start + self.bare_dim(model))
+
+    def bare_dim(self, model: int) -> int:
+        """M_i without the constant coordinate of a biased head."""
+        return self.dims[model] - self.has_bias(model)
+
+    def log_partition(self, model: int) -> int:
+        """Where Z of a model lies among the D features."""
+        return self._starts[model] + self.dims[model]
+
+    def has_bias(self, model: int) -> bool:
+        """Whether the last of several coordinates of f was 1 on every input: it carries a head's bias."""
+        last = self.log_partition(model) - 1
+        _, mean, factor = self.moments
+        return self.dims[model] > 1 and bool((mean[last] == 1) & ~factor[:, last].any())
+
+    def span(self, model: int) -> "Span":
+        """What the embeddings of a model span, around their mean."""
+        block = self.embedding(model)
+        n, mean, factor = self.moments
+        tolerance = rank_tolerance(self.dtype, (int(n), block.stop - block.start))
+        return Span.of(factor[:, block], n.sqrt() * mean[block].abs(), tolerance)
+
+    @property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(dim + 1 for dim in self.dims)]
+
+
+def joint_features(embeddings: Sequence[Tensor], log_partitions: Tensor) -> Tensor:
+    """Rows [f_1; Z_1; ...; f_P; Z_P], [N, D] in float64, from f_i [N, M_i] and Z [P, N]."""
+    models = zip(embeddings, log_partitions, strict=True)
+    return torch.cat([torch.column_stack([as_float64(f), z]) for f, z in models], dim=1)
+
+
+def coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The type with the fewest digits among those of the tensors."""
+    floating = [x.dtype for x in tensors if x.dtype.is_floating_point]
+    return max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
+
+
+_CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
+
+
+class Span(NamedTuple):
+    """The space that centred vectors span."""
+
+    basis: Tensor  # [R, M] orthonormal; arbitrary beyond the rank
+    rank: int
+
+    @classmethod
+    def of(cls, centred: Tensor, size: Tensor, tolerance: float) -> Self:
+        """Of centred columns [R, M], whose lengths ``size`` [M] were before; by a relative ``tolerance``.
+
+        Columns are brought to one length, so that neither a unit nor a scale decides the rank.
+        """
+        scale = length(centred, 0)
+        live = scale > _CONSTANT * size
+        basis, factor = torch.linalg.qr(centred / scale.where(live, torch.inf))
+        singular = torch.linalg.svdvals(factor)
+        largest = singular[:1] if len(singular) else singular
+        return cls(basis, int((singular > tolerance * largest).sum()) if bool(live.any()) else 0)
+
+    def require_full(self, what: str, shape: Sequence[int]) -> Tensor:
+        """The basis. Raises RankDeficientError, with the words ``what`` and the shape, unless all M are spanned."""
+        if self.rank < shape[1]:
+            raise RankDeficientError(f"{what}, {list(shape)}, span {self.rank} of {shape[1]} dimensions")
+        return self.basis
+
+
+def span_of_rows(x: Tensor, dtype: torch.dtype | None = None) -> Span:
+    """What x [N, M] in float64 spans around its mean; ``dtype`` is the type that it came in, where another."""
+    scale = power_of_two(x, 0)
+    x = x / scale
+    return Span.of(x - x.mean(0), length(x, 0), rank_tolerance(dtype or x.dtype, x.shape))
+
+
+def mean_canonical_correlations(bases: Sequence[Tensor]) -> Tensor:
+    """m_CCA of all pairs of P representations, [P, P], from orthonormal bases [n, M_i] of what they span, centred."""
+    dims = torch.tensor([basis.shape[1] for basis in bases], device=bases[0].device)
+    joint = torch.cat(list(padded(bases)), dim=1)
+    products = (joint.T @ joint).view(len(bases), -1, len(bases), joint.shape[1] // len(bases)).transpose(1, 2)
+    correlations: Tensor = torch.linalg.svdvals(products).clamp(max=1)  # the padding adds zeros
+    return correlations.sum(-1) / torch.minimum(dims[:, None], dims)
 
 
 @dataclass(frozen=True)
 class LabelVectors:
     """The K labels of P models as functions of the input, in coordinates where a dot product is a covariance.
 
-    lp(y | x) = u_y(x) + mean over labels, with the centred logits u = W f and W the centred unembeddings.
-    Variances are over inputs, with N - 1 in the denominator. Biases are constant over inputs: they move ``mean``
-    alone.
+    lp(y | x) = u_y(x) - Z(x) - log K, with the centred logits u = W f and W the centred unembeddings. Variances are
+    over inputs, with N - 1 in the denominator. Biases are constant over inputs: they move ``mean`` alone.
     """
 
     samples: float  # N
     names: tuple[str, ...]
     heads: tuple[Tensor, ...]  # W_i [K, M_i], without biases
     roots: tuple[Tensor, ...]  # [R, M_i], the coordinates of the functions f(x)
-    cloud: Cloud  # K points in R dimensions: centred u_y, offset the mean over labels of lp(y | x)
+    cloud: Cloud  # K points in R dimensions: centred u_y, offset -Z
     mean: Tensor  # [P, K] of u_y, over inputs
 
     @property
@@ -54,12 +168,10 @@ class LabelVectors:
 
 
 def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelVectors:
-    """Of joint moments over the inputs and g_i [K, M_i]. Raises ValueError for fewer than two inputs."""
+    """Of joint moments over the inputs and g_i [K, M_i]."""
     sizes = [size for g in unembeddings for size in (g.shape[1], 1)]
     roots = torch.split(joint.moments.root, sizes, dim=1)
-    label_means = [as_float64(g).mean(0) for g in unembeddings]
-    heads = [as_float64(g) - label_mean for g, label_mean in zip(unembeddings, label_means, strict=True)]
-    offsets = [f @ g - z.squeeze(1) for f, z, g in zip(roots[::2], roots[1::2], label_means, strict=True)]
+    heads = [centred_head(g) for g in unembeddings]
     means = torch.split(joint.moments.mean, sizes)[::2]
     mean = torch.stack([head @ f for head, f in zip(heads, means, strict=True)])
     dims = [joint.bare_dim(model) for model in range(len(unembeddings))]
@@ -70,7 +182,7 @@ def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelV
         names=joint.names,
         heads=tuple(heads),
         roots=tuple(functions),
-        cloud=Cloud.of_maps(heads, functions, torch.stack(offsets)),
+        cloud=Cloud.of_maps(heads, functions, torch.stack([-z.squeeze(1) for z in roots[1::2]])),
         mean=mean,
     )
 
@@ -81,37 +193,26 @@ def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) 
     A dot product of points is the covariance over labels of two of lp(. | x), with K - 1 in the denominator: Z
     is constant over labels.
     """
-    joint = torch.cat([as_float64(g) for g in unembeddings], dim=1)
-    joint = joint - joint.mean(0)
+    joint = torch.cat([centred_head(g) for g in unembeddings], dim=1)
     root = triangle(joint) if joint.shape[0] > joint.shape[1] else joint
-    maps = torch.split(root / (len(joint) - 1) ** 0.5, [g.shape[1] for g in unembeddings], dim=1)
+    maps = torch.split(root / max(1, len(joint) - 1) ** 0.5, [g.shape[1] for g in unembeddings], dim=1)
     means = [as_float64(f).mean(0) for f in embeddings]
     centred = [as_float64(f) - mean for f, mean in zip(embeddings, means, strict=True)]
     return Cloud.of_maps(centred, maps, torch.stack([map_ @ mean for map_, mean in zip(maps, means, strict=True)]))
 
 
-class Head(NamedTuple):
+class FactorisedHead(NamedTuple):
     """Thin QR of centred unembeddings W [K, M]."""
 
     basis: Tensor  # [K, M]
     triangle: Tensor  # [M, M]
     smallest: Tensor  # singular value of W
 
-
-def heads(vectors: LabelVectors) -> tuple[Head, ...]:
-    """The factorised heads of P models.
-
-    Raises RankDeficientError, naming the model and the shape, where W does not span the representation, so that
-    no L_J is invertible.
-    """
-    return tuple(_head(head, name) for head, name in zip(vectors.heads, vectors.names, strict=True))
-
-
-def _head(head: Tensor, name: str) -> Head:
-    basis, triangle = torch.linalg.qr(head)
-    singular = torch.linalg.svdvals(triangle)
-    require_span(singular, (len(head), head.shape[1]), f"the unembeddings of model {name!r} less their mean")
-    return Head(basis, triangle, singular[-1])
+    @classmethod
+    def of(cls, head: Tensor) -> Self:
+        """Of W [K, M], K > M."""
+        basis, factor = torch.linalg.qr(head)
+        return cls(basis, factor, torch.linalg.svdvals(factor)[-1])
 
 
 @dataclass(frozen=True)
@@ -132,9 +233,8 @@ class SoftmaxModels:
     ) -> Self:
         """From f_i [N, M_i] on all inputs and g_i [K, M_i]; a head with a bias has f_i = [f, 1] and g_i = [g, b].
 
-        Raises ValueError, with the shapes, where N, K or a model's two M differ, N <= M or K <= M; with the model and
-        the sample or label where a value is not finite; RankDeficientError, with the model and the shape, where the
-        f or the differences of the g do not span their dimensions.
+        Raises ValueError, with the shapes, where N, K or a model's two M differ or are 0; with the model and the
+        sample or label where a value or a logit is not finite.
         """
         return cls.evaluated(embeddings, unembeddings, names)[0]
 
@@ -145,29 +245,37 @@ class SoftmaxModels:
         """As :meth:`of`, with what the models predict, since their log-partitions are computed on the way."""
         names = list(names or (str(number + 1) for number in range(len(embeddings))))
         _check_shapes(embeddings, unembeddings, names)
-        require_finite(embeddings, names)
-        require_finite(unembeddings, names, "unembedding", "label")
-        all_f = tuple(as_float64(f.detach()) for f in embeddings)
-        all_g = tuple(as_float64(g.detach()) for g in unembeddings)
-        predicted = predictions(all_f, all_g)
-        models = cls(JointMoments.of(all_f, predicted.log_partitions, names), all_g, all_f)
-        models._require_spans()
-        return models, predicted
+        predicted = checked_predictions(embeddings, unembeddings, names)
+        all_f, all_g = (tuple(as_float64(x.detach()) for x in tensors) for tensors in (embeddings, unembeddings))
+        joint = JointMoments.of([f.detach() for f in embeddings], predicted.log_partitions, names)
+        return cls(joint, all_g, all_f), predicted
 
     @cached_property
     def labels(self) -> LabelVectors:
-        """As functions of the input. Raises ValueError for fewer than two inputs."""
+        """The labels as functions of the input."""
         return label_vectors(self.joint, self.unembeddings)
 
     @cached_property
-    def heads(self) -> tuple[Head, ...]:
-        """Raises RankDeficientError where the differences of the g do not span their dimensions."""
-        return heads(self.labels)
+    def inputs(self) -> Cloud:
+        """The inputs whose embeddings are there, as functions of the label."""
+        return input_vectors(self.embeddings, self.unembeddings)
 
     @cached_property
-    def inputs(self) -> Cloud:
-        """Those whose embeddings are there, as functions of the label."""
-        return input_vectors(self.embeddings, self.unembeddings)
+    def spans(self) -> tuple[Span, ...]:
+        """What the embeddings of each model span, around their mean over all inputs."""
+        return tuple(self.joint.span(model) for model in range(len(self.names)))
+
+    @cached_property
+    def head_spans(self) -> tuple[Span, ...]:
+        """What the unembeddings of each model span, around their mean."""
+        return tuple(span_of_rows(head) for head in self.labels.heads)
+
+    @cached_property
+    def facts(self) -> tuple[Facts, ...]:
+        """What decides which measures are defined."""
+        sizes = int(self.joint.moments.n), len(self.embeddings[0]), self.num_labels
+        ranks = [[span.rank for span in spans] for spans in (self.spans, self.head_spans)]
+        return tuple(Facts(name, *sizes, *rest) for name, *rest in zip(self.names, self.dims, *ranks, strict=True))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -179,47 +287,29 @@ class SoftmaxModels:
         """Representation dimension M_i of each model, without the constant coordinate of a biased head."""
         return self.labels.dims
 
-    @property
+    @cached_property
     def bare_embeddings(self) -> list[Tensor]:
         """f_i [N, M_i] without the constant coordinate of a biased head."""
         return [f[:, :dim] for f, dim in zip(self.embeddings, self.dims, strict=True)]
-
-    @property
-    def m_cca_f(self) -> Tensor:
-        """Mean canonical correlations of the f of all pairs over the inputs, [P, P]."""
-        spans = zip(self.labels.cloud.axes, self.dims, strict=True)
-        return mean_canonical_correlations([axes[:dim].T for axes, dim in spans])
-
-    @property
-    def m_cca_g(self) -> Tensor:
-        """The same of the g over the labels."""
-        return mean_canonical_correlations([head.basis for head in self.heads])
 
     @property
     def num_labels(self) -> int:
         """K."""
         return len(self.unembeddings[0])
 
-    def all_pairs(self) -> Iterator[tuple[Pairs, int | None]]:
-        """All pairs (i, j), i < j, in groups of one M, which is given; None for those whose M differ."""
-        dims = torch.tensor(self.dims)
-        i, j = torch.triu_indices(len(dims), len(dims), offset=1)
-        common = torch.where(dims[i] == dims[j], dims[i], -1)
-        for dim in sorted(set(common.tolist())):
-            pairs = (index[common == dim].to(self.embeddings[0].device) for index in (i, j))
-            yield (next(pairs), next(pairs)), None if dim < 0 else dim
 
-    def _require_spans(self) -> None:
-        """Raise as :meth:`of` does, from the labels on."""
-        for root, name, dim in zip(self.labels.roots, self.names, self.dims, strict=True):
-            shape = len(self.embeddings[0]), dim
-            if shape[0] <= dim:
-                raise ValueError(f"at least M + 1 inputs are needed, but f of model {name!r} is [N, M] = {list(shape)}")
-            if self.num_labels <= dim:
-                wrong = [self.num_labels, dim]
-                raise ValueError(f"at least M + 1 labels are needed, but g of model {name!r} is [K, M] = {wrong}")
-            require_span(torch.linalg.svdvals(root), shape, f"the embeddings of model {name!r}")
-        _ = self.heads
+def checked_predictions(
+    embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str], ids: Tensor | None = None
+) -> Predictions:
+    """What P models predict for inputs. Raises ValueError naming the model and the first value that is not finite.
+
+    ``ids`` [N] are the inputs' names.
+    """
+    require_finite(embeddings, names, ids=ids)
+    require_finite(unembeddings, names, "unembedding", "label")
+    predicted = predictions(*([as_float64(x.detach()) for x in tensors] for tensors in (embeddings, unembeddings)))
+    require_finite(list(predicted.log_partitions), names, "largest logit", ids=ids)
+    return predicted
 
 
 def _check_shapes(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str]) -> None:
@@ -227,13 +317,15 @@ def _check_shapes(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], 
         raise ValueError(
             f"received {len(embeddings)} embeddings, {len(unembeddings)} unembeddings and {len(names)} names of models"
         )
+    if not embeddings:
+        raise ValueError("there are no models to compare")
     shapes = [
         f"f {list(f.shape)} and g {list(g.shape)} of model {name!r}"
         for f, g, name in zip(embeddings, unembeddings, names, strict=True)
     ]
     for f, g, shape in zip(embeddings, unembeddings, shapes, strict=True):
-        if f.dim() != 2 or g.dim() != 2 or f.shape[1] != g.shape[1]:
-            raise ValueError(f"a softmax model has f [N, M] and g [K, M], but received {shape}")
+        if f.dim() != 2 or g.dim() != 2 or f.shape[1] != g.shape[1] or 0 in (*f.shape, *g.shape):
+            raise ValueError(f"a softmax model has f [N, M] and g [K, M], none of them 0, but received {shape}")
     if len({len(f) for f in embeddings}) > 1:
         raise ValueError(f"models are compared on the same N inputs, but received {', '.join(shapes)}")
     if len({len(g) for g in unembeddings}) > 1:

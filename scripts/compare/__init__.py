@@ -58,13 +58,14 @@ def build_parser() -> ArgumentParser:
 
 def require_nulls(permutations: int, measures: Mapping[str, Measure]) -> None:
     """Raise ValueError where permutations are asked for and none of the measures has a null by permutation."""
-    from likeness.similarity.catalogue import PEERS, OfSamples
+    from likeness.similarity.catalogue import REPRESENTATION_MEASURES, RepresentationMeasure
 
     if permutations < 0:
         raise ValueError(f"--nulls takes a number of permutations, got {permutations}")
-    if permutations and not any(isinstance(measure, OfSamples) for measure in measures.values()):
+    if permutations and not any(isinstance(measure, RepresentationMeasure) for measure in measures.values()):
         raise ValueError(
-            f"--nulls needs measures of samples, such as --measures {' '.join(PEERS)}; got {', '.join(measures)}"
+            f"--nulls needs measures of samples, such as --measures {' '.join(REPRESENTATION_MEASURES)}; got "
+            f"{', '.join(measures)}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Models compared on one split of a datamodule, in one pass.
+"""Models compared on one split of a datamodule, in one pass, with bounds beside the measures that they bound.
 
-What d_LLV promises of the representations that are compared: bounds, beside the measures that they bound.
+The bounds are what d_LLV and the correlations of single log-ratios promise of the representations.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.figures.similarity import EmbeddingSample, similarity_figures
-from callbacks.metrics.similarity import PairwiseSimilarity, filled, require_comparable, require_enough
+from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
 from likeness.batch import Batch
 from likeness.protocols import SoftmaxModel
-from likeness.similarity.catalogue import MEASURES, Measure, OfModels, OfSamples
+from likeness.similarity.catalogue import MEASURES, Measure, RepresentationMeasure, SoftmaxMeasure, needs_inputs
 from likeness.similarity.d_svd import Bound, on_d_svd, paper_bound, squared_bound
 from likeness.similarity.permutation_null import PairwiseNulls, pairwise_nulls
-from likeness.similarity.predictions import is_correct, log_probabilities, nll
+from likeness.similarity.predictions import is_correct, logits, nll
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ class _Rule:
 
 _SOURCES: dict[str, Measure] = {
     "d_llv": MEASURES["d_llv"],
-    "certificate": OfModels("correlation certificate of max d_SVD(f)", False, None, True, "certificate"),
+    "certificate": SoftmaxMeasure(label="correlation certificate of max d_SVD(f)", key="certificate"),
 }
 _RULES: dict[str, tuple[_Rule, ...]] = {
     "max_d_svd_f": (_Rule("certificate", "certificate", True, "certificate", lambda value, _: on_d_svd(value)),),
@@ -102,6 +102,26 @@ class Comparison:
     metric: PairwiseSimilarity
     sample: EmbeddingSample
 
+    @property
+    def kept(self) -> int | None:
+        """How many inputs what is said of single ones is of; None where no measure says anything of these."""
+        return len(self.metric.kept_embeddings()[0]) if any(map(needs_inputs, self.metric.measures.values())) else None
+
+    def why_undefined(self, first: int, second: int) -> str:
+        """Which measures are undefined for a pair, and why."""
+        undefined = ((name, self.metric.undefined[name]) for name in self.values)
+        return "; ".join(
+            f"{name}: {reason}"
+            for name, reasons in undefined
+            for reason in dict.fromkeys(reasons[pair] for pair in ((first, second), (second, first)) if pair in reasons)
+        )
+
+    def searches(self, name: str) -> Mapping[tuple[int, int], str] | None:
+        """How the choices that a measure is taken at were found, by pair; None where none is ever sampled."""
+        measure = self.metric.measures[name]
+        sampled = isinstance(measure, SoftmaxMeasure) and (measure.needs_inputs or measure.key.startswith("max_d_svd"))
+        return self.metric.search[name] if sampled else None
+
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """A heat map for each measure, and the scatter plot of the representations, with their file names."""
         return similarity_figures(self.values, self.metric, self.sample)
@@ -120,8 +140,7 @@ def compare(
     """Evaluate and compare all models on a split, ``val`` or ``test``.
 
     With ``permutations``, measures of samples (the peers) are set beside what unrelated representations of the same
-    inputs would score. Raises ValueError naming the model whose input shape or number of labels does not fit, or the
-    measure for which there are too few samples.
+    inputs would score. Raises ValueError naming the model whose input shape or number of labels does not fit.
     """
     names = [name for name, _ in models]
     ready = [_ready(model, device) for _, model in models]
@@ -131,18 +150,18 @@ def compare(
     _require_labels(names, shapes, data)
     loader = _loader(data, split)
     samples = len(loader.dataset)  # type: ignore[arg-type]
-    require_enough(measures, shapes, names, samples)
-
+    if not samples:
+        raise ValueError(f"the {split} split of {type(data).__name__} has no samples")
     needed = {**measures, **sources(measures)}
     metric = PairwiseSimilarity(needed, [dim for _, dim in shapes], names, max_stored).to(device)
-    sample, correct, loss = EmbeddingSample(), torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.float64)
+    sample, (correct, loss) = EmbeddingSample(), torch.zeros(2, len(names), dtype=torch.float64)
     for batch in loader:
         x, y, ids = (tensor.to(device) for tensor in batch)
         embeddings = [_embed(name, model, x) for name, model in zip(names, ready, strict=True)]
         metric.update(embeddings, unembeddings, ids)
-        log_p = log_probabilities(embeddings, unembeddings)
-        correct += is_correct(log_p, y).sum(1).cpu()
-        loss += nll(log_p, y).sum(1).cpu()
+        scores = logits(embeddings, unembeddings)
+        correct += is_correct(scores, y).sum(1).cpu()
+        loss += nll(scores.log_softmax(-1), y).sum(1).cpu()
         sample.add(y, embeddings)
     computed = {name: matrix.cpu() for name, matrix in metric.compute().items()}
     return Comparison(
@@ -153,22 +172,17 @@ def compare(
         nll=loss / samples,
         values={name: computed[name] for name in measures},
         bounds=bounds_on(measures, computed, map(metric.joint_moments().bare_dim, range(len(names)))),
-        nulls=_nulls(metric, measures, computed, permutations) if permutations else {},
+        nulls=_nulls(metric, measures, permutations) if permutations else {},
         permutations=permutations,
         metric=metric,
         sample=sample,
     )
 
 
-def _nulls(
-    metric: PairwiseSimilarity, measures: Mapping[str, Measure], values: Mapping[str, Tensor], permutations: int
-) -> dict[str, PairwiseNulls]:
-    """Of the measures of samples that are defined, on the inputs that the metric kept; a progress bar on a terminal."""
-    joint = metric.joint_moments()
-    kept = filled(metric.stored)[1].split(metric.dims, dim=1)
-    bare = [f[:, : joint.bare_dim(model)] for model, f in enumerate(kept)]
-    defined = [name for name in measures if not bool(values[name].isnan().any())]
-    peers = {name: measure for name, measure in measures.items() if name in defined and isinstance(measure, OfSamples)}
+def _nulls(metric: PairwiseSimilarity, measures: Mapping[str, Measure], permutations: int) -> dict[str, PairwiseNulls]:
+    """Of the measures of samples, on the inputs that the metric kept; a progress bar on a terminal."""
+    bare = metric.kept_embeddings()
+    peers = {name: measure for name, measure in measures.items() if isinstance(measure, RepresentationMeasure)}
     console = Console(stderr=True)
     steps = track(peers, "permuting samples", console=console, transient=True, disable=not console.is_terminal)
     return {name: pairwise_nulls(peers[name], bare, metric.names, n=permutations) for name in steps}

@@ -1,11 +1,8 @@
 """Fig 16, left, of paper A: on constructed pairs d_{f,g} grows with d_LLV and stays under both bounds.
 
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), appendix F.6.
-
-The classifiers that paper A constructs: clusters of embeddings around label vectors on a circle.
-
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), Table 1 and Fig 16. NumPy's ``default_rng(0)`` draws
-what the authors' code draws, in the same order.
+Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784), appendix F.6. The classifiers that it constructs, here
+and for Table 1, are clusters of embeddings around label vectors on a circle. NumPy's ``default_rng(0)`` draws what the
+authors' code draws, in the same order.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import torch
 
 from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import LAST, load_softmax_models, short_names
+from likeness.numerics import rank_correlation
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import select
 from scripts.compare.comparison import compare
@@ -110,19 +111,17 @@ def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
     """For each group the range of the losses and of m_CCA, and their rank correlation; None for under three pairs."""
-    from scipy.stats import spearmanr
-
     answer: list[Row] = []
     for name in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == name]
         values = torch.tensor([[row["loss_difference"], row["m_cca_f"]] for row in own], dtype=torch.float64)
-        difference, m_cca = values[values.isfinite().all(1)].T.numpy()
-        ranked = len(m_cca) > 2 and difference.std() > 0 and m_cca.std() > 0
+        difference, m_cca = values[values.isfinite().all(1)].T
+        ranked = len(m_cca) > 2 and bool(difference.std() > 0) and bool(m_cca.std() > 0)
         row: dict[str, Any] = {"panel": own[0]["panel"], "group": name, "pairs": len(own)}
         row |= {"loss_difference": float(difference.max()) if len(difference) else None}
         row |= {"min_m_cca": float(m_cca.min()) if len(m_cca) else None}
         row |= {"max_m_cca": float(m_cca.max()) if len(m_cca) else None}
-        answer.append(row | {"spearman": float(spearmanr(difference, m_cca).statistic) if ranked else None})
+        answer.append(row | {"spearman": float(rank_correlation(difference, m_cca)) if ranked else None})
     return answer
 
 

@@ -1,11 +1,7 @@
 """Fig 3, right, 17 and 18 of paper A: wider networks have closer distributions and more alike representations.
 
 Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784). Radial data, seeds trained as siblings, distances over
-all pairs of the seeds that are accurate enough.
-
-The figure of the width study: distances over pairs of seeds against the width of the networks.
-
-Siblings on the radial data, a training for each number of labels K and width.
+all pairs of the seeds that are accurate enough. There is a training of siblings for each number of labels K and width.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from likeness.batch import Batch
 from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
-from likeness.similarity.predictions import is_correct, log_probabilities, nll
+from likeness.similarity.predictions import is_correct, logits, nll
 from scripts.reporting import Report, Row, publish
 from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
 
@@ -233,8 +229,9 @@ class Trained:
         batch = test_split(run.num_classes)
         module = load_module(run.folder(out)).eval()
         f, g = module.embed(batch.x), module.unembeddings()  # type: ignore[operator]
-        log_p = log_probabilities(f, g)
-        return cls(run, f, g, is_correct(log_p, batch.y).double().mean(1), nll(log_p, batch.y).mean(1))
+        scores = logits(f, g)
+        loss = nll(scores.log_softmax(-1), batch.y).mean(1)
+        return cls(run, f, g, is_correct(scores, batch.y).double().mean(1), loss)
 
     def seeds(self) -> list[Row]:
         """A row for each seed."""

@@ -21,8 +21,9 @@ from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import MLP
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
-from likeness.similarity.predictions import kl, log_probabilities, pairwise
+from likeness.similarity.predictions import kl, log_probabilities
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit, save_checkpoint, trainer
+from tests.likeness.similarity.softmax_pairs import mean_divergences
 
 
 def logged(run: pl.Trainer) -> dict[str, float]:
@@ -34,7 +35,7 @@ def test_logs_the_measures_of_the_final_weights(tmp_path: Path) -> None:
     run = fit(tmp_path, callback, model=model, data=data)
     with torch.no_grad():
         embeddings, unembeddings = list(model.eval().embed(data.val.x)), list(model.unembeddings())
-        divergences = pairwise(kl, log_probabilities(embeddings, unembeddings)).mean(-1)
+        divergences = mean_divergences(kl, log_probabilities(embeddings, unembeddings))
     directed = [float(divergences[i, j]) for i in range(3) for j in range(3) if i != j]
     correlations = [float(m_cca(embeddings[i], embeddings[j])) for i, j in ((0, 1), (0, 2), (1, 2))]
     values = logged(run)
@@ -95,7 +96,7 @@ def test_averaged_weights_are_what_is_measured(tmp_path: Path, first: bool) -> N
     averaged = averages._average_model.module.eval()
     with torch.no_grad():
         log_p = log_probabilities(averaged.embed(data.val.x), averaged.unembeddings())
-    torch.testing.assert_close(callback.values["kl"], pairwise(kl, log_p).mean(-1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(callback.values["kl"], mean_divergences(kl, log_p), rtol=1e-9, atol=0)
 
 
 def references(monkeypatch: pytest.MonkeyPatch, **models: torch.nn.Module) -> None:
@@ -119,7 +120,7 @@ def test_one_model_against_references(tmp_path: Path, monkeypatch: pytest.Monkey
     with torch.no_grad():
         everyone = [model.eval(), *others.values()]
         log_p = log_probabilities([m.embed(data.val.x) for m in everyone], [m.unembeddings() for m in everyone])
-    matrix = pairwise(kl, log_p).mean(-1)
+    matrix = mean_divergences(kl, log_p)
     between = [matrix[0, 1], matrix[0, 2], matrix[1, 0], matrix[2, 0]]  # not the references with each other
     assert logged(run)["similarity/kl/mean"] == pytest.approx(float(np.mean(between)), rel=1e-6)
     assert logged(run)["similarity/kl/max"] == pytest.approx(float(np.max(between)), rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.similarity.catalogue import FAMILIES, MEASURES, PEERS
+from likeness.similarity.catalogue import FAMILIES, MEASURES, REPRESENTATION_MEASURES
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
 from scripts.compare.comparison import bounds_on
@@ -31,7 +31,7 @@ def of_comparison(*fields: str) -> Callable[[Model, Model], list[float]]:
 
 
 def of_embeddings(*names: str) -> Callable[[Model, Model], list[float]]:
-    return lambda model, copy: [float(PEERS[name](model[0], copy[0])) for name in names]
+    return lambda model, copy: [float(REPRESENTATION_MEASURES[name](model[0], copy[0])) for name in names]
 
 
 MEASURED = {

@@ -11,8 +11,9 @@ from callbacks.metrics.similarity import PairwiseSimilarity, input_search, requi
 from likeness.similarity.catalogue import MEASURES, STORED, select
 from likeness.similarity.cca import m_cca
 from likeness.similarity.options import ComparisonOptions
-from likeness.similarity.predictions import kl, log_probabilities, pairwise
+from likeness.similarity.predictions import kl, log_probabilities
 from tests.callbacks.two_ranks import on_two_ranks
+from tests.likeness.similarity.softmax_pairs import mean_divergences
 
 STREAMED = tuple(name for name, kind in MEASURES.items() if not isinstance(kind, STORED))
 NAMES = ["a", "b", "c"]
@@ -44,7 +45,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_against_the_pure_functions() -> None:
     embeddings, unembeddings = models(100)
     values = measure(100, [torch.arange(100)])
-    torch.testing.assert_close(values["kl"], pairwise(kl, log_probabilities(embeddings, unembeddings)).mean(-1))
+    torch.testing.assert_close(values["kl"], mean_divergences(kl, log_probabilities(embeddings, unembeddings)))
     for i in range(3):
         for j in range(3):
             torch.testing.assert_close(values["m_cca_f"][i, j], m_cca(embeddings[i], embeddings[j]))

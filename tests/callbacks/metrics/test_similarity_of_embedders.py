@@ -8,7 +8,7 @@ import torch
 
 from callbacks.representation_similarity import RepresentationSimilarity
 from datamodules import Digits
-from likeness.similarity.catalogue import PEERS
+from likeness.similarity.catalogue import REPRESENTATION_MEASURES
 from scripts.import_published import save
 from tests.lightning_modules.tiny_diffusion import awake, diffenc, vdm
 
@@ -37,7 +37,7 @@ def test_a_diffusion_model_against_another(tmp_path: Path, reference: str) -> No
     with torch.no_grad():
         f, other = (model.double().eval().embed(images) for model in (module, awake(diffenc(), seed=1)))
     for name in ("linear_cka", "procrustes"):
-        expected = PEERS[name](f, other).item()
+        expected = REPRESENTATION_MEASURES[name](f, other).item()
         assert callback.values[name][0, 1].item() == pytest.approx(expected, rel=1e-4)  # the callback embeds in float32
     stored = callback.values["linear_cka"][0, 1].item()
     assert callback.values["linear_cka_f"][0, 1].item() == pytest.approx(stored, rel=1e-6)

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from callbacks.metrics.similarity import PairwiseSimilarity, filled
-from likeness.similarity.catalogue import MEASURES, OfModels, OfModelsAndInputs, SampleMean, select
+from likeness.similarity.catalogue import MEASURES, DivergenceMeasure, OfModelsAndInputs, SoftmaxMeasure, select
 from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from tests.callbacks.two_ranks import on_two_ranks
 from tests.likeness.similarity.softmax_pairs import Model, equivalent_to, model, related_to, with_bias
 
-DISTANCES = tuple(name for name, measure in MEASURES.items() if isinstance(measure, OfModels))
+DISTANCES = tuple(name for name, measure in MEASURES.items() if isinstance(measure, SoftmaxMeasure))
 OF_INPUTS = tuple(name for name in DISTANCES if isinstance(MEASURES[name], OfModelsAndInputs))
 OF_LABELS = tuple(name for name in DISTANCES if name not in OF_INPUTS)
-MEANS = tuple(name for name, measure in MEASURES.items() if isinstance(measure, SampleMean))
+MEANS = tuple(name for name, measure in MEASURES.items() if isinstance(measure, DivergenceMeasure))
 EXACT = 1e-12  # relative
 FIELDS = {"kl": "kl_12", "tv": "total_variation"}  # of a comparison, where they are called otherwise
 

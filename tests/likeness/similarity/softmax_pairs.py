@@ -1,5 +1,7 @@
 """Pairs of softmax models that tests of their comparison share."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -59,3 +61,8 @@ def entries(lp1: np.ndarray, lp2: np.ndarray, pivot: int, other: int) -> tuple[f
     s, t = (np.std(lp[:, other] - lp[:, pivot], ddof=1) for lp in (lp1, lp2))
     sides = [np.std(lp1[:, y] / s - lp2[:, y] / t, ddof=1) for y in (pivot, other)]
     return max(sides), abs(s - t)
+
+
+def mean_divergences(divergence: Callable[[Tensor, Tensor], Tensor], log_p: Tensor) -> Tensor:
+    """divergence(p_i, p_j), mean over samples, of all ordered pairs, [P, P], from log-probabilities [P, N, K]."""
+    return torch.stack([torch.stack([divergence(p, q).mean() for q in log_p]) for p in log_p])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 
-from likeness.similarity.cca import RankDeficientError, m_cca, pwcca, svcca
+from likeness.similarity.cca import m_cca, pwcca, svcca
+from likeness.similarity.undefined import RankDeficientError
 from tests.likeness.similarity.paired_samples import invertible, orthogonal, related, unrelated
 
 
@@ -90,5 +91,5 @@ def test_pwcca_depends_on_the_basis_and_on_which_side_weighs() -> None:
 
 def test_pwcca_refuses_a_representation_that_does_not_span_its_dimensions() -> None:
     x, y = related(30, (3, 3))
-    with pytest.raises(RankDeficientError, match="rank is 3"):
+    with pytest.raises(RankDeficientError, match="span 3 of 4"):
         pwcca(torch.cat([x, x[:, :1]], dim=1), y)

@@ -8,9 +8,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import KernelCenterer
 from torch import Tensor
 
-from likeness.similarity.catalogue import PEERS
+from likeness.similarity.catalogue import REPRESENTATION_MEASURES
 from likeness.similarity.cka import cknna, linear_cka, linear_cka_f, rbf_cka, unbiased_linear_cka
-from likeness.similarity.joint_moments import JointMoments
+from likeness.similarity.softmax_models import JointMoments
 from tests.likeness.similarity.paired_samples import generator, related, unrelated
 
 SHAPES = [(30, (3, 5)), (30, (40, 2)), (12, (50, 60)), (4, (2, 3))]
@@ -56,12 +56,13 @@ def test_unbiased_cka_of_unrelated_representations_averages_0_where_the_biased_a
     assert float(biased.mean()) == pytest.approx(0.2, abs=0.02)
 
 
+@pytest.mark.parametrize("samples", [31, 32])  # 465 distances, and 496: an even number
 @pytest.mark.parametrize("bandwidth", [0.3, 1.0, 2.5])
-def test_rbf_cka_against_scikit_learn(bandwidth: float) -> None:
-    x, y = related(31, (3, 5))
+def test_rbf_cka_against_scikit_learn(bandwidth: float, samples: int) -> None:
+    x, y = related(samples, (3, 5))
     grams = []
     for z in (x.numpy(), y.numpy()):
-        sigma = bandwidth * np.median(pdist(z))  # 465 distances, an odd number
+        sigma = bandwidth * np.median(pdist(z))
         grams.append(KernelCenterer().fit_transform(rbf_kernel(z, gamma=1 / (2 * sigma**2))))
     assert float(rbf_cka(x, y, bandwidth)) == pytest.approx(alignment(*grams), abs=1e-12)
 
@@ -91,21 +92,23 @@ def test_cknna_sums_over_pairs_that_are_neighbours_in_both(k: int) -> None:
 
 def test_linear_cka_of_joint_moments_is_that_of_the_samples() -> None:
     models = [related(50, (3, 4), seed=seed)[1][:, : 2 + seed] + 100 for seed in range(3)]
-    expected = PEERS["linear_cka"].function(models, ["a", "b", "c"])
-    torch.testing.assert_close(linear_cka_f(joint(models), []), expected, rtol=0, atol=1e-11)
+    expected = REPRESENTATION_MEASURES["linear_cka"].function(models, ["a", "b", "c"]).values
+    torch.testing.assert_close(linear_cka_f(joint(models)).values, expected, rtol=0, atol=1e-11)
 
 
 def test_linear_cka_of_joint_moments_leaves_a_biased_heads_constant_coordinate_out() -> None:
     x, y = related(50)
     constant = torch.ones(50, 1, dtype=torch.float64)
     models = [torch.cat([x, constant], dim=1), y]
-    assert float(linear_cka_f(joint(models), [])[0, 1]) == pytest.approx(float(linear_cka(x, y)), abs=1e-12)
+    assert float(linear_cka_f(joint(models)).values[0, 1]) == pytest.approx(float(linear_cka(x, y)), abs=1e-12)
 
 
-def test_linear_cka_of_joint_moments_refuses_a_constant_embedding() -> None:
-    x, _ = related(50)
-    with pytest.raises(ValueError, match=r"embeddings of model 'm1' are the same for all of 50 inputs"):
-        linear_cka_f(joint([x, torch.full((50, 2), 0.1)]), [])
+def test_linear_cka_of_joint_moments_is_undefined_for_a_constant_embedding_alone() -> None:
+    x, y = related(50)
+    found = linear_cka_f(joint([x, torch.full((50, 2), 0.1), y]))
+    assert found.undefined[0, 1] == "the embeddings of model 'm1' are the same for all of 50 inputs"
+    assert float(found.values[0, 2]) == pytest.approx(float(linear_cka(x, y)), abs=1e-12)
+    assert found.values[:, 1].isnan().all()
 
 
 def test_unbiased_cka_refuses_samples_that_are_all_equally_similar() -> None:

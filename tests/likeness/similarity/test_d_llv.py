@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.similarity.d_llv import (
-    SingularInputsError,
     best_input_set,
     conditioning,
     d_llv,
@@ -19,6 +18,7 @@ from likeness.similarity.d_llv import (
 )
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.softmax_models import SoftmaxModels, input_vectors
+from likeness.similarity.undefined import SingularInputsError
 from tests.likeness.similarity.softmax_pairs import entries, equivalent_to, log_p, model, related_to, with_bias
 
 SEEDS = st.integers(0, 10_000)

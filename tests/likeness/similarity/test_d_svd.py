@@ -15,7 +15,7 @@ from likeness.similarity.d_llv import choose_labels, d_llv
 from likeness.similarity.d_svd import (
     d_fg,
     d_svd,
-    input_svd,
+    d_svd_g,
     label_svd,
     m_svd,
     max_d_svd_f,
@@ -99,7 +99,7 @@ def test_of_unembeddings_at_the_input_set() -> None:
     inputs = d_llv(*first, *second).inputs
     pivot, *others = inputs[0].tolist()
     u, v = (g @ (f[others] - f[pivot]).T for f, g in (first, second))
-    assert float(input_svd(models(first, second), PAIR, inputs)) == pytest.approx(1 - pls_svd(u, v), abs=1e-13)
+    assert float(d_svd_g(models(first, second).inputs, PAIR, inputs)) == pytest.approx(1 - pls_svd(u, v), abs=1e-13)
 
 
 @settings(max_examples=25)
@@ -141,7 +141,7 @@ def test_equivalent_models_are_at_distance_zero(seed: int, dim: int) -> None:
     every = models(original, equivalent_to(original, seed))
     choice = choose_labels(every.labels, PAIR)
     largest = label_svd(every, PAIR, choice, ComparisonOptions()).supremum
-    whole = d_fg(largest, input_svd(every, PAIR, torch.arange(dim + 1)[None]))
+    whole = d_fg(largest, d_svd_g(every.inputs, PAIR, torch.arange(dim + 1)[None]))
     assert float(whole.upper) < 1e-12
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from likeness.similarity.catalogue import MEASURES, OfModels, OfModelsAndInputs
+from likeness.similarity.catalogue import MEASURES, OfModelsAndInputs, SoftmaxMeasure
 from likeness.similarity.d_llv import SingularInputsError
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import OF_INPUTS, PairwiseDistances, compare_all_pairs
@@ -54,6 +54,6 @@ def test_what_is_singular_on_one_side_is_defined_on_the_other() -> None:
 def test_the_catalogue_says_what_each_measure_reads() -> None:
     known = PairwiseDistances(models(), OPTIONS)
     for measure in MEASURES.values():
-        if isinstance(measure, OfModels):
+        if isinstance(measure, SoftmaxMeasure):
             assert measure.key in known
             assert (measure.key in OF_INPUTS) == isinstance(measure, OfModelsAndInputs)

@@ -17,7 +17,7 @@ from lightning_modules.checkpoints import short_names
 from lightning_modules.sibling_classifiers import SiblingClassifiers
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import MLP
-from likeness.similarity.catalogue import PEERS
+from likeness.similarity.catalogue import REPRESENTATION_MEASURES
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.permutation_null import null_distribution
@@ -157,7 +157,7 @@ def test_what_unrelated_models_would_score(capsys: pytest.CaptureFixture[str]) -
     of_pwcca = ["pwcca_ab", "pwcca_ba", "pwcca_null_ab", "pwcca_null_ba", "pwcca_p_ab", "pwcca_p_ba"]
     assert list(found)[4:] == ["linear_cka", "linear_cka_null", "linear_cka_p", *of_pwcca]
     f, _ = embeddings_of("one")
-    null = null_distribution(PEERS["linear_cka"], f[0], f[1], n=20)
+    null = null_distribution(REPRESENTATION_MEASURES["linear_cka"], f[0], f[1], n=20)
     assert float(found["linear_cka"]) == pytest.approx(null.observed, rel=1e-9)
     assert float(found["linear_cka_null"]) == pytest.approx(null.mean, rel=1e-9)
     assert float(found["linear_cka_p"]) == pytest.approx(null.p_value)
