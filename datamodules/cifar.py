@@ -68,7 +68,7 @@ class CIFAR10(HeldOutDataModule):
             crop_padding: Crop training images at random after a black border of so many pixels; 0 does not crop.
         """
         super().__init__(val_size=val_size, **kwargs)
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.download = download
         self.flip = flip
         self.crop_padding = crop_padding

@@ -1,15 +1,14 @@
-"""What a datamodule raises when the data on disk are not what they should be.
-
-torchvision's downloads, with errors of one line and a limit on silence.
-"""
+"""Errors of data that are not what they should be: on disk, in a file that somebody names, or in a download."""
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SILENCE = 60.0  # seconds without a byte after which a connection counts as dead
 
-class DataError(RuntimeError):
+
+class DataError(ValueError):
     """Data that are missing, damaged or impossible; the message is one line that names the file or the sample."""
 
     def __init__(self, message: str) -> None:
@@ -32,9 +31,6 @@ def missing(path: Path, how: str) -> MissingDataError:
 def corrupt(path: Path, expected: str, how: str) -> DataError:
     """A file that is not the published one: which, the checksum or content expected, and how to mend it."""
     return DataError(f"{path.resolve()} is damaged: expected {expected}; {how}")
-
-
-SILENCE = 60.0  # seconds without a byte after which a connection counts as dead
 
 
 @contextmanager

@@ -278,7 +278,7 @@ class ImageNet32(HeldOutDataModule):
             val_size: Training samples held out for validation; 0 validates on the published validation set.
         """
         super().__init__(val_size=val_size, **kwargs)
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.release = release
         self.num_classes = 1000 if release == "new" else 1
         self.dataset_name = "imagenet32" if release == "new" else "imagenet32_old"

@@ -36,7 +36,7 @@ class MNIST(HeldOutDataModule):
             val_size: Training samples held out for validation; 0 validates on the test samples.
         """
         super().__init__(val_size=val_size, **kwargs)
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.download = download
 
     @property

@@ -63,7 +63,7 @@ class NewsGroups20(TextDataModule[TextSplit]):
             val_size: Training posts held out for validation; 0 validates on the test posts.
         """
         super().__init__(published=("train", "test"), val_size=val_size, test_size=0, **kwargs)
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.download = download
         self.remove = tuple(remove)
         self.empty: EmptyTexts = empty

@@ -1,10 +1,6 @@
-"""Texts with class labels, from files: AG News, Yahoo Answers and whatever has a column of text.
-
-Pairs of sentences with how alike they are, from files: the STS benchmark in either of its releases, and others.
-"""
+"""Texts from files: with class labels (AG News, Yahoo Answers, ...), or in pairs with scores (the STS benchmark)."""
 
 import math
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -13,15 +9,17 @@ from torch import Tensor
 
 from datamodules.errors import DataError
 from datamodules.splits import PairSplit, SplitName, TextSplit, stratified_rows
-from datamodules.text_files import Table
+from datamodules.text_files import Table, ordered_labels
 from datamodules.texts import TextFilesDataModule, nonempty_rows
+
+HIGHEST = 5.0  # the score of two sentences that mean the same, in a PairBatch
 
 
 class Sentences(TextFilesDataModule[TextSplit]):
     """Texts and their class labels from CSV, TSV or Parquet files; a batch's ``x`` is a list of B texts.
 
     The classes are the distinct labels of the training file, numbered from 0: in the order of the numbers where all
-    labels are integers, else in the order of the alphabet.
+    labels are numbers, else in the order of the alphabet.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class Sentences(TextFilesDataModule[TextSplit]):
         Args:
             train_file: CSV, TSV or Parquet file, told apart by its suffix; Parquet needs the extra ``parquet``.
             text_columns: Columns of text; several are joined by a space.
-            label_column: Column of the labels, strings or integers; None where there are none.
+            label_column: Column of the labels, texts or numbers; None where there are none.
             class_names: Names of the classes, in their order; None calls them as the labels are written.
             share: Share of each class that is kept of each file, drawn by ``split_seed``.
         """
@@ -74,7 +72,7 @@ class Sentences(TextFilesDataModule[TextSplit]):
     def _training(self) -> tuple[dict[str, int], TextSplit]:
         """The class of each label as it is written in the training file, and the samples there."""
         table = self.table("train", self._columns)
-        labels = {"": 0} if self.label_column is None else _classes_of(table.columns[self.label_column])
+        labels = {label: class_ for class_, label in enumerate(ordered_labels(self._labels(table)))}
         if self._given_names is not None and len(self._given_names) != len(labels):
             raise DataError(
                 f"class_names has {len(self._given_names)} names, but {table.path} has {len(labels)} labels: "
@@ -85,34 +83,24 @@ class Sentences(TextFilesDataModule[TextSplit]):
     def _split(self, table: Table, labels: dict[str, int]) -> TextSplit:
         texts = self.texts(table, self.text_columns)
         rows = nonempty_rows(f"{table.path}, {table.unit}", texts, table.places, self.empty)
-        y = [self._class(table, row, labels) for row in range(len(texts))]
-        split = TextSplit(texts, torch.tensor(y)).select(torch.tensor(rows, dtype=torch.long))
+        split = TextSplit(texts, self._classes(table, labels)).select(torch.tensor(rows, dtype=torch.long))
         size = round(self.share * len(split))
         return split if self.share == 1 else split.select(stratified_rows(split.y, size, self.split_seed))
 
-    def _class(self, table: Table, row: int, labels: dict[str, int]) -> int:
-        if self.label_column is None:
-            return 0
-        cell = table.columns[self.label_column][row]
-        if cell in (None, ""):
-            raise DataError(f"{table.place(row, self.label_column)}: the label is missing")
-        if (class_ := labels.get(str(cell))) is None:
-            raise DataError(
-                f"{table.place(row, self.label_column)}: label {str(cell)!r} is none of the {len(labels)} labels of "
-                f"{self.paths['train']}"
-            )
-        return class_
+    def _labels(self, table: Table) -> list[str]:
+        """The labels [N] as they are written; the empty text for data that have none."""
+        return [""] * len(table.places) if self.label_column is None else table.labels(self.label_column)
 
-
-def _classes_of(cells: list[Any]) -> dict[str, int]:
-    """The distinct labels in their order, numbered; missing ones are left out."""
-    labels = sorted({str(cell) for cell in cells if cell not in (None, "")})
-    with suppress(ValueError):  # not all of them are integers
-        labels = sorted(labels, key=int)
-    return {label: class_ for class_, label in enumerate(labels)}
-
-
-HIGHEST = 5.0  # the score of two sentences that mean the same, in a PairBatch
+    def _classes(self, table: Table, labels: dict[str, int]) -> Tensor:
+        """The classes [N] int64. Raises DataError for a label that the training file does not have."""
+        written = self._labels(table)
+        for row, label in enumerate(written):
+            if label not in labels:
+                raise DataError(
+                    f"{table.place(row, str(self.label_column))}: label {label!r} is none of the {len(labels)} labels "
+                    f"of {self.paths['train']}"
+                )
+        return torch.tensor([labels[label] for label in written])
 
 
 class SentencePairs(TextFilesDataModule[PairSplit]):

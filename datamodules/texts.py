@@ -103,7 +103,9 @@ class TextFilesDataModule(TextDataModule[AnyTexts]):
             dataset_name: What metrics and tables call the data.
         """
         files: dict[SplitName, str | None] = {"train": train_file, "val": val_file, "test": test_file}
-        paths: dict[SplitName, Path] = {part: Path(name) for part, name in files.items() if name is not None}
+        paths: dict[SplitName, Path] = {
+            part: Path(name).expanduser() for part, name in files.items() if name is not None
+        }
         super().__init__(published=tuple(paths), **kwargs)
         self.paths = paths
         self.file_format = file_format

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from jsonargparse import ArgumentParser
 
+from scripts.cli.configurations import read_configuration
 from scripts.cli.entry_point import Parser, run_command
 
 if TYPE_CHECKING:
@@ -225,14 +225,11 @@ def build_parser() -> ArgumentParser:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run directory, or of a file. Raises FileNotFoundError, or ValueError for another file."""
+    """The configuration of a run directory, or of a file. Raises FileNotFoundError, or UsageError for another file."""
     file = path / "config.yaml" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path} is neither a run directory with a config.yaml nor a configuration file")
-    config = yaml.safe_load(file.read_text())
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds no configuration")
-    return config
+    return read_configuration(file)
 
 
 def summary(shown: Sequence[Section]) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""From the command line to models, data and devices."""
+"""What the commands' options name: models, data and devices."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from scripts.cli.configurations import located, read_configuration
+from scripts.cli.entry_point import UsageError
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     import torch
 
     from likeness.protocols import SoftmaxModel
-
-ROOT = Path(__file__).resolve().parents[1]  # holds configs/, in an installed copy too
-
 
 NamedModels = list[tuple[str, "SoftmaxModel"]]
 
@@ -33,7 +33,8 @@ def load_models(paths: Sequence[str]) -> NamedModels:
 
 def default_data(path: str) -> Path:
     """The configuration of the run that a run directory, checkpoint or member belongs to."""
-    location = Path(path if Path(path).exists() else path.rpartition("#")[0])
+    location = Path(path).expanduser()
+    location = location if location.exists() else Path(path.rpartition("#")[0]).expanduser()
     run = location if location.is_dir() else location.parent.parent
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"name the data with --data: there is no {run / 'config.yaml'} to take them from")
@@ -42,24 +43,18 @@ def default_data(path: str) -> Path:
 
 def load_data(path: Path) -> pl.LightningDataModule:
     """The datamodule of a YAML file with a ``data`` section; raises naming the file and the key that is wrong."""
-    import yaml
     from pytorch_lightning import LightningDataModule
 
-    if not path.is_file() and not (ROOT / path).is_file():
-        raise FileNotFoundError(f"there is no data config {path}")
-    path = path if path.is_file() else ROOT / path
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"data config {path} is not YAML: {error}") from error
-    if not isinstance(content, dict) or "data" not in content:
-        raise ValueError(f"data config {path} has no key 'data'")
+    path = located(path)
+    content = read_configuration(path)
+    if "data" not in content:
+        raise UsageError(f"data config {path} has no key 'data'")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
     try:
         config = parser.parse_object({"data": content["data"]})
     except ArgumentError as error:
-        raise ValueError(f"data config {path}: {error}") from error
+        raise UsageError(f"data config {path}: {error}") from error
     data: pl.LightningDataModule = parser.instantiate(config).data
     return data
 

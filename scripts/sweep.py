@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
+from scripts.cli.configurations import read_configuration
 from scripts.cli.entry_point import Parser, UsageError, run_command
 
 WANDB = "--config=configs/logger/wandb.yaml"
@@ -51,8 +51,8 @@ def build_parser() -> ArgumentParser:
 
 def read_sweep(path: Path) -> Sweep:
     """The sweep of a file. Raises UsageError where it is none, or not a grid of listed values."""
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or not {"method", "parameters", "command"} <= content.keys():
+    content = read_configuration(path)
+    if not {"method", "parameters", "command"} <= content.keys():
         raise UsageError(f"{path} is no sweep: it lacks method, parameters or command")
     if content["method"] != "grid":
         raise UsageError(f"{path}: method is {content['method']}, and only a grid has points that can be counted")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from datamodules.errors import DataError
 from scripts.cli import restarts
 
 # jsonargparse lists every type that a value could have had; the reason stands among them.
@@ -66,7 +67,7 @@ def _essence(union: re.Match[str]) -> str:
 def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:
     """Run ``main`` on the command line and exit; ``--debug`` shows tracebacks instead of one line.
 
-    Exit status: 0 for success, 2 for a wrong command line or configuration, 130 for Ctrl-C, the status that a
+    Exit status: 0 for success, 2 for a wrong command line or configuration or a file of data that is wrong, 130 for Ctrl-C, the status that a
     ``Stopped`` carries, and 1 for every other failure.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -99,7 +100,7 @@ def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], d
             traceback.print_exc()
         else:
             report(error)
-        return USAGE_STATUS if isinstance(error, UsageError) else 1
+        return USAGE_STATUS if isinstance(error, UsageError | DataError) else 1
     return 0
 
 

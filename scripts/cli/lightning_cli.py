@@ -26,12 +26,14 @@ from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
 from lightning_modules.checkpoint_files import read_checkpoint
 from likeness.files import replacing
+from likeness.moved_names import moved
 from scripts.cli import run_directory
+from scripts.cli.configurations import ROOT, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
 from scripts.cli.launchers import launch, require_all_used, require_equal_shares
 from scripts.cli.run_directory import require_unchanged
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
 DEFAULT_SEED = 0
 SWITCHES = {
@@ -178,7 +180,7 @@ def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, 
     config.ckpt_path = config.stop_after = None
     for switch in SWITCHES:
         config[switch] = False
-    content: dict[str, Any] = _relative(yaml.safe_load(parser.dump(config)), config.run_dir)
+    content: dict[str, Any] = _relative(read_value(parser.dump(config)), config.run_dir)
     return content
 
 
@@ -207,7 +209,7 @@ def _continue_or_start(run_dir: Path, config: Namespace) -> None:
 def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
     path = run_directory.checkpoint_path(run_dir, config.ckpt_path)
     saved = read_checkpoint(path, mmap=True).get("hyper_parameters", {}).get("_class_path")
-    if saved is not None and saved != config.model.class_path:
+    if saved is not None and moved(saved) != config.model.class_path:
         raise ValueError(f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}")
     return path
 
@@ -236,14 +238,7 @@ def _imported(class_path: str) -> type:
 
 def compose(args: Sequence[str]) -> list[str]:
     """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
-    args = [_locate(argument) for argument in args]
+    args = prepared_arguments(args)
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
     return args
-
-
-def _locate(argument: str) -> str:
-    name = argument.removeprefix("--config=")
-    if name.startswith("configs/") and not Path(name).exists() and (CONFIGS.parent / name).exists():
-        return argument.replace(name, str(CONFIGS.parent / name))
-    return argument

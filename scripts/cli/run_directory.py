@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_modules.checkpoint_files import LAST, CheckpointError, read_checkpoint
+from scripts.cli.configurations import read_configuration
 from scripts.cli.entry_point import UsageError, rank
 
 CONTENTS = (
@@ -133,7 +132,7 @@ def require_unchanged(saved: Path, content: dict[str, Any]) -> None:
 
     Whatever decides what is trained counts; the run's length, its devices, loggers and progress bar do not.
     """
-    before = yaml.safe_load(saved.read_text())
+    before = read_configuration(saved)
     changes = list(differences(_trained(before), _trained(content)))
     if changes:
         raise UsageError(

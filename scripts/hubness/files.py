@@ -1,13 +1,12 @@
-"""Files of embeddings, labels and texts: what stands in one, by name, whatever its format. Nothing is executed.
-
-Rows out of files: which of the things that a file holds are embeddings, labels and texts.
-"""
+"""The rows of a file: its embeddings, labels and texts by name, whatever its format. Nothing is executed."""
 
 from __future__ import annotations
 
-import csv
+import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.errors import DataError, MissingDataError
+from datamodules.text_files import (
+    DELIMITERS,
+    INDEX,
+    TableFormat,
+    existing_file,
+    is_parquet,
+    kind_suffix,
+    label_texts,
+    open_parquet,
+    parquet_column,
+    read_bytes,
+    read_header,
+    read_lines,
+    read_table,
+    refuse_packed,
+)
 from likeness.neighbours.distances import as_points
-from scripts.inspect_head.files import open_safetensors, read_json
+from scripts.inspect_head.files import open_safetensors
 
+EMBEDDINGS = ("embeddings", "embedding", "vectors", "vector")
+LABELS = ("labels", "label", "targets", "target", "y", "class")
+TEXTS = ("texts", "text", "sentences", "sentence", "documents", "document")
 NAMELESS = ""  # the one column of a file that names none
 ALL = "*"  # the columns of a Parquet file that hold a number a row, together
 
-Column = Tensor | list[str]  # numbers of any shape, or a text for each row
+Column = Tensor | list[Any]  # numbers of any shape, or a text or number for each row
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file holds by name: shapes are known, content is read on demand."""
+    """The content of a file by name: shapes are known, content is read on demand."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], Column]
+    unread: Mapping[str, str] = field(default_factory=dict)  # why a name is not among the shapes
+    unit: str = "row"
+    places: Sequence[int] | None = None  # where the rows stand, counted in units from 1
 
     def matrices(self) -> list[str]:
         """Names of what could be embeddings [n, d]."""
@@ -41,157 +63,280 @@ class Columns:
         """Names of what could be labels or texts [n]."""
         return [name for name, shape in self.shapes.items() if len(shape) == 1]
 
+    def usual(self, names: Sequence[str]) -> list[str]:
+        """Those of the lists that have one of these names, in capitals or not, in the order of the names."""
+        lists = self.lists()
+        return [found for name in names for found in lists if found.lower() == name]
+
     def listed(self, names: Sequence[str]) -> str:
         """Names with their shapes, for messages."""
         shown = [f"{name} {list(self.shapes[name])}".strip() for name in names[:12]]
         more = f" and {len(names) - 12} more" if len(names) > 12 else ""
         return (", ".join(shown) or "none") + more
 
+    def place(self, row: int, name: str) -> str:
+        """Where a cell stands, for messages."""
+        number = row + 1 if self.places is None else self.places[row]
+        return f"{self.path}, {self.unit} {number}" + (f", column {name!r}" if name else "")
+
+    def labels(self, name: str) -> list[str]:
+        """A list [n] as labels; raises DataError for a missing one."""
+        return label_texts(self._cells(name), lambda row: self.place(row, name))
+
+    def texts(self, name: str) -> list[str]:
+        """A list [n] as texts; raises DataError for a missing one."""
+        cells = self._cells(name)
+        for row, cell in enumerate(cells):
+            if cell is None:
+                raise DataError(f"{self.place(row, name)}: the text is missing")
+        return [str(cell) for cell in cells]
+
+    def _cells(self, name: str) -> list[Any]:
+        column = self.read(name)
+        return column.flatten().tolist() if isinstance(column, Tensor) else column
+
 
 def open_columns(path: Path) -> Columns:
     """The content of a file by name.
 
-    Raises FileNotFoundError, and ValueError naming the file if it is damaged, of another kind, or holds nothing.
+    Raises DataError naming the file if it is missing, damaged, of another kind, or holds nothing.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if path.is_dir() or path.suffix not in READERS:
-        raise ValueError(f"{path} is none of {', '.join(READERS)}")
-    columns = READERS[path.suffix](path)
+    path = existing_file(path)
+    suffix = kind_suffix(path)
+    if suffix not in READERS:
+        raise DataError(f"{path} is none of {', '.join(READERS)}")
+    columns = (_of_parquet if is_parquet(path) else READERS[suffix])(path)
     if not columns.shapes:
-        raise ValueError(f"{path} holds no array of numbers and no text")
+        why = "; ".join(f"{name} is {reason}" for name, reason in columns.unread.items())
+        raise DataError(f"{path} holds no array of numbers and no text{': ' if why else ''}{why}")
     return columns
 
 
 def _of_numpy(path: Path) -> Columns:
-    array = _load_numpy(path)
-    return Columns(path, {NAMELESS: array.shape}, lambda name: _as_column(array, str(path)))
+    """The array of a ``.npy`` file or those of an archive; one that is no plain numbers or texts is left unread.
 
-
-def _of_archive(path: Path) -> Columns:
-    """An array that is no plain numbers or texts is left out: others put pickles beside their numbers."""
-    archive, arrays = _load_numpy(path), {}
-    for name in archive.files:
+    Others put pickles beside their numbers.
+    """
+    loaded = _load_numpy(path)
+    names = [NAMELESS] if isinstance(loaded, np.ndarray) else loaded.files
+    arrays, unread = {}, {}
+    for name in names:
         try:
-            arrays[name] = archive[name]
-        except ValueError as error:
-            if "allow_pickle" not in str(error):
-                raise ValueError(f"{path} is damaged at {name}: {error}") from error
-    if not arrays and archive.files:
-        raise ValueError(f"{path} holds pickled objects alone ({', '.join(archive.files)}), which are not read")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    return Columns(path, shapes, lambda name: _as_column(arrays[name], f"{path}, {name}"))
+            arrays[name] = _plain(loaded if isinstance(loaded, np.ndarray) else _member(loaded, name, path))
+        except TypeError as error:
+            unread[name] = str(error)
+    if NAMELESS in unread:
+        raise DataError(f"{path} holds {unread[NAMELESS]}")
+    shapes = {name: _shape(name, array.shape) for name, array in arrays.items()}
+    return Columns(path, shapes, lambda name: _as_column(arrays[name]), unread)
 
 
 def _load_numpy(path: Path) -> Any:
-    import zipfile
-
+    refuse_packed(path)
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        pickled = "pickled" in str(error) or "allow_pickle" in str(error)
-        reason = "it holds pickled objects, which are not read" if pickled else str(error)
-        raise ValueError(f"{path} is not a readable {path.suffix} file: {reason}") from error
+        reason = str(error)
+        if "pickle" in reason:  # which numpy says of every file that it does not know
+            known = path.read_bytes().startswith(b"\x93NUMPY")
+            reason = "it holds pickled objects, which are not read" if known else "it does not begin like one"
+        raise DataError(f"{path} is not a readable {path.suffix} file: {reason}") from error
 
 
-def _as_column(array: np.ndarray, source: str) -> Column:
-    """Texts of a numpy array, or its numbers; 2 bytes without a type are bfloat16, which numpy has not."""
-    if array.dtype.kind == "U":
-        return [str(text) for text in array.reshape(-1)]
-    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
-        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{source} holds {array.dtype}, neither real numbers nor texts")
-    if array.dtype.kind == "u":
-        array = array.astype("int64")
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    """One array of an archive. Raises TypeError for pickled objects and what is no array, DataError for damage."""
+    try:
+        member = archive[name]
+    except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            reason = "pickled objects, which are not read: store it as plain numbers or texts"
+            raise TypeError(f"{reason} (astype(str), perhaps)") from error
+        raise DataError(f"{path} is damaged at {name}: {error}") from error
+    if not isinstance(member, np.ndarray):
+        raise TypeError("no array")
+    return member
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Real numbers or texts in a type that torch or Python has; raises TypeError for others, such as dates."""
+    kind = array.dtype.kind
+    if kind == "S":
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise TypeError("bytes that are not UTF-8") from error
+    if kind == "V" and array.dtype.itemsize == 2 and array.dtype.names is None:  # bfloat16, which numpy has not
+        return torch.from_numpy(np.ascontiguousarray(array).view("int16")).view(torch.bfloat16).float().numpy()
+    if kind not in "biufU":
+        raise TypeError(f"{array.dtype}, neither real numbers nor texts")
+    if kind == "u" and array.dtype.itemsize > 1:
+        return array if array.ndim == 1 else array.astype("float64")
+    return array.astype("float64") if kind == "f" and array.dtype.itemsize > 8 else array
+
+
+def _shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """A column [n, 1] of labels or texts is the list [n]."""
+    single = tuple(shape[1:]) == (1,) and name.lower() in (*LABELS, *TEXTS)
+    return tuple(shape[:1] if single else shape)
+
+
+def _as_column(array: np.ndarray) -> Column:
+    if array.ndim < 2 or array.dtype.kind == "U":
+        return list(array.reshape(-1).tolist())
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _of_safetensors(path: Path) -> Columns:
     file = open_safetensors(path)
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    shapes = {name: _shape(name, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
     return Columns(path, shapes, file.get_tensor)
 
 
 def _of_parquet(path: Path) -> Columns:
-    """Columns of lists are matrices; without one, the columns of floating-point numbers are a matrix together."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet, types
-    except ImportError as error:
-        raise ImportError(f'reading {path} needs pyarrow: pip install -e ".[parquet]"') from error
-    try:
-        file = parquet.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
-    rows = file.metadata.num_rows
+    """Columns of lists are matrices; without one, the columns of floating-point numbers are a matrix together.
+
+    Neither the rows' own numbers that pandas stores nor what is called a label or a text belongs to that matrix.
+    """
+    from pyarrow import types
+
+    file = open_parquet(path)
+    rows, names = file.metadata.num_rows, file.schema_arrow.names
     shapes: dict[str, tuple[int, ...]] = {}
-    for field in file.schema_arrow:
-        if types.is_list(field.type) or types.is_large_list(field.type) or types.is_fixed_size_list(field.type):
-            shapes[field.name] = (rows, _length_of_lists(file, field.name))
-        else:
-            shapes[field.name] = (rows,)
-    floats = [field.name for field in file.schema_arrow if types.is_floating(field.type)]
-    if floats and all(len(shape) == 1 for shape in shapes.values()):
+    unread = {name: f"the name of {names.count(name)} columns" for name in names if names.count(name) > 1}
+    for column in (column for column in file.schema_arrow if column.name not in unread):
+        type_, length = _stored(column.type), None
+        if _is_list(type_):
+            type_, length = _stored(type_.value_type), _length_of_lists(file, column.name, path)
+        if not _is_number(type_) and (length is not None or not _is_text(type_)):
+            unread[column.name] = f"{column.type}, neither real numbers nor texts"
+            continue
+        shapes[column.name] = (rows,) if length is None else (rows, length)
+    floats = [
+        c.name for c in file.schema_arrow if c.name in shapes and types.is_floating(c.type) and not _named(file, c.name)
+    ]
+    if len(floats) > 1 and all(len(shape) == 1 for shape in shapes.values()):
         shapes[ALL] = (rows, len(floats))
-    return Columns(path, shapes, lambda name: _read_parquet(file, name, floats, path))
+    return Columns(path, shapes, lambda name: _read_parquet(file, name, floats, path), unread)
 
 
-def _length_of_lists(file: Any, name: str) -> int:
+def _stored(type_: Any) -> Any:
+    """The type of the values behind categories and extensions."""
+    from pyarrow import types
+
+    type_ = getattr(type_, "storage_type", type_)
+    return type_.value_type if types.is_dictionary(type_) else type_
+
+
+def _is_list(type_: Any) -> bool:
+    from pyarrow import types
+
+    return any(is_(type_) for is_ in (types.is_list, types.is_large_list, types.is_fixed_size_list))
+
+
+def _is_number(type_: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_))
+
+
+def _is_text(type_: Any) -> bool:
+    from pyarrow import types
+
+    return any(is_(type_) for is_ in (types.is_string, types.is_large_string, types.is_string_view))
+
+
+def _named(file: Any, name: str) -> bool:
+    """Whether a column of numbers is called a label or a text, or is pandas' index of the rows."""
+    index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
+    return name in index or bool(INDEX.fullmatch(name)) or name.lower() in (*LABELS, *TEXTS)
+
+
+def _length_of_lists(file: Any, name: str, path: Path) -> int:
     first = next(file.iter_batches(batch_size=1, columns=[name]), None)
     return 0 if first is None else len(first.column(0)[0] or ())
 
 
 def _read_parquet(file: Any, name: str, floats: Sequence[str], path: Path) -> Column:
     """One column, or those that match a pattern, a row's numbers side by side; refuses missing and ragged rows."""
-    if "*" in name:
-        names = [other for other in floats if fnmatchcase(other, name)]
-        parts = [np.asarray(_read_parquet(file, other, floats, path)) for other in names]
-        return torch.from_numpy(np.column_stack(parts)) if parts else torch.empty(0, 0)
-    table = file.read(columns=[name]).column(0).combine_chunks()
-    if table.null_count:
-        row = table.is_null().to_numpy(zero_copy_only=False).argmax()
-        raise ValueError(f"{path}: {name} is missing in {table.null_count} rows, the first of them {row}")
-    if hasattr(table, "flatten") and hasattr(table, "value_lengths"):
-        lengths = table.value_lengths().to_numpy(zero_copy_only=False)
-        if len(lengths) and lengths.min() != lengths.max():
-            row = int((lengths != lengths[0]).argmax())
-            raise ValueError(f"{path}: {name} has {lengths[0]} numbers in row 0 but {lengths[row]} in row {row}")
-        flat = table.flatten().to_numpy(zero_copy_only=False)
-        return torch.from_numpy(np.array(flat)).reshape(len(lengths), -1)
-    values = table.to_numpy(zero_copy_only=False)
-    return [str(text) for text in values] if values.dtype.kind == "O" else _as_column(values, f"{path}, {name}")
+    if "*" in name and name not in file.schema_arrow.names:
+        return _side_by_side(file, name, floats, path)
+    cells = parquet_column(file, name, path)
+    if not _is_list(cells.type):
+        return list(cells.to_pylist())
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(cells).to_pylist()
+    for row, length in enumerate(lengths):
+        place = f"{path}, row {row + 1}, column {name!r}"
+        if length is None:
+            raise DataError(f"{place}: the embedding is missing")
+        if length != lengths[0]:
+            raise DataError(f"{place}: {length} numbers, but {lengths[0]} in row 1")
+    flat = pc.list_flatten(cells)
+    if flat.null_count:
+        row = flat.is_null().to_numpy(zero_copy_only=False).argmax() // lengths[0]
+        raise DataError(f"{path}, row {row + 1}, column {name!r}: a number of the embedding is missing")
+    return _as_column(_plain(flat.to_numpy(zero_copy_only=False)).reshape(len(lengths), -1))
+
+
+def _side_by_side(file: Any, pattern: str, floats: Sequence[str], path: Path) -> Tensor:
+    """The columns of one number a row whose names match; with the pattern ``*``, those of floating-point numbers."""
+    numbers = [column.name for column in file.schema_arrow if _is_number(column.type)]
+    names = [name for name in (floats if pattern == ALL else numbers) if fnmatchcase(name, pattern)]
+    if not names:
+        raise DataError(f"{path} has no column of numbers that matches {pattern!r}")
+    parts = []
+    for name in names:
+        cells = parquet_column(file, name, path)
+        if cells.null_count:
+            row = cells.is_null().to_numpy(zero_copy_only=False).argmax()
+            raise DataError(f"{path}, row {row + 1}, column {name!r}: the number is missing")
+        parts.append(_plain(cells.to_numpy(zero_copy_only=False)))
+    return torch.from_numpy(np.column_stack(parts))
 
 
 def _of_table(path: Path) -> Columns:
     """Texts by the names in the first line. Cells of a CSV file may stand in quotation marks, those of TSV may not."""
-    from datamodules.text_files import TableFormat, read_table
-
-    style = TableFormat(quoted=path.suffix == ".csv")
-    with path.open(encoding=style.encoding, errors="replace", newline="") as file:
-        names = next(csv.reader(file, delimiter="," if style.quoted else "\t"), [])
-    table = read_table(path, list(dict.fromkeys(names)), style)
-    return Columns(path, {name: (len(table.places),) for name in names}, table.columns.__getitem__)
+    style = TableFormat(quoted=kind_suffix(path) != ".tsv")
+    names = read_header(path, style)
+    unread = {name: f"the name of {names.count(name)} columns" for name in names if names.count(name) > 1}
+    table = read_table(path, [name for name in names if name not in unread], style)
+    shapes = {name: (len(table.places),) for name in table.columns if not INDEX.fullmatch(name)}
+    return Columns(path, shapes, table.columns.__getitem__, unread, table.unit, table.places)
 
 
 def _of_lines(path: Path) -> Columns:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    return Columns(path, {NAMELESS: (len(lines),)} if lines else {}, lambda name: lines)
+    """A text a line; a file whose first line names columns, one of them in a usual way, is a table."""
+    lines = read_lines(path)
+    for delimiter in DELIMITERS if lines else ():
+        names = [name.strip('"') for name in lines[0].split(delimiter)]
+        if len(names) > 1 and all(map(str.isidentifier, names)) and {*LABELS, *TEXTS} & {*names}:
+            return _of_table(path)
+    cells = {line.count("\t") + 1 for line in lines}
+    if len(lines) > 1 and len(cells) == 1 and cells != {1}:
+        raise DataError(
+            f"{path}: each line has {cells.pop()} cells between tabs, but a {path.suffix} file is a text a line; name "
+            "the columns in a first line, and the file .tsv"
+        )
+    return Columns(path, {NAMELESS: (len(lines),)} if lines else {}, lambda name: lines, unit="line")
 
 
 def _of_json(path: Path) -> Columns:
-    content = read_json(path)
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{path} should hold a list with a label or a text for each row")
-    return Columns(path, {NAMELESS: (len(content),)}, lambda name: [str(entry) for entry in content])
+        raise DataError(f"{path} should hold a list with a label or a text for each row")
+    for row, entry in enumerate(content, start=1):
+        if isinstance(entry, list | dict):
+            raise DataError(f"{path}, entry {row}: a label or a text is no {type(entry).__name__}")
+    return Columns(path, {NAMELESS: (len(content),)}, lambda name: content, unit="entry")
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
     ".npy": _of_numpy,
-    ".npz": _of_archive,
+    ".npz": _of_numpy,
     ".safetensors": _of_safetensors,
     ".parquet": _of_parquet,
     ".csv": _of_table,
@@ -199,11 +344,6 @@ READERS: dict[str, Callable[[Path], Columns]] = {
     ".txt": _of_lines,
     ".json": _of_json,
 }
-
-
-EMBEDDINGS = ("embeddings", "embedding", "vectors", "vector")
-LABELS = ("labels", "label", "targets", "target", "y", "class")
-TEXTS = ("texts", "text", "sentences", "sentence", "documents", "document")
 
 
 @dataclass(frozen=True)
@@ -225,77 +365,90 @@ class Rows:
     vectors: Tensor | None = None  # [n, d]
     labels: list[str] | None = None
     texts: list[str] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = {"embeddings": self.vectors, "labels": self.labels, "texts": self.texts}
         counts = {name: len(column) for name, column in columns.items() if column is not None}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-            raise ValueError(f"{self.source}: each row has one of each, but there are {found}")
+            raise DataError(f"{self.source}: each row has one of each, but there are {found}")
 
 
 def read_rows(source: Source, *, prefer_texts: bool = False) -> Rows:
     """The rows of a file; with ``prefer_texts`` its texts alone, if it holds embeddings as well.
 
-    Raises FileNotFoundError, and ValueError that names the file, what it holds and the option that would say more.
+    Raises DataError that names the file, what it holds and the option that would say more.
     """
     columns = open_columns(Path(source.file))
-    texts = _beside(columns, source.texts, TEXTS, f"--{source.role}texts")
-    labels = _beside(columns, source.labels, LABELS, f"--{source.role}labels")
+    texts = _beside(columns, source.texts, TEXTS, f"--{source.role}texts", Columns.texts)
+    labels = _beside(columns, source.labels, LABELS, f"--{source.role}labels", Columns.labels)
     vectors = None
     if source.key is not None or (columns.matrices() and not (prefer_texts and texts)):
-        vectors = _vectors(columns, source)
+        vectors = _vectors(columns, source, texts is not None)
     elif texts is None:
         texts = _only_texts(columns, source)
-    return Rows(source.file, vectors, labels, texts)
+    unread = [name for name in columns.unread if name.lower() in (*LABELS, *TEXTS)]
+    warnings = tuple(f"{name} of {source.file} is left out: {columns.unread[name]}" for name in unread)
+    return Rows(source.file, vectors, labels, texts, warnings)
 
 
-def _vectors(columns: Columns, source: Source) -> Tensor:
+def _vectors(columns: Columns, source: Source, texts: bool) -> Tensor:
     """The matrix that was named, that has a usual name, or that is alone; finite, [n, d]."""
     matrices = columns.matrices()
     usual = [name for name in EMBEDDINGS if name in matrices]
+    if source.key is None and texts and matrices == [ALL]:
+        raise DataError(
+            f"{columns.path} holds texts and {columns.shapes[ALL][1]} columns of numbers: take these with "
+            f"--{source.role}key '*', or the texts with --encoder tfidf"
+        )
     if source.key is None and not usual and len(matrices) > 1:
         held = columns.listed(matrices)
-        raise ValueError(f"name the embeddings in {columns.path} with --{source.role}key: it holds {held}")
+        raise DataError(f"name the embeddings in {columns.path} with --{source.role}key: it holds {held}")
     name = source.key or (usual or matrices)[0]
     if name not in columns.shapes and "*" not in name:
-        raise ValueError(f"{columns.path} has no {name!r}; its matrices are {columns.listed(matrices)}")
+        why = f"{name} is {columns.unread[name]}" if name in columns.unread else f"there is no {name!r} in it"
+        raise DataError(f"{columns.path}: {why}; its matrices are {columns.listed(matrices)}")
     vectors = columns.read(name)
     where = f"{columns.path}, {name}" if name else str(columns.path)
     if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.numel():
-        found = list(vectors.shape) if isinstance(vectors, Tensor) else f"{len(vectors)} texts"
-        raise ValueError(f"embeddings are a matrix [points, dimensions], but {where} is {found}")
+        found = list(vectors.shape) if isinstance(vectors, Tensor) else f"{len(vectors)} texts or numbers"
+        raise DataError(f"embeddings are a matrix [points, dimensions], but {where} is {found}")
     return as_points(vectors, where)
 
 
-def _beside(columns: Columns, named: str | None, usual: Sequence[str], option: str) -> list[str] | None:
-    """What stands beside each embedding under this name, in this file, or under a usual name where none was given."""
+def _beside(
+    columns: Columns, named: str | None, usual: Sequence[str], option: str, read: Callable[[Columns, str], list[str]]
+) -> list[str] | None:
+    """The list beside the embeddings of this name, in this file, or under a usual name where none was given."""
     if named is None:
-        found = [name for name in usual if name in columns.lists()]
-        return _strings(columns.read(found[0])) if found else None
+        found = columns.usual(usual)
+        return read(columns, found[0]) if found else None
     if named in columns.lists():
-        return _strings(columns.read(named))
-    if not Path(named).exists():
+        return read(columns, named)
+    if named in columns.unread:
+        raise DataError(f"{option} {named}: in {columns.path} it is {columns.unread[named]}")
+    if named in columns.shapes:
+        raise DataError(f"{option} {named}: in {columns.path} it is {columns.listed([named])}, not one a row")
+    if not Path(named).expanduser().exists():
         names = ", ".join(name for name in columns.lists() if name) or "no names"
-        raise FileNotFoundError(f"{option} {named} is neither a file nor a name in {columns.path}, which has {names}")
+        raise MissingDataError(f"{option} {named} is neither a file nor a name in {columns.path}, which has {names}")
     other = open_columns(Path(named))
     lists = other.lists()
-    known = [name for name in usual if name in lists] or lists
+    known = other.usual(usual) or lists
     if len(known) != 1 and known[:1] != lists[:1]:
-        raise ValueError(f"{option} {named} holds {other.listed(lists)}: none is called {usual[0]!r}")
-    return _strings(other.read(known[0]))
+        raise DataError(f"{option} {named} holds {other.listed(lists)}: none is called {usual[0]!r}")
+    return read(other, known[0])
 
 
 def _only_texts(columns: Columns, source: Source) -> list[str]:
-    """The texts of a file that names none in a usual way, where it has only one column."""
+    """The texts of a file that names none in a usual way, where it holds one list of texts.
+
+    The first line of a CSV file with one column may be a text as well as a name, so that column must be named.
+    """
     names = columns.lists()
-    column = columns.read(names[0]) if len(names) == 1 else None
-    if not isinstance(column, list):
-        held = columns.listed(list(columns.shapes))
-        raise ValueError(f"{columns.path} holds no embeddings, and no texts that --{source.role}texts names: {held}")
-    return column
-
-
-def _strings(column: Column) -> list[str]:
-    """Labels and texts as they are written."""
-    return [str(value) for value in column.flatten().tolist()] if isinstance(column, Tensor) else list(column)
+    certain = names == [NAMELESS] or (len(names) == 1 and columns.unit == "row")
+    if certain and all(isinstance(cell, str) for cell in columns.read(names[0])):
+        return columns.texts(names[0])
+    held = columns.listed(list(columns.shapes))
+    raise DataError(f"{columns.path} holds no embeddings, and no texts that --{source.role}texts names: {held}")

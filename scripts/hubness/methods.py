@@ -11,6 +11,7 @@ from likeness.hubness.feature_transforms import FeatureTransform
 from likeness.hubness.reduction_base import HubnessReduction
 from likeness.hubness.reductions import REDUCTIONS, Composition, reduction
 from likeness.neighbours.exact import DistanceName
+from scripts.cli.configurations import read_value
 
 if TYPE_CHECKING:
     pass
@@ -75,9 +76,7 @@ def metrics_of(kind: type[HubnessReduction]) -> tuple[str, ...]:
 
 
 def _option(name: str, text: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or not value.strip():
         raise ValueError(f"{name}: {text!r} is no option: {SYNTAX}")
-    return key.strip(), yaml.safe_load(value)
+    return key.strip(), read_value(value)

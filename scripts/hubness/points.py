@@ -111,4 +111,4 @@ def _points(rows: Rows, vectors: Tensor) -> Points:
     """Checked points; texts of nothing but white space are warned of, since all of them share one embedding."""
     empty = torch.tensor([not text.strip() for text in rows.texts or ()]).nonzero().flatten()
     warnings = (f"{len(empty)} texts are empty, rows {first_rows(empty)}",) if len(empty) else ()
-    return Points(as_points(vectors, rows.source), rows.source, rows.labels, rows.texts, warnings)
+    return Points(as_points(vectors, rows.source), rows.source, rows.labels, rows.texts, rows.warnings + warnings)

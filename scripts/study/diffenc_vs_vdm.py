@@ -38,6 +38,7 @@ from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.noise import training_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.seeding import generator, mix, seeded
+from scripts.cli.configurations import located, read_configuration
 from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth
 from scripts.evaluate.data import EvaluatedSplit, open_split
 from scripts.inputs import choose_device, default_data, load_data
@@ -47,8 +48,6 @@ from scripts.study.training_run import (
     as_arguments,
     ensure_all_trained,
     flattened,
-    located,
-    read_yaml,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +83,11 @@ class DiffusionRun(TrainingRun):
 
     def settings(self) -> dict[str, Any]:
         """What the configuration says; a VDM's own says nothing of encoders, and so nothing is asked of them."""
-        said = flattened(read_yaml(self.config)) | MODELS[self.model]
+        said = flattened(read_configuration(self.config)) | MODELS[self.model]
         return {name: value for name, value in said.items() if name.startswith(COMPARED)}
 
     def settings_of(self, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
-        return flattened(read_yaml(folder / "config.yaml"))
+        return flattened(read_configuration(folder / "config.yaml"))
 
 
 SPLITS = {"test": "test", "train": "training samples"}
@@ -333,7 +332,7 @@ class Setting:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         config = located(self.config)
-        steps = self.steps or int(read_yaml(config)["trainer"]["max_steps"])
+        steps = self.steps or int(read_configuration(config)["trainer"]["max_steps"])
         return [DiffusionRun(config, model, seed, steps) for seed, model in product(range(self.seeds), MODELS)]
 
 

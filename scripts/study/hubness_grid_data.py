@@ -26,11 +26,12 @@ from likeness.checks import require_one_of
 from likeness.files import replacing
 from likeness.losses import SentenceLossName
 from likeness.networks.text_pooling import HeadName
+from scripts.cli.configurations import located, read_configuration
 from scripts.hubness.encoders import is_of_this_project, text_encoder
 from scripts.hubness.files import Source
 from scripts.hubness.points import Encoding, Points, open_points
 from scripts.inputs import load_data
-from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained, located, read_yaml
+from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
 
 if TYPE_CHECKING:
     pass
@@ -134,7 +135,7 @@ class Training:
 
     def runs(self, family: str) -> list[EncoderRun]:
         """Those of one family, in the order of training."""
-        steps = self.steps or int(read_yaml(located(FAMILIES[family].config))["trainer"]["max_steps"])
+        steps = self.steps or int(read_configuration(located(FAMILIES[family].config))["trainer"]["max_steps"])
         every = product(self.heads, self.losses, range(self.seeds))
         return [EncoderRun(family, *which, steps) for which in every]
 

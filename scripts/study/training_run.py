@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_modules.checkpoint_files import read_checkpoint
 from lightning_modules.checkpoints import LAST
 from scripts import train
@@ -104,22 +102,6 @@ def ensure_all_trained(runs: Sequence[TrainingRun], out: Path, device: str) -> N
     for number, run in enumerate(runs, start=1):
         print(f"likeness: run {number} of {len(runs)}: {run}", file=sys.stderr, flush=True)
         run.ensure_trained(out, device)
-
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def located(config: Path) -> Path:
-    """The file itself, or the project's own of that name."""
-    return config if config.is_file() or not (ROOT / config).is_file() else ROOT / config
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a configuration file; raises FileNotFoundError naming it where there is none."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration {path}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
-    return content
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

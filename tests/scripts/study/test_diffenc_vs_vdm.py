@@ -10,9 +10,10 @@ import torch
 from lightning_modules import DiffEnc, VariationalDiffusion
 from lightning_modules.checkpoints import load_module
 from scripts import study, train
+from scripts.cli.configurations import read_configuration
 from scripts.cli.entry_point import run_command
 from scripts.study.diffenc_vs_vdm import MODELS, DiffusionRun, Setting
-from scripts.study.training_run import flattened, read_yaml
+from scripts.study.training_run import flattened
 
 CONFIG = """
 seed_everything: 0
@@ -138,11 +139,11 @@ def test_experiments_of_one_name_are_the_models_of_the_study(data: str, root: Pa
     folder = root / "configs" / "experiment"
     config = folder / ("digits_diffenc_vs_vdm.yaml" if data == "digits" else "photo_patches_diffenc.yaml")
     for model, name in names.items():
-        alone = flattened(read_yaml(folder / f"{data}_{name}.yaml"))
+        alone = flattened(read_configuration(folder / f"{data}_{name}.yaml"))
         wanted = DiffusionRun(config, model, seed=0, steps=1).settings()
         common = alone.keys() & wanted.keys()
         assert {key: alone[key] for key in common} == {key: wanted[key] for key in common}
-        assert alone["trainer.max_steps"] == flattened(read_yaml(config))["trainer.max_steps"]
+        assert alone["trainer.max_steps"] == flattened(read_configuration(config))["trainer.max_steps"]
 
 
 def test_without_options_there_are_three_seeds_of_each_model_and_four_depths(
@@ -153,4 +154,4 @@ def test_without_options_there_are_three_seeds_of_each_model_and_four_depths(
     assert setting.depths == (4, 10, 50, 100)
     runs = setting.runs()
     assert [(run.model, run.seed) for run in runs] == [(model, seed) for seed in range(3) for model in MODELS]
-    assert {run.steps for run in runs} == {read_yaml(runs[0].config)["trainer"]["max_steps"]}
+    assert {run.steps for run in runs} == {read_configuration(runs[0].config)["trainer"]["max_steps"]}

@@ -1,0 +1,16 @@
+from .base import ResumableDataModule as ResumableDataModule
+from .base import TensorDataModule as TensorDataModule
+from .cifar import CIFAR10 as CIFAR10
+from .cifar import CIFAR100 as CIFAR100
+from .digits import Digits as Digits
+from .docstrings import DocstringPairs as DocstringPairs
+from .docstrings import Docstrings as Docstrings
+from .errors import DataError as DataError
+from .imagenet32 import ImageNet32 as ImageNet32
+from .mnist import MNIST as MNIST
+from .newsgroups import NewsGroups20 as NewsGroups20
+from .photo_patches import PhotoPatches as PhotoPatches
+from .points import Radial as Radial
+from .points import Swirl as Swirl
+from .sentences import SentencePairs as SentencePairs
+from .sentences import Sentences as Sentences
