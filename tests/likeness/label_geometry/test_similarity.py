@@ -15,10 +15,10 @@ from likeness.label_geometry.similarity import (
     centred_similarity,
     co_probability,
     covariance_factor,
-    summarise_head,
     logit_correlation,
     raw_similarity,
     row_blocks,
+    summarise_head,
 )
 from tests.likeness.label_geometry.paper_heads import centred_head, fixed_length_head
 

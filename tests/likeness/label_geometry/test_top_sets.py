@@ -14,6 +14,8 @@ from likeness.label_geometry.similarity import raw_similarity
 from likeness.label_geometry.top_sets import TopSet, can_be_top, never_top, top_sets
 from tests.likeness.label_geometry.paper_heads import centred_head, fixed_length_head, shortened_head
 
+KINDS = ("short", "near", "inside", "repeated", "grid", "line")
+
 
 def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
     own = list(answer.labels)
@@ -34,7 +36,7 @@ def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
 
 
 def exactly_possible(g: Tensor, size: int) -> set[tuple[int, ...]]:
-    """The top sets of label vectors [K, 2] without any rounding: those beside each direction in which two logits tie."""
+    """The top sets of label vectors [K, 2] in whole numbers: those beside each direction in which two logits tie."""
     power = max(value.as_integer_ratio()[1] for row in g.tolist() for value in row)
     points = [tuple(int(Fraction(value) * power) for value in row) for row in g.tolist()]
     far, found = 2**9000, set()
@@ -67,7 +69,7 @@ def exactly_possible_on_a_line(g: Tensor, bias: Tensor, size: int) -> set[tuple[
     st.integers(0, 2**31), st.sampled_from(["short", "near", "inside", "repeated", "grid", "line"]), st.integers(1, 2)
 )
 def test_no_answer_rests_on_a_tolerance(seed: int, kind: str, size: int) -> None:
-    """Two rows far shorter than the rest, nearly or exactly equal ones, labels a hair inside a polygon or on its side."""
+    """Two rows far shorter than the rest, nearly or exactly equal ones, a label a hair inside a polygon or outside."""
     generator = torch.Generator().manual_seed(seed)
     small = 10.0 ** -float(torch.randint(5, 17, (), generator=generator))
     angle = torch.arange(7, dtype=torch.float64) * (2 * torch.pi / 7)
