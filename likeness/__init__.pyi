@@ -3,7 +3,7 @@ from .hubness.analysis import HubnessReport as HubnessReport
 from .hubness.analysis import analyse_hubness as analyse_hubness
 from .hubness.reductions import reduction as reduction
 from .label_geometry.equivalent_heads import EquivalentHead as EquivalentHead
-from .label_geometry.equivalent_heads import equivalent_heads as equivalent_heads
+from .label_geometry.equivalent_heads import equivalent_head as equivalent_head
 from .label_geometry.nearest_labels import nearest_labels as nearest_labels
 from .label_geometry.similarity import centred_similarity as centred_similarity
 from .label_geometry.similarity import logit_correlation as logit_correlation

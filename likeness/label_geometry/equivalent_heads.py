@@ -1,7 +1,7 @@
 """Heads with exactly the same probabilities whose labels stand at any angle one likes.
 
-Every function answers with a change of coordinates; :func:`log_probability_change` is the proof that it changes
-nothing else.
+Every function answers with a change of coordinates, at any scale of the label vectors;
+:func:`log_probability_change` is the proof that it changes nothing else.
 """
 
 import math
@@ -11,10 +11,76 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.label_geometry.similarity import LabelRows, Progress, row_blocks
+from likeness.label_geometry.similarity import LabelMetric, LabelRows, Progress, raw_similarity, row_blocks
 from likeness.numerics import as_float64
 
 _PARALLEL = 1e-10  # sine of the angle between two vectors below which they count as parallel
+
+
+class EquivalentHead(NamedTuple):
+    """A head g + v with the probabilities of g, and the proof on some inputs.
+
+    >>> g = torch.eye(3)
+    >>> head = equivalent_head(torch.randn(10, 3), g, pair=(0, 1), cosine=-1)
+    >>> (g + head.translation)[:2]
+    tensor([[ 0.5000, -0.5000,  0.0000],
+            [-0.5000,  0.5000,  0.0000]], dtype=torch.float64)
+    """
+
+    translation: Tensor  # v [M]
+    cosine: float  # of the two labels, as computed; NaN where one of them stands at zero
+    logit_change: float  # largest: logits do change
+    log_probability_change: float  # largest, in nats: zero up to rounding
+
+
+def equivalent_head(
+    f: Tensor, g: LabelRows, pair: tuple[int, int], cosine: float, bias: Tensor | None = None
+) -> EquivalentHead:
+    """The head g + v that gives two labels this cosine at the same probabilities, with its proof on f.
+
+    f [N, M] are inputs of the proof, g [K, M], bias [K] stays as it is. Raises as :func:`translation_to_cosine` does.
+
+    >>> f, g = torch.randn(100, 4), torch.randn(7, 4)
+    >>> head = equivalent_head(f, g, pair=(2, 5), cosine=0.25)
+    >>> round(head.cosine, 6), head.log_probability_change < 1e-9
+    (0.25, True)
+    """
+    a, b = (g[label : label + 1][0] for label in pair)
+    return translated_heads(f, g, pair, [translation_to_cosine(a, b, cosine)], bias)[0]
+
+
+def translated_heads(
+    f: Tensor,
+    g: LabelRows,
+    pair: tuple[int, int],
+    translations: Sequence[Tensor],
+    bias: Tensor | None = None,
+    progress: Progress = iter,
+) -> list[EquivalentHead]:
+    """The heads g + v for translations v [M], each checked on the inputs f [N, M] in float64 and on f's device.
+
+    g [K, M] is read block by block, once; bias [K] stays as it is.
+    """
+    f = as_float64(f)
+    moved = [torch.zeros_like(f[0]), *(as_float64(v).to(f.device) for v in translations)]
+    blocks = []
+    for block in progress(row_blocks(g.shape)):
+        rows = as_float64(g[block].to(f.device))
+        offset = 0.0 if bias is None else as_float64(bias[block].to(f.device))
+        blocks.append(torch.stack([f @ (rows + v).T + offset for v in moved]))
+    logits = torch.cat(blocks, dim=-1)
+    log_p = logits.log_softmax(-1)
+    two = torch.cat([as_float64(g[label : label + 1]) for label in pair]).to(f.device)
+    return [
+        EquivalentHead(
+            v,
+            float(raw_similarity(two + v)[0, 1]),
+            float((logits[index] - logits[0]).abs().max()),
+            float((log_p[index] - log_p[0]).abs().max()),
+        )
+        for index, v in enumerate(moved)
+        if index > 0
+    ]
 
 
 def translation_to_cosine(a: Tensor, b: Tensor, cosine: float) -> Tensor:
@@ -26,15 +92,16 @@ def translation_to_cosine(a: Tensor, b: Tensor, cosine: float) -> Tensor:
     that makes v shortest. Raises ValueError for a cosine outside [-1, 1], for equal vectors, whose cosine no
     translation moves, and for M = 1 with a cosine strictly between.
     """
-    a, b = as_float64(a), as_float64(b)
     _require_cosine(cosine, "[-1, 1]", -1 <= cosine <= 1)
     if torch.equal(a, b):
         raise ValueError("the two labels have the same vector: their cosine is 1 or undefined under any translation")
     if cosine == 1:
         return translation_on_line(a, b, 0.5)
-    height = 0.5 * float((b - a).norm()) * math.sqrt((1 + cosine) / (1 - cosine))
-    middle = 0.5 * (a + b)
-    return -middle if height == 0 else -middle + height * _orthogonal(b - a, towards=middle)
+    pair, size = _scaled(torch.stack([as_float64(a), as_float64(b)]))
+    middle, apart = pair.mean(0), pair[1] - pair[0]
+    height = 0.5 * _length(apart) * math.sqrt((1 + cosine) / (1 - cosine))
+    v = -middle if height == 0 else -middle + height * _orthogonal(apart, towards=middle)
+    return size * v
 
 
 def translation_on_line(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -54,20 +121,20 @@ def linear_map_to_cosine(g: Tensor, a: int, b: int, cosine: float) -> Tensor:
     """A [M, M] such that the CENTRED cosine of labels a and b is ``cosine`` in the head of :func:`transformed`.
 
     g [K, M]. Centring removes a translation, not this. The two centred vectors keep their lengths, and directions
-    orthogonal to both stay where they are. Raises ValueError for a cosine outside (-1, 1) and for labels whose
-    centred vectors are parallel. Derived, not in the paper.
+    orthogonal to both stay where they are. Raises ValueError for a cosine outside (-1, 1), for labels whose centred
+    vectors are parallel, and for a label at the mean. Derived, not in the paper.
     """
     g = as_float64(g)
     _require_cosine(cosine, "(-1, 1)", -1 < cosine < 1)
-    pair = (g - g.mean(0))[[a, b]].T
+    pair = LabelMetric.centred(g.mean(0)).directions(g[[a, b]]).T
+    if bool(pair.isnan().any()):
+        raise ValueError(f"label {a if bool(pair[0, 0].isnan()) else b} stands at the mean: it has no centred cosine")
     plane, now = torch.linalg.qr(pair)
-    length = pair.norm(dim=0)
-    if pair.shape[0] < 2 or length[0] == 0 or float(now[1, 1].abs()) <= _PARALLEL * float(length[1]):
+    if pair.shape[0] < 2 or float(now[1, 1].abs()) <= _PARALLEL:
         raise ValueError(f"the centred vectors of labels {a} and {b} are parallel: every linear map keeps them so")
     direct = now.diagonal().sign()  # so that the first vector keeps its direction, not only its line
     plane, now = plane * direct, direct.unsqueeze(1) * now
-    sine = math.sqrt((1 - cosine) * (1 + cosine))
-    wanted = length * length.new_tensor([[1.0, cosine], [0.0, sine]])
+    wanted = pair.new_tensor([[1.0, cosine], [0.0, math.sqrt((1 - cosine) * (1 + cosine))]])
     # g -> B g with B = A^-T: within the plane ``now`` becomes ``wanted``, so A there is (now wanted^-1)^T.
     within = torch.linalg.solve(wanted, now, left=False).T
     identity = torch.eye(2, dtype=g.dtype, device=g.device)
@@ -93,61 +160,6 @@ def log_probability_change(f: Tensor, g: Tensor, new_f: Tensor, new_g: Tensor, b
     return (before.log_softmax(-1) - after.log_softmax(-1)).abs().max()
 
 
-class EquivalentHead(NamedTuple):
-    """A head g + v with the probabilities of g, and the proof on some inputs."""
-
-    translation: Tensor  # [M]
-    cosine: float  # of two labels, as computed
-    logit_change: float  # largest: logits do change
-    log_probability_change: float  # largest, in nats: zero up to rounding
-
-
-def equivalent_heads(
-    f: Tensor, g: LabelRows, pair: tuple[int, int], cosines: Sequence[float], bias: Tensor | None = None
-) -> list[EquivalentHead]:
-    """For each cosine the head g + v that gives it to two labels, with its proof; see :func:`translated_heads`.
-
-    Raises as :func:`translation_to_cosine` does.
-    """
-    a, b = (g[label : label + 1][0] for label in pair)
-    translations = [translation_to_cosine(a, b, cosine) for cosine in cosines]
-    return translated_heads(f, g, pair, translations, bias)
-
-
-def translated_heads(
-    f: Tensor,
-    g: LabelRows,
-    pair: tuple[int, int],
-    translations: Sequence[Tensor],
-    bias: Tensor | None = None,
-    progress: Progress = iter,
-) -> list[EquivalentHead]:
-    """The heads g + v for translations v [M], each checked on the inputs f [N, M] in float64 and on f's device.
-
-    g [K, M] is read block by block, once; bias [K] stays as it is.
-    """
-    f = as_float64(f)
-    moved = [torch.zeros_like(f[0]), *(as_float64(v).to(f.device) for v in translations)]
-    blocks = []
-    for block in progress(row_blocks(g.shape)):
-        rows = as_float64(g[block].to(f.device))
-        offset = 0.0 if bias is None else as_float64(bias[block].to(f.device))
-        blocks.append(torch.stack([f @ (rows + v).T + offset for v in moved]))
-    logits = torch.cat(blocks, dim=-1)
-    log_p = logits.log_softmax(-1)
-    a, b = (as_float64(g[label : label + 1][0]).to(f.device) for label in pair)
-    return [
-        EquivalentHead(
-            v,
-            float(torch.cosine_similarity(a + v, b + v, dim=0)),
-            float((logits[index] - logits[0]).abs().max()),
-            float((log_p[index] - log_p[0]).abs().max()),
-        )
-        for index, v in enumerate(moved)
-        if index > 0
-    ]
-
-
 def _orthogonal(direction: Tensor, towards: Tensor) -> Tensor:
     """The unit vector [M] orthogonal to ``direction`` that is nearest to ``towards``, or any if there is none.
 
@@ -155,20 +167,38 @@ def _orthogonal(direction: Tensor, towards: Tensor) -> Tensor:
     """
     if len(direction) < 2:
         raise ValueError("with M = 1 two labels' cosine is -1 or 1, whatever the translation")
-    unit = direction / direction.norm()
+    unit = _unit(direction)
     normal = _rejected(towards, unit)
-    if float(normal.norm()) <= _PARALLEL * float(towards.norm()):
+    if _length(normal) <= _PARALLEL * _length(towards):
         axis = torch.zeros_like(unit)
         axis[unit.abs().argmin()] = 1
         normal = _rejected(axis, unit)
-    return torch.nn.functional.normalize(normal, dim=0)
+    return _unit(_rejected(_unit(normal), unit))  # again, because what rounding left is as long as a short normal
 
 
 def _rejected(vector: Tensor, unit: Tensor) -> Tensor:
-    """What is left of a vector orthogonal to a unit vector; twice, because once leaves rounding along it."""
-    for _ in range(2):
-        vector = vector - (vector @ unit) * unit
-    return vector
+    """The part of a vector that is orthogonal to a unit vector."""
+    return vector - (vector @ unit) * unit
+
+
+def _unit(vector: Tensor) -> Tensor:
+    scaled, _ = _scaled(vector)
+    return scaled / scaled.norm()
+
+
+def _length(vector: Tensor) -> float:
+    scaled, size = _scaled(vector)
+    return size * float(scaled.norm())
+
+
+def _scaled(tensor: Tensor) -> tuple[Tensor, float]:
+    """The tensor with a largest entry of 1, and the factor; a tensor of zeros stays."""
+    size = _largest(tensor) or 1.0
+    return tensor / size, size
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max())
 
 
 def _require_cosine(cosine: float, interval: str, inside: bool) -> None:

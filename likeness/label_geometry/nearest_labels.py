@@ -10,7 +10,7 @@ from likeness.label_geometry.similarity import LabelMetric, LabelRows, Progress,
 from likeness.numerics import as_float64
 
 
-class Neighbours(NamedTuple):
+class NearestLabels(NamedTuple):
     """The n nearest labels of Q queries, nearest first; where there are fewer, cosine NaN and label -1."""
 
     labels: Tensor  # [Q, n] int64
@@ -24,12 +24,16 @@ def nearest_labels(
     count: int,
     device: torch.device | str = "cpu",
     progress: Progress = iter,
-) -> dict[str, Neighbours]:
+) -> dict[str, NearestLabels]:
     """The ``count`` labels with the largest cosine to each query, in each metric, in one pass over g [K, M].
 
     A query is not its own neighbour, and a label without direction is nobody's; of equal cosines the smaller label
     comes first. g may stay on disk: at most 64 MB of it are in memory, in float64. Raises ValueError for a query
     that is not a label.
+
+    >>> g = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.0, 0.0]])
+    >>> nearest_labels(g, [0], {"raw": LabelMetric.raw()}, count=3)["raw"].labels
+    tensor([[ 1,  2, -1]])
     """
     unknown = [query for query in queries if not 0 <= query < g.shape[0]]
     if unknown:
@@ -44,21 +48,21 @@ def nearest_labels(
         for name, metric in metrics.items():
             cosines = (wanted[name] @ metric.directions(rows).T).clamp(-1, 1).nan_to_num(nan=-torch.inf)
             cosines[own.unsqueeze(1) == labels] = -torch.inf
-            best[name] = _nearest(best[name], Neighbours(labels.expand_as(cosines), cosines), count)
-    return {name: _named(neighbours) for name, neighbours in best.items()}
+            best[name] = _nearest(best[name], NearestLabels(labels.expand_as(cosines), cosines), count)
+    return {name: _named(found) for name, found in best.items()}
 
 
-def _nobody(queries: int, like: Tensor) -> Neighbours:
+def _nobody(queries: int, like: Tensor) -> NearestLabels:
     labels = torch.zeros(queries, 0, dtype=torch.long, device=like.device)
-    return Neighbours(labels, like.new_zeros(queries, 0))
+    return NearestLabels(labels, like.new_zeros(queries, 0))
 
 
-def _nearest(first: Neighbours, second: Neighbours, count: int) -> Neighbours:
+def _nearest(first: NearestLabels, second: NearestLabels, count: int) -> NearestLabels:
     labels = torch.cat([first.labels, second.labels], dim=1)
     cosines, order = torch.cat([first.cosines, second.cosines], dim=1).sort(dim=1, descending=True, stable=True)
-    return Neighbours(labels.gather(1, order[:, :count]), cosines[:, :count])
+    return NearestLabels(labels.gather(1, order[:, :count]), cosines[:, :count])
 
 
-def _named(neighbours: Neighbours) -> Neighbours:
-    nobody = neighbours.cosines == -torch.inf
-    return Neighbours(neighbours.labels.masked_fill(nobody, -1), neighbours.cosines.masked_fill(nobody, torch.nan))
+def _named(found: NearestLabels) -> NearestLabels:
+    nobody = found.cosines == -torch.inf
+    return NearestLabels(found.labels.masked_fill(nobody, -1), found.cosines.masked_fill(nobody, torch.nan))

@@ -1,12 +1,11 @@
 """How alike the labels of a softmax head are, in three inner products of their vectors g(y).
 
 Probabilities stay what they are under f -> A f, g -> A^-T g + v. The raw cosine changes with A and with v, the
-centred one with A; the correlation of centred logits over inputs changes with neither.
+centred one with A; the correlation of centred logits over inputs changes with neither. No similarity depends on the
+scale of g: lengths are taken of rows divided by their largest entry, so that none underflows.
 
-Where the similarity of two labels' vectors and how often the labels are probable together tell different stories.
-
-The two have different units, so ranks are compared: a pair's place among all pairs of labels. Derived, not in a
-paper.
+Beside them stands how often two labels are probable together. It has another unit, so the two are compared by ranks,
+a pair's place among all pairs of labels; derived, not in a paper.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from likeness.numerics import Moments, as_float64
 
-_NEGLIGIBLE = 1e-12  # length of a vector relative to the longest: below it a direction is rounding
+_NEGLIGIBLE = 1e-12  # size of a vector relative to those it is a difference of: below it a direction is rounding
 _RANK_TOLERANCE = 1e-6  # of singular values, which come from a scatter with relative errors of 1e-15
 _NEGATIVE = 1e-9  # eigenvalue of a covariance relative to the largest: below it this is no covariance
 _MAX_WORK = 2**38  # K M^2 up to which rank and condition number are those of all labels
@@ -76,16 +75,21 @@ class LabelMetric:
     def directions(self, g: Tensor) -> Tensor:
         """Unit vectors [..., K, R] whose dot products are the cosines, from g [..., K, M]; NaN where undefined.
 
-        A label vector that is zero here, up to rounding, has no direction.
+        A label vector that is zero here has no direction, and neither has one within 1e-12 of the shift, relative to
+        its entries: what is left of it is rounding.
         """
         g = as_float64(g)
         vectors = g if self.shift is None else g - self.shift.unsqueeze(-2)
-        scale = torch.maximum(g.norm(dim=-1), vectors.norm(dim=-1)).unsqueeze(-1)
-        if self.factor is not None:
-            vectors = vectors @ self.factor
-            scale = scale * self.factor.square().sum((-2, -1), keepdim=True).sqrt()
+        own = _largest(vectors, -1)
+        size = torch.maximum(own, _largest(g, -1))
+        vectors = vectors / own.where(own > _NEGLIGIBLE * size, torch.nan)
+        if self.factor is None:
+            return vectors / vectors.norm(dim=-1, keepdim=True)
+        factor = self.factor / _largest(self.factor, (-2, -1))
+        vectors = vectors @ factor
         length = vectors.norm(dim=-1, keepdim=True)
-        directions: Tensor = vectors / length.where(length > _NEGLIGIBLE * scale, torch.nan)
+        rounding = _NEGLIGIBLE * factor.square().sum((-2, -1), keepdim=True).sqrt() * size / own
+        directions: Tensor = vectors / length.where(length > rounding, torch.nan)
         return directions
 
     def cosines(self, g: Tensor) -> Tensor:
@@ -95,12 +99,20 @@ class LabelMetric:
 
 
 def raw_similarity(g: Tensor) -> Tensor:
-    """cos(g(i), g(j)) for all pairs of labels, [..., K, K], from g [..., K, M]; NaN for a label at zero."""
+    """cos(g(i), g(j)) for all pairs of labels, [..., K, K], from g [..., K, M]; NaN for a label at zero.
+
+    >>> raw_similarity(torch.tensor([[3.0, 0.0], [0.0, 1e-13], [1.0, 1.0]]))[0]
+    tensor([1.0000, 0.0000, 0.7071], dtype=torch.float64)
+    """
     return LabelMetric.raw().cosines(g)
 
 
 def centred_similarity(g: Tensor) -> Tensor:
-    """Cosines around the mean label vector, [..., K, K], from g [..., K, M]; NaN for a label at the mean."""
+    """Cosines around the mean label vector, [..., K, K], from g [..., K, M]; NaN for a label at the mean.
+
+    >>> centred_similarity(torch.tensor([[5.0, 1.0], [6.0, 1.0], [7.0, 1.0]]))[0]
+    tensor([ 1., nan, -1.], dtype=torch.float64)
+    """
     return LabelMetric.centred(as_float64(g).mean(-2)).cosines(g)
 
 
@@ -109,8 +121,17 @@ def logit_correlation(g: Tensor, feature_cov: Tensor) -> Tensor:
 
     g [..., K, M]; feature_cov [..., M, M] is Cov_x(f). The only one of the three that two models with equal
     probabilities always share. NaN for a label whose centred logit is constant. Derived, not in the paper.
+
+    >>> g, narrow = torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, 0.0]))
+    >>> logit_correlation(g, narrow)[0]
+    tensor([ 1.0000, -0.8000, -0.3162], dtype=torch.float64)
     """
     return LabelMetric.invariant(as_float64(g).mean(-2), feature_cov).cosines(g)
+
+
+def _largest(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The largest absolute value over these dimensions, which are kept."""
+    return tensor.abs().amax(dim, keepdim=True)
 
 
 def covariance_factor(covariance: Tensor) -> Tensor:
@@ -145,8 +166,8 @@ def co_probability(second_moments: Tensor) -> Tensor:
     return (second_moments / (scale.unsqueeze(-1) * scale.unsqueeze(-2))).clamp(0, 1)
 
 
-class HeadGauge(NamedTuple):
-    """What of a head's coordinates its probabilities leave open, and whether its labels determine the rest."""
+class HeadSummary(NamedTuple):
+    """How many directions a head's label vectors span, where they lie, and how unevenly they spread."""
 
     labels: int
     dim: int
@@ -158,37 +179,41 @@ class HeadGauge(NamedTuple):
     judged: int  # how many labels rank and condition are those of; of fewer than K, the rank is a lower bound
 
 
-def head_gauge(g: LabelRows, device: torch.device | str = "cpu", progress: Progress = iter) -> HeadGauge:
-    """The gauge report of g [K, M], read block by block; its memory is that of a few M x M matrices.
+def summarise_head(g: LabelRows, device: torch.device | str = "cpu", progress: Progress = iter) -> HeadSummary:
+    """The summary of g [K, M], read block by block; its memory is that of a few M x M matrices.
 
     Singular values under 1e-6 of the largest count as zero. Where K M^2 passes 3e11, they are those of every n-th
-    label, of 4 M labels at least. Raises ValueError naming the first label whose vector is not finite.
+    label, of 4 M labels at least. Lengths are right from 1e-150 to 1e150. Raises ValueError naming the first label
+    whose vector is not finite.
     """
     labels, dim = g.shape
     stride = max(1, min(labels // (4 * dim), labels * dim * dim // _MAX_WORK))
-    mean, lengths, squares = torch.zeros(dim, dtype=torch.float64, device=device), 0.0, 0.0
+    mean, lengths = torch.zeros(dim, dtype=torch.float64, device=device), 0.0
+    seen, deviations = 0, 0.0
 
     def judged() -> Iterator[Tensor]:
-        nonlocal mean, lengths, squares
+        nonlocal mean, lengths, seen, deviations
         for block in progress(row_blocks(g.shape)):
             rows = as_float64(g[block].to(device))
             require_finite_rows(rows, block.start)
-            mean = mean + rows.sum(0) / labels
-            length = rows.norm(dim=1)
-            lengths += float(length.sum())
-            squares += float(length.square().sum())
+            lengths += float(rows.norm(dim=1).sum())
+            # Mean and deviations of all rows so far (Chan, Golub & LeVeque 1983): exact far from the origin.
+            of_block = rows.mean(0)
+            apart, share = of_block - mean, len(rows) / (seen + len(rows))
+            deviations += float((rows - of_block).square().sum() + apart.square().sum() * seen * share)
+            mean, seen = mean + share * apart, seen + len(rows)
             yield rows[-block.start % stride :: stride]
 
     n, _, scatter = moments_of(judged())
     singular = torch.linalg.eigvalsh(scatter).clamp(min=0).sqrt()
     kept = singular[singular > _RANK_TOLERANCE * singular.max()]
-    return HeadGauge(
+    return HeadSummary(
         labels,
         dim,
         rank=len(kept),
         mean=mean,
         mean_ratio=float(mean.norm()) * labels / lengths if lengths else torch.nan,
-        spread=max(0.0, squares / labels - float(mean.square().sum())) ** 0.5,
+        spread=(deviations / labels) ** 0.5,
         condition=float(kept.max() / kept.min()) if len(kept) else torch.nan,
         judged=int(n),
     )
@@ -240,27 +265,29 @@ def rank_correlation(similarity: Tensor, together: Tensor) -> float:
 
     Pairs with NaN in either do not count; NaN where fewer than two pairs or only ties are left.
     """
-    _, ranks, others = _ranks(similarity, together)
-    if len(ranks) < 2 or np.ptp(ranks) == 0 or np.ptp(others) == 0:
+    from scipy.stats import spearmanr
+
+    _, values, others = _known_pairs(similarity, together)
+    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(others) == 0:
         return float("nan")
-    return float(np.corrcoef(ranks, others)[0, 1])
+    return float(spearmanr(values, others).statistic)
 
 
 def largest_disagreements(similarity: Tensor, together: Tensor, count: int) -> Disagreements:
     """The ``count`` pairs of labels that two symmetric matrices [K, K] rank most differently, ties by label."""
-    pairs, ranks, others = _ranks(similarity, together)
-    gap = torch.from_numpy((ranks - others) / max(1, len(ranks)))
+    from scipy.stats import rankdata
+
+    pairs, values, others = _known_pairs(similarity, together)
+    gap = torch.from_numpy((rankdata(values) - rankdata(others)) / max(1, len(values)))
     order = gap.abs().argsort(descending=True, stable=True)[:count]
     return Disagreements(pairs[0, order], pairs[1, order], gap[order])
 
 
-def _ranks(similarity: Tensor, together: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The pairs [2, n] that both matrices know, and their ranks [n] in each, equal values sharing their mean rank."""
-    from scipy.stats import rankdata
-
+def _known_pairs(similarity: Tensor, together: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The pairs of labels [2, n] that both matrices know, and their entries [n] in each."""
     if similarity.shape != together.shape:
         raise ValueError(f"the matrices are of different labels: {list(similarity.shape)} and {list(together.shape)}")
     pairs = torch.triu_indices(len(similarity), len(similarity), 1)
     values, others = (matrix.cpu()[pairs[0], pairs[1]] for matrix in (similarity, together))
     known = values.isfinite() & others.isfinite()
-    return pairs[:, known], rankdata(values[known].numpy()), rankdata(others[known].numpy())
+    return pairs[:, known], values[known].numpy(), others[known].numpy()

@@ -19,7 +19,7 @@ from likeness.label_geometry.equivalent_heads import (
     translated_heads,
     translation_to_cosine,
 )
-from likeness.label_geometry.nearest_labels import Neighbours, nearest_labels
+from likeness.label_geometry.nearest_labels import NearestLabels, nearest_labels
 from likeness.label_geometry.patterns import (
     TooManyPatternsError,
     generic_ranking_count,
@@ -27,7 +27,7 @@ from likeness.label_geometry.patterns import (
     rankings,
     sign_patterns,
 )
-from likeness.label_geometry.similarity import HeadGauge, LabelMetric, Progress, head_gauge
+from likeness.label_geometry.similarity import HeadSummary, LabelMetric, Progress, summarise_head
 from likeness.label_geometry.top_sets import TopSet, can_be_top, top_sets
 from likeness.numerics import as_float64
 from scripts.inspect_head.sources import MAX_SAMPLE, Features, Head, random_features
@@ -80,13 +80,13 @@ class Inspection:
     """Everything that was found out about a head."""
 
     head: Head
-    gauge: HeadGauge
+    gauge: HeadSummary
     features: Features | None
     metrics: dict[str, LabelMetric]
     matrices: dict[str, Tensor]  # [K, K] each, or of a sample of labels
     sampled: list[int] | None  # the labels of that sample
     pair: PairReport | None = None
-    neighbours: dict[str, Neighbours] = field(default_factory=dict)
+    neighbours: dict[str, NearestLabels] = field(default_factory=dict)
     queries: Sequence[int] = ()
     patterns: Sequence[PatternCount] = ()
     winners: Sequence[TopSet] = ()
@@ -107,7 +107,7 @@ def inspect_head(
 
     Raises ValueError as the functions of ``likeness.label_geometry.similarity`` and its neighbours do.
     """
-    gauge = head_gauge(head.rows, device, watch("reading the label vectors"))
+    gauge = summarise_head(head.rows, device, watch("reading the label vectors"))
     mean = gauge.mean
     metrics = {"raw": LabelMetric.raw(), "centred": LabelMetric.centred(mean)}
     if features is not None:
@@ -137,7 +137,7 @@ def inspect_head(
 
 def _inspect_pair(
     head: Head,
-    gauge: HeadGauge,
+    gauge: HeadSummary,
     features: Features | None,
     metrics: dict[str, LabelMetric],
     pair: tuple[int, int],
@@ -156,7 +156,7 @@ def _inspect_pair(
     return PairReport(pair, similarities, centring, heads, _move_linearly(head, pair, f), top_two, checked_on)
 
 
-def _inputs(gauge: HeadGauge, features: Features | None) -> tuple[Tensor, str]:
+def _inputs(gauge: HeadSummary, features: Features | None) -> tuple[Tensor, str]:
     """Features to show equal probabilities on: fewer of them for more labels, to bound the logits' memory."""
     count = max(8, min(MAX_SAMPLE, 2**21 // gauge.labels))
     if features is not None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from callbacks.figures.output import PALETTE
-from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_heads
+from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_head
+from likeness.label_geometry.similarity import raw_similarity
 from scripts.inputs import default_data, load_data
 from scripts.inspect_head.sources import Head, find_pair, open_head
 from scripts.reporting import Report, Row, publish
@@ -72,7 +73,7 @@ def study(
     out: Path,
 ) -> None:
     """Print and write what is equal in the heads of one model."""
-    heads = equivalent_heads(model.f, model.g, pair, cosines, model.bias)
+    heads = [equivalent_head(model.f, model.g, pair, cosine, model.bias) for cosine in cosines]
     rows = table(model, pair, heads)
     Report(
         f"labels {pair[0]} and {pair[1]} of {head.source}, on {len(model.f)} inputs of the {split} split", rows
@@ -99,7 +100,7 @@ def embed(head: Head, path: str, data: Path | None, split: Literal["test", "val"
 
 def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> list[Row]:
     """The cosine as trained, and for each head what moved and what did not; log-probabilities in nats."""
-    trained = float(torch.cosine_similarity(model.g[pair[0]], model.g[pair[1]], dim=0))
+    trained = float(raw_similarity(model.g[list(pair)])[0, 1])
     rows: list[Row] = [{"head": "as trained", "cosine": trained, "|v|": 0.0, "logits moved": 0.0, "log p moved": 0.0}]
     for head in heads:
         moved = {"logits moved": head.logit_change, "log p moved": head.log_probability_change}

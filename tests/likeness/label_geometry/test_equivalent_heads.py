@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from likeness.label_geometry.equivalent_heads import (
-    equivalent_heads,
+    equivalent_head,
     linear_map_to_cosine,
     log_probability_change,
     transformed,
@@ -37,7 +37,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def test_any_cosine_at_equal_probabilities(seed: int, dim: int, wanted: float, biased: bool) -> None:
     f, g, bias = random_head(seed, dim)
     offset = bias if biased else None
-    (head,) = equivalent_heads(f, g, (2, 5), [wanted], offset)
+    head = equivalent_head(f, g, pair=(2, 5), cosine=wanted, bias=offset)
     new_g = g + head.translation
     assert head.cosine == pytest.approx(wanted, abs=1e-7 if abs(wanted) > 1 - 1e-9 else 1e-10)
     assert cosine(new_g[2], new_g[5]) == pytest.approx(head.cosine, abs=1e-12)
@@ -50,9 +50,10 @@ def test_any_cosine_at_equal_probabilities(seed: int, dim: int, wanted: float, b
 
 def test_heads_are_checked_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     f, g, bias = random_head(1)
-    whole = equivalent_heads(f, g, (0, 1), [-1, 0.2, 1], bias)
+    whole = [equivalent_head(f, g, (0, 1), cosine, bias) for cosine in (-1, 0.2, 1)]
     monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 6)
-    for one, other in zip(whole, equivalent_heads(f, g, (0, 1), [-1, 0.2, 1], bias), strict=True):
+    for one, cosine in zip(whole, (-1, 0.2, 1), strict=True):
+        other = equivalent_head(f, g, (0, 1), cosine, bias)
         assert one.cosine == other.cosine
         assert other.logit_change == pytest.approx(one.logit_change)
         assert other.log_probability_change < 1e-12
@@ -150,6 +151,32 @@ def test_centring_fixes_the_translation_only() -> None:
     assert float(log_probability_change(*near, *far)) < 1e-11
     assert float(centred_similarity(near[1])[0, 1] - centred_similarity(far[1])[0, 1]) == pytest.approx(1.9)
     assert not torch.allclose(raw_similarity(near[1]), raw_similarity(far[1]), atol=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-13, 1e-9, 1e9, 1e150, 1e300])
+@pytest.mark.parametrize("wanted", [-1.0, -0.3, 0.0, 0.7, 1.0])
+def test_no_scale_of_the_label_vectors_matters(scale: float, wanted: float) -> None:
+    f, g, _ = random_head(7)
+    head = equivalent_head(f / scale, scale * g, pair=(0, 3), cosine=wanted)
+    a, b = ((scale * g[label] + head.translation) / scale for label in (0, 3))
+    assert cosine(a, b) == pytest.approx(wanted, abs=1e-12)
+    assert head.cosine == pytest.approx(wanted, abs=1e-12)
+    assert head.log_probability_change < 1e-11
+    matrix = linear_map_to_cosine(scale * g, 0, 3, 0.25)
+    torch.testing.assert_close(matrix, linear_map_to_cosine(g, 0, 3, 0.25), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("tiny", [1e-5, 1e-11, 1e-15, 1e-17])
+def test_the_middle_of_nearly_opposite_labels_may_be_short(tiny: float) -> None:
+    a, b = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([-1.0, tiny], dtype=torch.float64)
+    v = translation_to_cosine(a, b, 0.5)
+    assert cosine(a + v, b + v) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_a_label_at_the_mean_has_no_centred_cosine() -> None:
+    g = torch.tensor([[0.1, 0.1], [1.1, 0.1], [-0.9, 0.1], [0.1, 1.1], [0.1, -0.9]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="label 0 stands at the mean"):
+        linear_map_to_cosine(g, 0, 1, 0.5)
 
 
 def test_a_different_head_is_not_called_equivalent() -> None:

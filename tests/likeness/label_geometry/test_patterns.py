@@ -3,10 +3,12 @@
 import math
 from itertools import combinations, permutations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch import Tensor
 
 from likeness.label_geometry.patterns import (
@@ -96,6 +98,70 @@ def test_repeated_opposite_and_zero_vectors_cut_nothing_more() -> None:
     assert len(regions(more)) == len(regions(g)) == generic_regions(4, 3)
     assert len(rankings(torch.cat([g, g[:1]]))) == len(rankings(g))
     assert len(regions(torch.zeros(2, 3))) == 1
+
+
+@pytest.mark.parametrize("small", [1e-5, 1e-9, 1e-13, 1e-200])
+def test_no_row_is_too_short(small: float) -> None:
+    g = head(1, 5, 3)
+    g[:2] *= small
+    patterns = sign_patterns(g)
+    assert as_set(patterns) == as_set(sign_patterns(head(1, 5, 3)))
+    assert len(patterns) == 22
+    bias = head(2, 5, 1)[:, 0]
+    lengths = torch.tensor([small, small, 1, 1, 1], dtype=torch.float64)
+    assert as_set(sign_patterns(g, lengths * bias)) == as_set(sign_patterns(head(1, 5, 3), bias))
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-5, 1e-7, 1e-9, 1e-12])
+def test_rankings_of_two_short_rows_are_all_there_and_once_each(small: float) -> None:
+    g = head(2, 5, 3)
+    g[:2] *= small
+    try:
+        orders = rankings(g)
+    except ArithmeticError:  # said, not counted twice
+        assert small < 1e-6
+        return
+    assert len(orders) == len(as_set(orders)) == 72
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 3), st.booleans())
+def test_rankings_are_the_orders_that_linear_programming_finds(seed: int, labels: int, dim: int, biased: bool) -> None:
+    """Labels that coincide, lie on lines and planes: each order tried for an x by linear programming of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    g = torch.randint(-2, 3, (labels, dim), generator=generator).double()
+    bias = torch.randint(-1, 2, (labels,), generator=generator).double() if biased else None
+    orders = rankings(g, bias)
+    assert len(orders) == len(as_set(orders))
+    rows = g if bias is None else torch.column_stack([g, bias])
+    groups, inverse = rows.unique(dim=0, return_inverse=True)
+    found = {tuple(dict.fromkeys(inverse[list(order)].tolist())) for order in orders.tolist()}
+    possible = {order for order in permutations(range(len(groups))) if is_possible(groups, order, biased)}
+    assert found == possible
+
+
+def is_possible(rows: Tensor, order: tuple[int, ...], biased: bool) -> bool:
+    """Whether some x ranks the distinct rows [n, d] in this order, ascending; a bias is the last column."""
+    ordered = rows[list(order)]
+    smaller = (ordered[:-1] - ordered[1:]).numpy()
+    if biased:
+        smaller = np.concatenate([smaller, -np.eye(rows.shape[1])[-1:]])
+    result = linprog(np.zeros(rows.shape[1]), smaller, -np.ones(len(smaller)), bounds=(None, None))
+    return bool(result.status == 0)
+
+
+def test_repeated_labels_add_no_ranking() -> None:
+    g = head(5, 4, 2)
+    more = torch.cat([g, g[1:3], g[1:2]])
+    assert len(rankings(g)) == len(rankings(more)) == len(as_set(rankings(more))) == 12
+    assert len(sign_patterns(more)) == len(sign_patterns(g)) == len(as_set(sign_patterns(more)))
+
+
+def test_one_label_and_equal_labels_have_one_ranking() -> None:
+    assert rankings(torch.ones(1, 3)).tolist() == [[0]]
+    assert rankings(torch.ones(3, 2)).tolist() == [[0, 1, 2]]
+    assert rankings(torch.ones(2, 2), torch.tensor([1.0, 0.0])).tolist() == [[1, 0]]
+    assert as_set(sign_patterns(torch.ones(1, 3))) == {(1,), (-1,)}
 
 
 def test_labels_on_a_line_have_two_rankings_in_any_dimension() -> None:

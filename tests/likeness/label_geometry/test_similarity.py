@@ -1,5 +1,7 @@
 """The three similarities of labels, against numpy, and what changes them and what does not."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,10 @@ from likeness.label_geometry.similarity import (
     centred_similarity,
     co_probability,
     covariance_factor,
-    head_gauge,
     logit_correlation,
     raw_similarity,
     row_blocks,
+    summarise_head,
 )
 from tests.likeness.label_geometry.paper_heads import centred_head, fixed_length_head
 
@@ -88,6 +90,33 @@ def test_labels_without_a_direction_are_undefined_and_nothing_else_is() -> None:
     torch.testing.assert_close(correlation[:2, :2], torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("scale", [1e-307, 1e-200, 1e-13, 1e-8, 1e13, 1e150, 1e300])
+def test_no_scale_matters(scale: float) -> None:
+    f, g = random_head(8)
+    covariance = f.T.cov()
+    torch.testing.assert_close(raw_similarity(scale * g), raw_similarity(g), rtol=0, atol=1e-12)
+    torch.testing.assert_close(centred_similarity(scale * g), centred_similarity(g), rtol=0, atol=1e-12)
+    correlation = logit_correlation(g, covariance)
+    torch.testing.assert_close(logit_correlation(scale * g, covariance), correlation, rtol=0, atol=1e-12)
+    torch.testing.assert_close(logit_correlation(g, scale * covariance), correlation, rtol=0, atol=1e-12)
+
+
+@given(st.lists(st.integers(-300, 300), min_size=7, max_size=7))
+def test_every_row_may_have_a_length_of_its_own(exponents: list[int]) -> None:
+    _, g = random_head(9)
+    scales = torch.tensor([10.0**exponent for exponent in exponents], dtype=torch.float64)
+    torch.testing.assert_close(raw_similarity(scales[:, None] * g), raw_similarity(g), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e8, 1e-3), (1e3, 1e-10), (0.0, 1e-100)])
+def test_the_spread_is_right_far_from_the_origin(offset: float, spread: float) -> None:
+    g = offset + spread * random_head(10, labels=20)[1]
+    exact = [[Fraction(float(x)) for x in row] for row in g]
+    mean = [sum(column) / 20 for column in zip(*exact, strict=True)]
+    squares = sum((x - m) ** 2 for row in exact for x, m in zip(row, mean, strict=True))
+    assert summarise_head(g).spread == pytest.approx(float(squares / 20) ** 0.5, rel=1e-6 + 1e-15 * offset / spread)
+
+
 def test_siblings_are_measured_at_once() -> None:
     heads = [random_head(seed) for seed in range(4)]
     f, g = (torch.stack(tensors) for tensors in zip(*heads, strict=True))
@@ -138,7 +167,7 @@ def test_gauge_report_is_that_of_the_singular_values(rows_at_a_time: int, monkey
     monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", rows_at_a_time * 4)
     g = random_head(2, labels=10, dim=4)[1] + 50
     assert len(row_blocks(g.shape)) == -(-10 // rows_at_a_time)
-    report = head_gauge(g)
+    report = summarise_head(g)
     singular = torch.linalg.svdvals(g - g.mean(0))
     assert (report.labels, report.dim, report.rank) == (10, 4, 4)
     assert report.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-10)
@@ -150,7 +179,7 @@ def test_of_many_labels_in_many_dimensions_some_are_judged(monkeypatch: pytest.M
     monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 7 * 3)
     monkeypatch.setattr("likeness.label_geometry.similarity._MAX_WORK", 100 * 9 // 5)
     g = random_head(3, labels=100, dim=3)[1]
-    report = head_gauge(g)
+    report = summarise_head(g)
     singular = torch.linalg.svdvals(g[::5] - g[::5].mean(0))
     assert (report.judged, report.rank) == (20, 3)
     assert report.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-10)
@@ -160,13 +189,13 @@ def test_of_many_labels_in_many_dimensions_some_are_judged(monkeypatch: pytest.M
 
 
 def test_gauge_report_of_labels_that_do_not_span() -> None:
-    assert head_gauge(torch.eye(3)).rank == 2  # three labels differ in two directions
-    assert head_gauge(torch.ones(4, 3)).rank == 0
-    assert head_gauge(torch.ones(4, 3)).mean_ratio == pytest.approx(1)
+    assert summarise_head(torch.eye(3)).rank == 2  # three labels differ in two directions
+    assert summarise_head(torch.ones(4, 3)).rank == 0
+    assert summarise_head(torch.ones(4, 3)).mean_ratio == pytest.approx(1)
 
 
 def test_a_label_vector_that_is_not_finite_is_named() -> None:
     g = torch.ones(5, 2)
     g[3, 1] = torch.nan
     with pytest.raises(ValueError, match=r"label 3 is not finite: nan \(1 such labels\)"):
-        head_gauge(g)
+        summarise_head(g)

@@ -1,6 +1,7 @@
 """Which labels can win: linear programming against enumeration and sampling, and every answer with its proof."""
 
-from itertools import combinations
+from fractions import Fraction
+from itertools import combinations, pairwise, product
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from likeness.label_geometry.patterns import rankings
 from likeness.label_geometry.similarity import raw_similarity
 from likeness.label_geometry.top_sets import TopSet, can_be_top, never_top, top_sets
 from tests.likeness.label_geometry.paper_heads import centred_head, fixed_length_head, shortened_head
+
+KINDS = ("short", "near", "inside", "repeated", "grid", "line")
 
 
 def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
@@ -30,6 +33,101 @@ def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
         assert float(weights[side].sum()) == pytest.approx(1)
     if bias is not None:
         assert weights[own] @ bias[own] <= weights[others] @ bias[others] + 1e-7
+
+
+def exactly_possible(g: Tensor, size: int) -> set[tuple[int, ...]]:
+    """The top sets of label vectors [K, 2] in whole numbers: those beside each direction in which two logits tie."""
+    power = max(value.as_integer_ratio()[1] for row in g.tolist() for value in row)
+    points = [tuple(int(Fraction(value) * power) for value in row) for row in g.tolist()]
+    far, found = 2**9000, set()
+    for (a, b), (c, d) in combinations(points, 2):
+        for sign, side in product((1, -1), (1, -1)):
+            tie = (sign * (d - b), sign * (a - c))
+            x, y = far * tie[0] - side * tie[1], far * tie[1] + side * tie[0]
+            logits = [x * p + y * q for p, q in points]
+            order = sorted(range(len(points)), key=logits.__getitem__, reverse=True)
+            if logits[order[size - 1]] > logits[order[size]]:
+                found.add(tuple(sorted(order[:size])))
+    return found
+
+
+def exactly_possible_on_a_line(g: Tensor, bias: Tensor, size: int) -> set[tuple[int, ...]]:
+    """The same of label vectors [K, 1] with a bias: those between the features at which two logits tie."""
+    lines = [(Fraction(w), Fraction(b)) for w, b in zip(g.flatten().tolist(), bias.tolist(), strict=True)]
+    ties = sorted({(d - b) / (a - c) for (a, b), (c, d) in combinations(lines, 2) if a != c}) or [Fraction(0)]
+    found = set()
+    for x in [ties[0] - 1, ties[-1] + 1, *((low + high) / 2 for low, high in pairwise(ties))]:
+        logits = [w * x + b for w, b in lines]
+        order = sorted(range(len(lines)), key=logits.__getitem__, reverse=True)
+        if logits[order[size - 1]] > logits[order[size]]:
+            found.add(tuple(sorted(order[:size])))
+    return found
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 2**31), st.sampled_from(["short", "near", "inside", "repeated", "grid", "line"]), st.integers(1, 2)
+)
+def test_no_answer_rests_on_a_tolerance(seed: int, kind: str, size: int) -> None:
+    """Two rows far shorter than the rest, nearly or exactly equal ones, a label a hair inside a polygon or outside."""
+    generator = torch.Generator().manual_seed(seed)
+    small = 10.0 ** -float(torch.randint(5, 17, (), generator=generator))
+    angle = torch.arange(7, dtype=torch.float64) * (2 * torch.pi / 7)
+    g = torch.randn(7, 2, generator=generator, dtype=torch.float64)
+    if kind == "short":
+        g[:2] *= small
+        g[2:, 0] = g[2:, 0].abs()  # the short ones lie at the border of the rest, or beyond
+    elif kind == "near":
+        g[1:3] = g[0] + small * g[1:3]
+    elif kind == "inside":
+        g = torch.stack([angle.cos(), angle.sin()], dim=1)
+        g[1] = (g[0] + g[2]) / 2 * (1 + small * (1 if seed % 2 else -1))
+    elif kind == "repeated":
+        g[[1, 5]] = g[[2, 6]]
+    elif kind == "grid":
+        g = torch.randint(-2, 3, (7, 2), generator=generator).double()
+    else:
+        g = torch.linspace(-1, 1, 7, dtype=torch.float64).outer(g[0])
+    possible = exactly_possible(g, size)
+    for labels in combinations(range(7), size):
+        answer = can_be_top(g, labels)
+        assert answer.feasible == (labels in possible)
+        if answer.features is not None or not answer.feasible:
+            assert_proved(g, None, answer)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**31), st.integers(1, 2), st.booleans())
+def test_no_answer_with_a_bias_rests_on_a_tolerance(seed: int, size: int, whole: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    g, bias = torch.randint(-3, 4, (2, 6), generator=generator).double()
+    if not whole:
+        small = 10.0 ** -torch.randint(0, 14, (2, 6), generator=generator).double()
+        g, bias = g + small[0], bias + small[1]
+    possible = exactly_possible_on_a_line(g, bias, size)
+    for labels in combinations(range(6), size):
+        assert can_be_top(g.unsqueeze(1), labels, bias).feasible == (labels in possible)
+
+
+def test_short_rows_that_stick_out_can_win() -> None:
+    """The others all lie to the right: of two rows at a millionth of their length each wins in some direction."""
+    for small in (1e-6, 1e-9, 1e-13, 1e-100, 1e-300):
+        g = torch.tensor([[0, small], [0, -small], [0.5, 0.1], [1, 0.5], [2, 0.1]], dtype=torch.float64)
+        assert [can_be_top(g, [label]).feasible for label in range(5)] == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-13, 1e200])
+def test_proofs_hold_at_any_scale(scale: float) -> None:
+    for pair, feasible in (((0, 1), True), ((1, 2), True), ((2, 4), False)):
+        answer = can_be_top(scale * centred_head(), pair)
+        assert answer.feasible is feasible
+        assert answer.features is not None or answer.weights is not None
+
+
+def test_repeated_rows_never_win_alone_and_do_together() -> None:
+    g = torch.cat([shortened_head()[0], shortened_head()[0][:1]])
+    assert [can_be_top(g, labels).feasible for labels in ([0], [7], [0, 7], [1])] == [False, False, True, True]
+    assert can_be_top(g, [0], torch.tensor([1e-13] + 7 * [0.0])).feasible
 
 
 @settings(max_examples=15)
@@ -91,6 +189,10 @@ def test_what_is_too_large_for_a_programme_is_undecided(monkeypatch: pytest.Monk
     monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_ENTRIES", 10)
     g = shortened_head()[1]
     assert [answer.feasible for answer in top_sets(g, [[0], [2]])] == [True, None]
+    monkeypatch.undo()
+    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_EXACT", 10)
+    line = torch.linspace(0, 1, 5).unsqueeze(1) * torch.ones(3)
+    assert [can_be_top(line, [label]).feasible for label in (0, 2)] == [True, None]
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [3], [-1], [0, 1, 2]])

@@ -14,6 +14,7 @@ import torch
 
 from datamodules import Digits
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
+from likeness.label_geometry.equivalent_heads import equivalent_head
 from likeness.networks import MLP, LinearHead
 from likeness.similarity.cca import m_cca
 from likeness.similarity.predictions import kl, log_probabilities, nll
@@ -206,7 +207,7 @@ def test_regions_stay_and_arrows_turn(bias: bool) -> None:
     model = cosines.embed(opened, "runs/one", None, "test")
     assert (model.bias is not None) == bias
     assert model.f.shape == (360, 2)
-    heads = cosines.equivalent_heads(model.f, model.g, (0, 1), [0.8, 1.0, -1.0], model.bias)
+    heads = [equivalent_head(model.f, model.g, (0, 1), cosine, model.bias) for cosine in (0.8, 1.0, -1.0)]
     panels = cosines.draw(model, (0, 1), heads).axes
     regions = [axes.images[0].get_array() for axes in panels]
     assert len(panels) == 3
