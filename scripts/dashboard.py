@@ -1,6 +1,6 @@
 """A W&B workspace for a run's metrics: ``python -m scripts.dashboard RUN_OR_CONFIG [--entity NAME --save]``.
 
-What a dashboard shows of a run: which of its metrics stand together, told from its configuration.
+Which panels it has, and which metrics stand together in one, is told from the run's configuration.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.yaml" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path} is neither a run directory with a config.yaml nor a configuration file")
-    config = yaml.safe_load(file.read_text())
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds no configuration")
     return config

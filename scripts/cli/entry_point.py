@@ -3,6 +3,7 @@
 The command line of every command: no abbreviations, and one line when something is wrong.
 """
 
+import io
 import logging
 import os
 import re
@@ -70,6 +71,9 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
     ``Stopped`` carries, and 1 for every other failure.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of any encoding shows what it can
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
