@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -358,16 +359,31 @@ def test_modes_of_files_follow_the_umask(train: Door) -> None:
 
 
 def test_exported_weights_are_evaluated_and_not_trained(train: Door) -> None:
-    assert train("fit", "--config", "configs/callbacks/ema.yaml")[0] == 0
-    assert train("test")[0] == 0
+    averaged = ("--config", "configs/callbacks/ema.yaml")
+    assert train("fit", *averaged)[0] == 0
+    assert train("test", *averaged)[0] == 0
     by_checkpoint = (train.run_dir / "test_metrics.csv").read_bytes()
-    weights = ("--ckpt_path", str(train.run_dir / "weights.safetensors"))
+    weights = (*averaged, "--ckpt_path", str(train.run_dir / "weights.safetensors"))
     code, errors = train("test", *weights)
     assert code == 0, errors
     assert (train.run_dir / "test_metrics.csv").read_bytes() == by_checkpoint
     code, errors = train("fit", *weights)
     assert code == 2
     assert "weights.safetensors holds weights alone" in errors
+
+
+def test_predictions_are_a_file(train: Door) -> None:
+    assert train("fit")[0] == 0
+    code, errors = train("predict")
+    assert code == 0, errors
+    model, data = load_module(train.run_dir).eval(), Digits()
+    data.setup("predict")
+    batch = next(iter(data.predict_dataloader()))
+    with np.load(train.run_dir / "predictions.npz", allow_pickle=False) as found, torch.no_grad():
+        assert set(found) == {"id", "labels", "log_probs", "representations"}
+        np.testing.assert_array_equal(found["id"], np.arange(360))
+        np.testing.assert_array_equal(found["labels"], batch.y)
+        np.testing.assert_allclose(found["log_probs"], model(batch.x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("other", [("--ckpt_path", "last"), ("--overwrite",)])

@@ -68,7 +68,7 @@ def test_a_terminal_of_any_encoding_shows_what_it_can(encoding: str, monkeypatch
 
     def main(argv: object) -> None:
         print("ε • 3")
-        raise ValueError("γ is not finite")
+        raise ValueError("ε is not finite")
 
     with pytest.raises(SystemExit) as end:
         run_command(main, [])

@@ -71,6 +71,15 @@ def test_a_run_is_not_overwritten_where_files_of_others_stand_among_its_own(tmp_
     assert files(tmp_path) == before
 
 
+def test_a_folder_where_a_file_of_a_run_stood_is_not_the_runs(tmp_path: Path) -> None:
+    begin(tmp_path, *OWN[1:])
+    write(note(tmp_path / "config.yaml") / "mine", "mine")
+    before = files(tmp_path)
+    with pytest.raises(FileExistsError, match=r"no run's: config.yaml\."):
+        run_directory.claim(tmp_path, overwrite=True)
+    assert files(tmp_path) == before
+
+
 def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "mine")
     begin(tmp_path, *OWN, "wandb/offline-run-1-abc/run.wandb", "test_metrics.csv")
@@ -112,7 +121,9 @@ def test_a_list_that_leads_out_of_the_run_is_not_believed(tmp_path: Path) -> Non
     begin(run_dir, *OWN)
     write(tmp_path / "mine.txt", "mine")
     with (run_dir / LIST).open("a") as lines:
-        lines.write(f'"../mine.txt"\n"{tmp_path}/mine.txt"\n"checkpoints/../../mine.txt"\n17\n"/"\n"."\n"./"\n"cut sho')
+        lines.write(
+            f'\n"../mine.txt"\n"{tmp_path}/mine.txt"\n"checkpoints/../../mine.txt"\n17\n"/"\n"."\n"./"\n"cut sho'
+        )
     write(note(run_dir / "figures" / "cka.png"), "a run's")
     run_directory.claim(run_dir, overwrite=True)
     assert files(tmp_path).keys() == {"mine.txt", "run/.likeness/written"}
@@ -147,9 +158,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path: Path, old:
         begin(tmp_path, *OWN[:2], "checkpoints/last.ckpt")
     run_directory.refuse_lost_checkpoints(tmp_path)
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"has trained.* no checkpoint in .*checkpoints: bring it back.*--overw"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"has trained.* no checkpoint in .*: bring it back.*--overwrite"):
         run_directory.refuse_lost_checkpoints(tmp_path)
     run_directory.claim(tmp_path, overwrite=True)
     run_directory.refuse_lost_checkpoints(tmp_path)
