@@ -14,6 +14,7 @@ from .run.checkpoints import AtomicCheckpointIO as AtomicCheckpointIO
 from .run.checkpoints import ExportWeights as ExportWeights
 from .run.checkpoints import LastCheckpoint as LastCheckpoint
 from .run.exact_resume import ExactResume as ExactResume
+from .run.predictions import WritePredictions as WritePredictions
 from .run.preemption import Preemption as Preemption
 from .run.progress import RunProgressBar as RunProgressBar
 from .run.segments import RunSegments as RunSegments

@@ -11,6 +11,7 @@ from callbacks.figures.labels import label_heatmaps
 from callbacks.figures.output import publish_figure, write_csv
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
 from callbacks.metrics.labels import LabelSimilarity
+from callbacks.run.run_files import note
 from likeness.batch import Batch
 from likeness.label_geometry.similarity import largest_disagreements, rank_correlation
 from likeness.protocols import SoftmaxModel
@@ -95,7 +96,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
         if not may_write(trainer):
             return
         rows = self.rows(trainer.global_step)
-        write_csv(Path(trainer.default_root_dir, "label_disagreements.csv"), COLUMNS, rows)
+        write_csv(note(Path(trainer.default_root_dir, "label_disagreements.csv")), COLUMNS, rows)
         for logger in trainer.loggers:
             log_table: Any = getattr(logger, "log_table", None)
             if log_table is not None:

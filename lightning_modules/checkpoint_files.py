@@ -1,10 +1,8 @@
-"""Reading a checkpoint file without trusting it.
+"""The files that a module's weights are kept in, read without trusting them.
 
-The checksum that a checkpoint carries in itself: the comment of its zip archive, which torch.load passes over.
-
-A checksum in a second file could be lost, copied without its checkpoint, or renamed a moment apart from it.
-
-Weights without anything else, as safetensors: a file that no reader can be made to execute.
+A checkpoint is what torch.save writes, with its own SHA-256 behind it, as the comment of the zip archive: torch.load
+passes over that, and it can be neither lost nor mixed up as a checksum in a second file could. Exported weights are a
+safetensors file, which no reader can be made to execute, with the hyper-parameters of the module they belong to.
 """
 
 import hashlib
@@ -20,11 +18,22 @@ from torch import Tensor
 
 from likeness.files import replacing
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the newest checkpoint of a run, and the one before it
+WEIGHTS = "weights.safetensors"
+MODULE_KEYS = ("state_dict", "pytorch-lightning_version")
+# What torch's unpickler raises where the bytes make no sense to it.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
+_HPARAMS = "hyper_parameters"
+_IN = "/"  # between a group's name and a tensor's
 _MARK = b"likeness sha256 "
 _COMMENT = len(_MARK) + 64  # the mark and the digest in hexadecimal
 _END = b"PK\x05\x06"  # signature of the record that ends every zip archive, 22 bytes without its comment
 _END_SIZE = 22
 _BLOCK = 2**20
+
+
+class CheckpointError(ValueError):
+    """A file is not a whole, safe checkpoint of this project; the message names it."""
 
 
 class HashingFile:
@@ -67,6 +76,14 @@ def damage(path: Path) -> str | None:
     return None if comment == _MARK + digest else "it was altered: its content does not agree with its checksum"
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends in a checksum of ours, be it right or not."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _COMMENT))
+        return file.read().startswith(_MARK)
+
+
 def _digest(file: IO[bytes], size: int) -> bytes:
     """The digest in hexadecimal of the first ``size`` bytes and a comment's length of zero: what torch.save wrote."""
     file.seek(0)
@@ -76,16 +93,6 @@ def _digest(file: IO[bytes], size: int) -> bytes:
         size -= len(block)
     sha.update(b"\0\0")
     return sha.hexdigest().encode()
-
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the newest checkpoint of a run, and the one before it
-MODULE_KEYS = ("state_dict", "pytorch-lightning_version")
-# What torch's unpickler raises where the bytes make no sense to it.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
-
-
-class CheckpointError(ValueError):
-    """A file is not a whole, safe checkpoint of this project; the message names it."""
 
 
 def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
@@ -109,11 +116,6 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in MODULE_KEYS):
         raise CheckpointError(f"{path} is not a Lightning checkpoint: it lacks {' or '.join(MODULE_KEYS)}")
     return content
-
-
-WEIGHTS = "weights.safetensors"
-_HPARAMS = "hyper_parameters"
-_IN = "/"  # between a group's name and a tensor's
 
 
 def save_weights(path: Path, content: Mapping[str, Mapping[str, Tensor]], hparams: Mapping[str, Any]) -> None:

@@ -1,7 +1,4 @@
-"""Trained models from run directories and checkpoints, without trusting the files.
-
-How models that came from files are called in tables and figures.
-"""
+"""Trained models from run directories, checkpoints and exported weights, and what they are called in tables."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,8 +45,12 @@ def load_module(path: str | Path, weights: Weights = "ema") -> pl.LightningModul
 
 
 def averages_weights(path: str | Path) -> bool:
-    """Whether the run of a checkpoint file or run directory averages its weights, so that there are two sets."""
-    return RAW in read_checkpoint(_checkpoint_file(Path(path)), mmap=True)
+    """Whether a checkpoint, or the newest one of a run directory, holds averaged weights beside the raw ones.
+
+    Exported weights are one set only.
+    """
+    file = _checkpoint_file(Path(path))
+    return file.suffix != ".safetensors" and RAW in read_checkpoint(file, mmap=True)
 
 
 def load_softmax_models(path: str | Path, weights: Weights = "ema") -> list[tuple[str, SoftmaxModel]]:

@@ -1,6 +1,6 @@
 """A W&B workspace for a run's metrics: ``python -m scripts.dashboard RUN_OR_CONFIG [--entity NAME --save]``.
 
-What a dashboard shows of a run: which of its metrics stand together, told from its configuration.
+Which panels it has, and which metrics stand together in one, is told from the run's configuration.
 """
 
 from __future__ import annotations

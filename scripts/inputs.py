@@ -31,11 +31,31 @@ def load_models(paths: Sequence[str]) -> NamedModels:
     return [(name, model) for name, (_, model) in zip(names, models, strict=True)]
 
 
+def names_a_model(path: str) -> bool:
+    """Whether a path is that of a run directory, a checkpoint or exported weights, or ``PATH#3``, a member's."""
+    location = Path(path if Path(path).exists() else path.rpartition("#")[0] or path)
+    if location.suffix == ".safetensors" and location.is_file():
+        return _names_its_class(location)
+    return location.suffix == ".ckpt" or (location / "checkpoints").is_dir()
+
+
+def _names_its_class(path: Path) -> bool:
+    """Whether a safetensors file tells of the module it is of, as ``weights.safetensors`` of a run does."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "hyper_parameters" in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def default_data(path: str) -> Path:
     """The configuration of the run that a run directory, checkpoint or member belongs to."""
     location = Path(path).expanduser()
     location = location if location.exists() else Path(path.rpartition("#")[0]).expanduser()
-    run = location if location.is_dir() else location.parent.parent
+    weights = location.suffix == ".safetensors"  # beside the configuration; checkpoints have a folder of their own
+    run = location if location.is_dir() else location.parent if weights else location.parent.parent
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"name the data with --data: there is no {run / 'config.yaml'} to take them from")
     return run / "config.yaml"

@@ -1,13 +1,14 @@
 """Train, validate, test or predict: ``python -m scripts.train {fit,validate,test,predict} --config ...``."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 
 from callbacks.run.preemption import Preempted
 from datamodules.errors import OptionError
-from scripts.cli.entry_point import Stopped, UsageError, run_command
-from scripts.cli.lightning_cli import LikenessCLI
+from scripts.cli.entry_point import Stopped, UsageError, rank, run_command
+from scripts.cli.lightning_cli import LikenessCLI, NothingLeft
 
 
 def main(argv: Sequence[str]) -> None:
@@ -15,6 +16,9 @@ def main(argv: Sequence[str]) -> None:
     _quieten()
     try:
         LikenessCLI(argv)
+    except NothingLeft as done:
+        if rank() == 0:
+            print(f"likeness: {done}", file=sys.stderr, flush=True)
     except Preempted as stop:
         raise Stopped(str(stop), stop.status) from stop
     except (FileNotFoundError, OptionError) as error:  # the command line or a configuration names what is not there
@@ -28,6 +32,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but loading a checkpoint outside.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # a run goes on
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 
+from callbacks.run.run_files import note
 from likeness.files import replacing
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def publish_figure(trainer: pl.Trainer, figure: Figure, name: str, *, keep_histo
     With ``keep_history`` also ``figures/<name>-step=<step>.png``. Call it on rank 0.
     """
     folder = Path(trainer.default_root_dir, "figures")
-    save_figure(figure, folder / f"{name}.png")
+    save_figure(figure, note(folder / f"{name}.png"))
     if keep_history:
-        save_figure(figure, folder / f"{name}-step={trainer.global_step:06d}.png")
+        save_figure(figure, note(folder / f"{name}-step={trainer.global_step:06d}.png"))
     for logger in trainer.loggers:
         log_image: Any = getattr(logger, "log_image", None)
         if log_image is not None:
@@ -71,7 +72,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object
 
 def publish_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """``figures/<name>.csv`` in the run directory, and a table in every logger that takes tables. Call it on rank 0."""
-    write_csv(Path(trainer.default_root_dir, "figures", f"{name}.csv"), columns, rows)
+    write_csv(note(Path(trainer.default_root_dir, "figures", f"{name}.csv")), columns, rows)
     for logger in trainer.loggers:
         log_table: Any = getattr(logger, "log_table", None)
         if log_table is not None:

@@ -1,12 +1,14 @@
 """The run's own record: metrics.csv, one row a step over all segments of the run."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from callbacks.run.run_files import METRICS, note
 from likeness.files import replacing
 
 Row = dict[str, Any]
@@ -20,7 +22,7 @@ class RunCSVLogger(Logger):
     left behind the checkpoint are dropped on ``resume``. So a step never stands twice and none is missing.
     """
 
-    def __init__(self, save_dir: str, filename: str = "metrics.csv") -> None:
+    def __init__(self, save_dir: str, filename: str = METRICS) -> None:
         super().__init__()
         self._directory = Path(save_dir)
         self._filename = filename
@@ -50,7 +52,7 @@ class RunCSVLogger(Logger):
     def begin(self, stage: str) -> None:
         """Start a fresh file: ``metrics.csv`` for a fit, ``<stage>_metrics.csv`` for everything else."""
         if stage != "fit":
-            self._filename = f"{stage}_metrics.csv"
+            self._filename = f"{stage}_{METRICS}"
         self._columns, self._open_row = [], {}
         self.path.unlink(missing_ok=True)
 
@@ -61,7 +63,7 @@ class RunCSVLogger(Logger):
         if self._open_row and step != self._open_row["step"]:
             self._write(self._open_row)
             self._open_row = {}
-        self._open_row |= {"step": step, **metrics}
+        self._open_row |= {**metrics, "step": step}
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -102,21 +104,23 @@ class RunCSVLogger(Logger):
                 rows = _read(self.path) if self._columns else []
                 self._columns = ["step", *sorted({*self._columns, *new} - {"step"})]
                 _replace(self.path, self._columns, rows)
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         except OSError as error:
             raise OSError(f"{self.path} could not be written: {error}") from error
 
 
 def _read(path: Path) -> list[Row]:
+    """The whole rows of a file; one that a full disk or a kill cut short is left out."""
     if not path.exists():
         return []
-    whole_lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [row for row in csv.DictReader(whole_lines) if row["step"]]
+    # Not splitlines, nor a file's own lines: a metric's name may hold what these take for the end of one.
+    text = path.read_bytes().decode()
+    return [row for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")) if row["step"]]
 
 
 def _replace(path: Path, columns: list[str], rows: list[Row]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(note(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,7 +1,4 @@
-"""What earlier segments of a run have put into W&B's files on disk.
-
-Checkpoints as W&B artifacts, and which runs a run was made from.
-"""
+"""W&B beside its curves: its files of earlier segments, checkpoints as artifacts, and the runs a run builds on."""
 
 import json
 import subprocess
@@ -11,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from callbacks.run.run_files import WANDB_ID
 
 
 def segment_files(folder: Path, run_id: str) -> list[Path]:
@@ -47,9 +46,6 @@ def _last_step_in(file: Path) -> int | None:
         rank_zero_warn(f"W&B cannot read {file} ({answer.stderr.strip()}): its steps are logged again")
         return None
     return step
-
-
-ID_FILE = "wandb_id"
 
 
 def log_checkpoint(run: Any, path: Path, step: int) -> None:
@@ -101,6 +97,6 @@ def _run_of(text: str) -> str | None:
     """The id of the run that a path belongs to: a run directory, ``run#member``, or a file of its checkpoints."""
     path = Path(text.partition("#")[0])
     for folder in (path, *path.parents[:2]) if path.name else ():
-        if (folder / ID_FILE).is_file():
-            return (folder / ID_FILE).read_text().strip()
+        if (folder / WANDB_ID).is_file():
+            return (folder / WANDB_ID).read_text(encoding="utf-8").strip()
     return None

@@ -1,6 +1,6 @@
 """W&B for runs that are stopped and continued: one W&B run, and each of its steps once.
 
-What W&B is told by names alone: which direction of a metric is better, and which runs belong together.
+Which direction of a metric is better, and which runs belong together, W&B is told by names alone.
 """
 
 import hashlib
@@ -18,7 +18,9 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from callbacks.loggers.wandb_files import ID_FILE, is_offline, last_step, log_checkpoint, segment_files, use_inputs
+from callbacks.loggers.wandb_files import is_offline, last_step, log_checkpoint, segment_files, use_inputs
+from callbacks.run.run_files import WANDB_ID, note
+from likeness.files import replacing
 
 MINIMISED = {"loss", "nll", "bpd"}
 MAXIMISED = {"accuracy", "spearman"}
@@ -146,7 +148,7 @@ class RunWandbLogger(WandbLogger):
         self._stage = stage
         if stage == "fit" and self._held >= 0:  # of another training in the same directory
             self.finalize("success")
-            (self._directory / ID_FILE).unlink()
+            (self._directory / WANDB_ID).unlink()
 
     @rank_zero_only
     def resume(self, history: list[Row]) -> None:
@@ -217,12 +219,14 @@ class RunWandbLogger(WandbLogger):
 
     def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        id_file = self._directory / ID_FILE  # no checkpoint has been read yet, so the id cannot live in one
+        id_file = self._directory / WANDB_ID  # no checkpoint has been read yet, so the id cannot live in one
         if not id_file.exists():
-            id_file.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))  # a sweep's agent chooses ids
-        self._wandb_init["id"] = self._id = id_file.read_text().strip()
+            with replacing(note(id_file)) as temporary:  # a sweep's agent chooses ids
+                temporary.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4), encoding="utf-8")
+        self._wandb_init["id"] = self._id = id_file.read_text(encoding="utf-8").strip()
         files = segment_files(self._directory / "wandb", self._id)
         run = self._reached_or_offline()
+        self._note_files(run)
         if not run.offline:  # the service may have got less of an online segment than is on disk
             files = [file for file in files if is_offline(file)]
         self._held = self._held_at_start = max(last_step(files), run.starting_step - 1)
@@ -230,6 +234,13 @@ class RunWandbLogger(WandbLogger):
             f"offline, `wandb sync {self._directory / 'wandb'}` uploads it" if run.offline else run.url or "disabled"
         )
         rank_zero_info(f"W&B run {self._id}: {where}")
+
+    def _note_files(self, run: Any) -> None:
+        """W&B's own process writes: list the folder of this segment, and the links that lead to the newest one."""
+        if not run.disabled:
+            note(Path(run.dir).parent)
+            for link in (path for path in (self._directory / "wandb").glob("*") if path.is_symlink()):
+                note(link)
 
     def _reached_or_offline(self) -> Any:
         import wandb

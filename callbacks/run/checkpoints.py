@@ -1,7 +1,4 @@
-"""Checkpoints that are whole or not there: the newest ones of a run, written atomically.
-
-The weights of a finished run as safetensors.
-"""
+"""What a run keeps of its model: checkpoints that are whole or not there, and at its end the weights alone."""
 
 import os
 from contextlib import suppress
@@ -12,9 +9,11 @@ from typing import IO, Any, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from callbacks.measure_at_validation import may_write
+from callbacks.run.run_files import note
 from lightning_modules.checkpoint_files import (
     LAST,
     PREVIOUS,
@@ -22,6 +21,7 @@ from lightning_modules.checkpoint_files import (
     HashingFile,
     damage,
     read_checkpoint,
+    read_weights,
     save_weights,
 )
 
@@ -54,7 +54,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.due = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.dirpath = str(Path(trainer.default_root_dir, "checkpoints"))
+        self.dirpath = os.path.join(os.path.realpath(trainer.default_root_dir), "checkpoints")
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
@@ -136,10 +136,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
         try:
-            _write(checkpoint, temporary)
+            _write(checkpoint, note(temporary))
             if target.name == LAST and target.exists() and target.resolve() == self._whole:
-                os.replace(target, target.with_name(PREVIOUS))
+                os.replace(target, note(target.with_name(PREVIOUS)))
             os.replace(temporary, target)
+            note(target)
         except (OSError, RuntimeError) as error:
             with suppress(OSError):  # of a file system that has become read-only
                 temporary.unlink(missing_ok=True)
@@ -150,8 +151,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        content = read_checkpoint(Path(path))
-        self._remember(Path(path))
+        path = Path(path)
+        if path.suffix == ".safetensors":  # all that an evaluation needs
+            return {**read_weights(path), "pytorch-lightning_version": pl.__version__, "callbacks": {}}
+        content = read_checkpoint(path)
+        self._remember(path)
         return content
 
     def _remember(self, path: Path) -> None:
@@ -198,7 +202,15 @@ class ExportWeights(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # All ranks take part where they hold shards; a module may keep more than weights, such as a tokenizer.
-        content = {"state_dict": trainer.strategy.lightning_module_state_dict()}
+        weights = trainer.strategy.lightning_module_state_dict()
+        content = {"state_dict": _averaged(trainer) or weights}
         pl_module.on_save_checkpoint(content)
         if may_write(trainer):
-            save_weights(Path(trainer.default_root_dir, WEIGHTS), content, pl_module.hparams)
+            save_weights(note(Path(trainer.default_root_dir, WEIGHTS)), content, pl_module.hparams)
+
+
+def _averaged(trainer: pl.Trainer) -> dict[str, Tensor]:
+    """The averages of the weights, empty without any: after a fit of no steps the module itself has not got them."""
+    models = [c._average_model for c in trainer.callbacks if isinstance(c, WeightAveraging)]
+    states = models[0].state_dict() if models and models[0] is not None else {}
+    return {name.removeprefix("module."): value for name, value in states.items() if name.startswith("module.")}

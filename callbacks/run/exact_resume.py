@@ -1,15 +1,21 @@
 """What Lightning leaves out of a checkpoint and a continued run needs: the log's open row, and the new settings."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Timer
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from callbacks.loggers import RunCSVLogger, RunWandbLogger
+from callbacks.run.run_files import IN_RUN, absolute_paths, relative_paths
 
 OPEN_ROW = "open_log_row"
+STOPPED = "stopped_early"
+NOT_STOPPED = EarlyStoppingReason.NOT_STOPPED.value
 
 
 class ExactResume(Callback):
@@ -17,8 +23,13 @@ class ExactResume(Callback):
 
     A checkpoint written at the end of a batch comes before Lightning has logged that batch; its metrics are taken
     along here. A restored optimiser brings its old learning rate along; where the configuration now asks for
-    another value, that value is used and said so.
+    another value, that value is used and said so. Paths into the run directory in the states of callbacks, as
+    ModelCheckpoint's best checkpoints, are kept relative to it: a run may be moved. A run that a callback ended early
+    stays ended, unless ``stays_stopped`` is taken back.
     """
+
+    def __init__(self) -> None:
+        self.stays_stopped = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -42,17 +53,42 @@ class ExactResume(Callback):
                 logger.log_metrics(row, int(row["step"]))
             row |= logger.state()
         checkpoint[OPEN_ROW] = row
+        checkpoint[STOPPED] = _is_stopped(trainer)
+        checkpoint["callbacks"] = relative_paths(checkpoint["callbacks"], trainer.default_root_dir)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        states = _relative_to_where_they_were(checkpoint.get("callbacks", {}))
+        checkpoint["callbacks"] = absolute_paths(states, trainer.default_root_dir)
         if trainer.state.fn != "fit":
             return
+        trainer.should_stop = self.stays_stopped and stopped_early(checkpoint)
         open_row = checkpoint.get(OPEN_ROW, {})
         for logger in _csv_loggers(trainer):
             logger.resume(open_row, checkpoint["global_step"])
         _resume_wandb(trainer, open_row)
         _apply_changed_optimizer_settings(pl_module, checkpoint)
+
+
+def stopped_early(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a callback had ended training when the checkpoint was written; the end of ``max_time`` does not count."""
+    states = (state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping))
+    # Checkpoints from before this was kept have it from EarlyStopping.
+    by_state = any(state.get("stopping_reason", NOT_STOPPED) != NOT_STOPPED for state in states)
+    return bool(checkpoint.get(STOPPED, by_state))
+
+
+def _is_stopped(trainer: pl.Trainer) -> bool:
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    out_of_time = any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
+    return trainer.should_stop and trainer.fit_loop._can_stop_early and not out_of_time
+
+
+def _relative_to_where_they_were(states: dict[str, Any]) -> dict[str, Any]:
+    """States of a checkpoint from before paths were kept relative: the last checkpoint's folder tells of the run's."""
+    dirpath = states.get("LastCheckpoint", {}).get("dirpath") or ""
+    return relative_paths(states, str(Path(dirpath).parent)) if dirpath and not dirpath.startswith(IN_RUN) else states
 
 
 def _begin_unless_resumed(trainer: pl.Trainer) -> None:

@@ -1,6 +1,7 @@
 """What a run directory tells of the run's life: one entry for each time it was started."""
 
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -17,10 +18,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 import likeness
 from callbacks.measure_at_validation import may_write
 from callbacks.run.preemption import Preempted
+from callbacks.run.run_files import SEGMENTS, note
 from likeness.files import replacing
 
-FILE = "segments.json"
 RUNNING = "running"
+FINISHED = "finished"
 UNKNOWN = "ended without a word: killed, or the machine went down"
 Segment = dict[str, Any]
 
@@ -28,8 +30,12 @@ Segment = dict[str, Any]
 class RunSegments(Callback):
     """Keeps ``segments.json``: host, world size, versions, git state, first and last step, start, end and its reason.
 
-    An entry that still says it is running when the next segment starts is one that was killed.
+    An entry that still says it is running when the next segment starts is one that was killed. Where the last step had
+    been done before, and the start only completes the files, its entry has no steps.
     """
+
+    def __init__(self) -> None:
+        self._begun = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size == 1:
@@ -42,18 +48,27 @@ class RunSegments(Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end(trainer, FINISHED)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._begun:
+            self._begin(trainer)
+            self._end(trainer, FINISHED)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        with suppress(OSError):  # a full disk, most likely: the exception is what the user must hear of
+            self._end(trainer, _reason(exception))
+
+    def _begin(self, trainer: pl.Trainer) -> None:
+        self._begun = True
         if not may_write(trainer):
             return
         segments = [_ended(segment) for segment in read_segments(Path(trainer.default_root_dir))]
         segments.append(_begun(trainer))
         _write(trainer, segments)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end(trainer, "finished")
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        with suppress(OSError):  # a full disk, most likely: the exception is what the user must hear of
-            self._end(trainer, _reason(exception))
 
     def _end(self, trainer: pl.Trainer, why: str) -> None:
         if trainer.state.fn != TrainerFn.FITTING or not may_write(trainer):
@@ -66,8 +81,8 @@ class RunSegments(Callback):
 
 def read_segments(run_dir: Path) -> list[Segment]:
     """The entries of a run, oldest first; none where it has left none."""
-    path = run_dir / FILE
-    return json.loads(path.read_text()) if path.exists() else []
+    path = run_dir / SEGMENTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def _reason(exception: BaseException) -> str:
@@ -112,17 +127,18 @@ def _git_state() -> str | None:
     """The commit of the code, with ``+changes`` where files differ from it; None outside a repository."""
     root = Path(__file__).resolve().parents[2]
     try:
-        commit, status = (
-            _git(root, *command) for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
+        if Path(_git(root, "rev-parse", "--show-toplevel")) != root:
+            return None  # installed into somebody's environment, which lies in a repository of another project
+        commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "-uno")
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if status else "")
 
 
 def _git(root: Path, *command: str) -> str:
-    answer = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10)
-    return answer.stdout.strip()
+    git = ["git", "--no-optional-locks", "-C", str(root)]  # nothing is written into the repository
+    answer = subprocess.run([*git, *command], capture_output=True, check=True, timeout=10)
+    return os.fsdecode(answer.stdout).strip()
 
 
 def _now() -> str:
@@ -130,6 +146,5 @@ def _now() -> str:
 
 
 def _write(trainer: pl.Trainer, segments: list[Segment]) -> None:
-    path = Path(trainer.default_root_dir, FILE)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(segments, indent=2) + "\n")
+    with replacing(note(Path(trainer.default_root_dir, SEGMENTS))) as temporary:
+        temporary.write_text(json.dumps(segments, indent=2) + "\n", encoding="utf-8")

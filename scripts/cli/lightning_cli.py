@@ -19,19 +19,21 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from callbacks.loggers import RunWandbLogger
 from callbacks.run.checkpoints import ExportWeights, LastCheckpoint
 from callbacks.run.exact_resume import ExactResume
+from callbacks.run.predictions import WritePredictions
 from callbacks.run.preemption import Preemption
 from callbacks.run.progress import RunProgressBar
+from callbacks.run.run_files import CONFIG, note
 from callbacks.run.segments import RunSegments
 from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
-from lightning_modules.checkpoint_files import read_checkpoint
+from lightning_modules.checkpoint_files import read_checkpoint, read_weights
 from likeness.files import replacing
 from likeness.moved_names import moved
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
 from scripts.cli.launchers import launch, require_all_used, require_equal_shares
-from scripts.cli.run_directory import require_unchanged
+from scripts.cli.run_configuration import changes, portable, replaced, with_home
 
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
@@ -41,6 +43,10 @@ SWITCHES = {
     "auto_resume": "Continue the run in run_dir, or start it: the same line can be submitted again and again.",
     "allow_changes": "Continue a run with another configuration than it was started with.",
 }
+
+
+class NothingLeft(Exception):
+    """The run that was to be continued is done; nothing in its directory was touched."""
 
 
 class RunParser(OneLineErrors, LightningArgumentParser):
@@ -61,9 +67,10 @@ class SaveRunConfig(Callback):
         # After the checkpoint was read: a start that fails leaves the last good config.yaml alone.
         if not trainer.is_global_zero:
             return
-        target = Path(trainer.default_root_dir, "config.yaml")
-        with replacing(target) as temporary:
-            temporary.write_text(yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False))
+        target = Path(trainer.default_root_dir, CONFIG)
+        content = yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False, allow_unicode=True)
+        with replacing(note(target)) as temporary:
+            temporary.write_text(content, encoding="utf-8")
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
 
@@ -75,6 +82,7 @@ class LikenessCLI(LightningCLI):
         # Without this, ${run_dir} in a file would have to be written ${fit.run_dir}.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
+        self._exact_resume = ExactResume()
         super().__init__(
             args=compose(args),
             parser_class=RunParser,
@@ -84,7 +92,11 @@ class LikenessCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [RunSegments(), ExactResume(), StopOnNonFinite(), ExportWeights()]},
+            trainer_defaults={
+                "callbacks": [
+                    *(RunSegments(), self._exact_resume, StopOnNonFinite(), ExportWeights(), WritePredictions()),
+                ]
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -103,7 +115,7 @@ class LikenessCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # sys.argv stays as it is: DDP starts the other ranks from it.
-        self.config = parser.parse_args(args)
+        self.config = with_home(parser.parse_args(args))
 
     def _parse_ckpt_path(self) -> None:
         """Name the checkpoint and claim the run directory.
@@ -112,29 +124,36 @@ class LikenessCLI(LightningCLI):
         """
         subcommand = self.config.subcommand
         config = self.config[subcommand]
-        run_dir = Path(config.run_dir)
+        run_dir = run_directory.resolve(config.run_dir)
         run_directory.announce(run_dir)
-        owner = rank() == 0 and not config.trainer.fast_dev_run
+        fit, owner = subcommand == "fit", rank() == 0 and not config.trainer.fast_dev_run
         if owner:
-            run_directory.ensure_writable(run_dir)
-            if subcommand == "fit":  # first of all: what another process is writing there is no ground for a decision
-                run_directory.lock(run_dir)
-        if subcommand == "fit" and config.auto_resume:
-            _continue_or_start(run_dir, config)
-        if config.ckpt_path is None and subcommand != "fit" and not config.trainer.fast_dev_run:
+            run_directory.enter(run_dir, to_train=fit)
+        if fit and config.auto_resume:
+            _continue_or_start(run_dir, config, owner)
+        if config.ckpt_path is None and not fit and not config.trainer.fast_dev_run:
             config.ckpt_path = "last"  # untrained weights are never what somebody wants tested
-        if config.ckpt_path is not None:
-            config.ckpt_path = str(_checked_checkpoint(run_dir, config))
         config.weights_only = True
-        if owner and subcommand == "fit":
-            self._claim(run_dir, config)
-
-    def _claim(self, run_dir: Path, config: Namespace) -> None:
-        """Free the directory for a new run, or make sure that it is this one's that goes on."""
-        if config.ckpt_path is None:
+        if config.ckpt_path is not None:
+            self._continue(run_dir, config, fit, owner)
+        elif owner and fit:
             run_directory.claim(run_dir, overwrite=config.overwrite)
-        elif (saved := run_dir / "config.yaml").exists() and not config.allow_changes:
-            require_unchanged(saved, repeatable(self._parser(self.config.subcommand), config))
+
+    def _continue(self, run_dir: Path, config: Namespace, fit: bool, owner: bool) -> None:
+        """Settle on the checkpoint; for ``fit``, make sure that it is this run that goes on, and that it has to."""
+        path, checkpoint = _checked_checkpoint(run_dir, config, fit)
+        config.ckpt_path = str(path)
+        if not fit or config.trainer.fast_dev_run:
+            return
+        changed = changes(run_dir / CONFIG, repeatable(self._parser("fit"), config))
+        if changed and owner and not config.allow_changes:
+            raise UsageError(
+                f"the run in {run_dir} was started with another configuration: {'; '.join(changed)}. "
+                "Continue it with these changes by --allow_changes true, or choose another --run_dir"
+            )
+        if reason := run_directory.nothing_left(run_dir, checkpoint, config.trainer, changed=bool(changed)):
+            raise NothingLeft(f"nothing is left to do in {run_dir}: {reason}")
+        self._exact_resume.stays_stopped = not changed
 
     def before_instantiate_classes(self) -> None:
         """Let ``auto`` mean the processes that torchrun or srun started: Lightning would train unrelated copies."""
@@ -180,21 +199,11 @@ def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, 
     config.ckpt_path = config.stop_after = None
     for switch in SWITCHES:
         config[switch] = False
-    content: dict[str, Any] = _relative(read_value(parser.dump(config)), config.run_dir)
+    content: dict[str, Any] = portable(read_value(parser.dump(config)), config.run_dir)
     return content
 
 
-def _relative(value: Any, run_dir: str) -> Any:
-    """Paths inside the run directory as ``${run_dir}/...``: repeated in another directory, a run stays out of this."""
-    if isinstance(value, dict):
-        return {key: entry if key == "run_dir" else _relative(entry, run_dir) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_relative(entry, run_dir) for entry in value]
-    inside = isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/"))
-    return value.replace(run_dir, "${run_dir}", 1) if inside else value
-
-
-def _continue_or_start(run_dir: Path, config: Namespace) -> None:
+def _continue_or_start(run_dir: Path, config: Namespace, owner: bool) -> None:
     """What ``--auto_resume`` means: the newest checkpoint where there is one, else a fresh start."""
     if config.ckpt_path is not None:
         raise UsageError(f"--auto_resume chooses the checkpoint, and --ckpt_path names {config.ckpt_path}: give one")
@@ -203,15 +212,22 @@ def _continue_or_start(run_dir: Path, config: Namespace) -> None:
     if run_directory.checkpoints(run_dir / "checkpoints"):
         config.ckpt_path = "last"
     else:
+        if owner:
+            run_directory.refuse_lost_checkpoints(run_dir)
         config.overwrite = True  # a run that was stopped before its first checkpoint begins anew
 
 
-def _checked_checkpoint(run_dir: Path, config: Namespace) -> Path:
+def _checked_checkpoint(run_dir: Path, config: Namespace, fit: bool) -> tuple[Path, dict[str, Any]]:
     path = run_directory.checkpoint_path(run_dir, config.ckpt_path)
-    saved = read_checkpoint(path, mmap=True).get("hyper_parameters", {}).get("_class_path")
+    if fit and config.overwrite:
+        raise UsageError(f"--ckpt_path {config.ckpt_path} continues a run, and --overwrite removes one: give one")
+    if fit and path.suffix == ".safetensors":
+        raise UsageError(f"{path} holds weights alone, and a training goes on from a checkpoint: name a .ckpt file")
+    content = read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path, mmap=True)
+    saved = content.get("hyper_parameters", {}).get("_class_path")
     if saved is not None and moved(saved) != config.model.class_path:
         raise ValueError(f"checkpoint {path} holds a {saved}, the configuration asks for a {config.model.class_path}")
-    return path
+    return path, content
 
 
 def _require_linked(config: Namespace) -> None:
@@ -241,4 +257,5 @@ def compose(args: Sequence[str]) -> list[str]:
     args = prepared_arguments(args)
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
+        args += replaced(args[1:])
     return args

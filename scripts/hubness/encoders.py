@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from likeness.networks.pretrained_text import out_of_reach, quiet
 from likeness.protocols import Embedder
+from scripts.inputs import names_a_model
 from scripts.reporting import tracked
 
 
@@ -62,7 +63,7 @@ def text_encoder(name: str, texts: Sequence[str], dim: int | None, device: torch
         return tfidf_encoder(texts, dim)
     if dim is not None:
         raise ValueError(f"--dim is the dimension of TF-IDF embeddings, but the encoder is {name}")
-    return trained_encoder(name, device) if is_of_this_project(name) else sentence_transformer(name, device)
+    return trained_encoder(name, device) if names_a_model(name) else sentence_transformer(name, device)
 
 
 def tfidf_encoder(texts: Sequence[str], dim: int | None) -> Embed:
@@ -100,12 +101,6 @@ def embedded(model: Embedder, x: Tensor | list[str]) -> Tensor:
     """The embeddings [B, M] of a batch, on the CPU in float32 or wider."""
     found = model.embed(x)  # type: ignore[arg-type]  # encoders of texts take these
     return (found if found.dtype == torch.float64 else found.float()).cpu()
-
-
-def is_of_this_project(name: str) -> bool:
-    """Whether a name is that of a run directory or a checkpoint, or of a member of its siblings."""
-    path = Path(name if Path(name).exists() else name.rpartition("#")[0] or name)
-    return path.suffix == ".ckpt" or (path / "checkpoints").is_dir()
 
 
 def sentence_transformer(name: str, device: torch.device) -> Embed:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from likeness.neighbours.distances import as_points, first_rows
-from scripts.hubness.encoders import TFIDF, embedded, is_of_this_project, load_embedder, text_encoder
+from scripts.hubness.encoders import TFIDF, embedded, load_embedder, text_encoder
 from scripts.hubness.files import Rows, Source, read_rows
+from scripts.inputs import names_a_model
 from scripts.reporting import tracked
 
 BUILT_IN = "docstrings"  # the FILE that needs no file
@@ -95,7 +96,7 @@ def _of_datamodule(source: Source, encoding: Encoding) -> Rows:
     where = f"{encoding.split} of {source.file}"
     if isinstance(every.x, list):
         return Rows(where, None, labels, every.x)
-    if encoding.encoder is None or not is_of_this_project(encoding.encoder):
+    if encoding.encoder is None or not names_a_model(encoding.encoder):
         raise ValueError(f"{source.file} holds inputs to be embedded: name a run or checkpoint with --encoder")
     return Rows(where, _embedded_inputs(every.x, encoding), labels)
 

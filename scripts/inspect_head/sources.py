@@ -12,7 +12,7 @@ from torch import Tensor
 from likeness.label_geometry.similarity import LabelRows, moments_of, row_blocks
 from likeness.numerics import as_float64
 from likeness.protocols import SoftmaxModel
-from scripts.inputs import load_data
+from scripts.inputs import load_data, names_a_model
 from scripts.inspect_head.files import Labels, NumpyRows, read_head, read_labels, read_numpy
 
 MAX_SAMPLE = 256  # features on which equal probabilities are shown
@@ -45,7 +45,7 @@ def open_head(path: str, key: str | None = None, labels: Path | None = None) -> 
 
     Of a run of siblings ``PATH#3`` is member 3, and ``PATH`` the first.
     """
-    if key is None and _is_of_this_project(path):
+    if key is None and names_a_model(path):
         head = _of_model(path)
     else:
         file = read_head(Path(path), key)
@@ -63,11 +63,6 @@ def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
     if pair[0] == pair[1]:
         raise ValueError(f"--pair takes two labels, and {first!r} and {second!r} are the same")
     return pair
-
-
-def _is_of_this_project(path: str) -> bool:
-    location = Path(path if Path(path).exists() else path.rpartition("#")[0] or path)
-    return location.suffix == ".ckpt" or (location / "checkpoints").is_dir()
 
 
 @torch.no_grad()

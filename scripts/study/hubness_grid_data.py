@@ -27,10 +27,10 @@ from likeness.files import replacing
 from likeness.losses import SentenceLossName
 from likeness.networks.text_pooling import HeadName
 from scripts.cli.configurations import located, read_configuration
-from scripts.hubness.encoders import is_of_this_project, text_encoder
+from scripts.hubness.encoders import text_encoder
 from scripts.hubness.files import Source
 from scripts.hubness.points import Encoding, Points, open_points
-from scripts.inputs import load_data
+from scripts.inputs import load_data, names_a_model
 from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Encoder(NamedTuple):
 
         Raises FileNotFoundError and ValueError for a run that cannot be read.
         """
-        if not is_of_this_project(name):
+        if not names_a_model(name):
             return cls(name, model, Path(name).name)
         path = Path(name)
         hparams = read_checkpoint(path / "checkpoints" / LAST if path.is_dir() else path, mmap=True)["hyper_parameters"]

@@ -1,13 +1,18 @@
 """The training command: what LightningCLI does by default and must not do here."""
 
 import csv
+import json
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from callbacks.run import run_files
 from callbacks.run.segments import read_segments
 from datamodules import Digits
 from lightning_modules import SoftmaxClassifier
@@ -56,12 +61,18 @@ def train(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str], monkey
     return Door(tmp_path / "run", capsys)
 
 
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of change of every file; the lock is taken and let go by every start."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
 def test_a_run_directory_holds_everything(train: Door) -> None:
     status, errors = train("fit")
     assert status == 0, errors
     assert errors.splitlines()[0] == f"likeness: run directory {train.run_dir}"
     assert {path.name for path in train.run_dir.iterdir()} == {
-        *("checkpoints", "config.yaml", "metrics.csv", "segments.json", "weights.safetensors", ".lock")
+        *("checkpoints", "config.yaml", "metrics.csv", "segments.json", "weights.safetensors", ".likeness")
     }
 
 
@@ -172,7 +183,17 @@ def test_a_checkpoint_of_another_class_is_refused(train: Door) -> None:
 
 def test_labels_that_do_not_fit_the_model_are_named(train: Door) -> None:
     assert train("fit")[0] == 0
-    options = ("--data", "datamodules.Radial", "--data.num_classes", "6", "--ckpt_path", "last", "--allow_changes")
+    more = ("--trainer.max_epochs", "2")
+    options = (
+        *more,
+        "--data",
+        "datamodules.Radial",
+        "--data.num_classes",
+        "6",
+        "--ckpt_path",
+        "last",
+        "--allow_changes",
+    )
     code, errors = train("fit", *options)
     assert code == 1
     assert "size mismatch" in errors
@@ -202,11 +223,167 @@ def test_the_same_line_starts_a_run_and_continues_it(train: Door) -> None:
     assert {segment["why"] for segment in segments} == {"finished"}
 
 
-def test_a_run_without_a_checkpoint_starts_anew(train: Door) -> None:
-    train.run_dir.mkdir()
-    (train.run_dir / "metrics.csv").write_text("step\n17\n")
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(train: Door) -> None:
+    run_files.mark(train.run_dir)
+    run_files.note(train.run_dir / "metrics.csv").write_text("step\n17\n")
     assert train("fit", "--auto_resume")[0] == 0
     assert "17" not in (train.run_dir / "metrics.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize("option", ["--auto_resume", "--overwrite"])
+def test_a_directory_of_another_project_is_left_alone(train: Door, option: str) -> None:
+    for name in ("figures/plot.png", "checkpoints/last.ckpt", "config.yaml", "metrics.csv"):
+        (train.run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (train.run_dir / name).write_text("mine")
+    before = snapshot(train.run_dir)
+    code, errors = train("fit", option)
+    assert code == 1
+    assert "no run's: checkpoints/last.ckpt, config.yaml, figures/plot.png, metrics.csv" in errors
+    assert snapshot(train.run_dir) == before
+
+
+def test_a_run_whose_checkpoints_are_not_mounted_is_not_begun_anew(train: Door) -> None:
+    assert train("fit", "--auto_resume")[0] == 0
+    (train.run_dir / "checkpoints").rename(train.run_dir.with_name("unmounted"))
+    (train.run_dir / "checkpoints").mkdir()
+    before = snapshot(train.run_dir)
+    code, errors = train("fit", "--auto_resume")
+    assert code == 2
+    assert "has trained to step 2, but there is no checkpoint" in errors
+    assert snapshot(train.run_dir) == before
+    assert train("fit", "--overwrite")[0] == 0
+
+
+def test_an_empty_run_dir_is_refused(train: Door) -> None:
+    code, errors = train("fit", "--run_dir", "")
+    assert code == 2
+    assert "--run_dir is empty" in errors
+
+
+EARLY = ("--config", "configs/callbacks/early_stopping.yaml", "--trainer.callbacks.patience", "1")
+ENDS = {
+    "finished, averaged": ("--config", "configs/callbacks/ema.yaml", "--config", "configs/callbacks/best_nll.yaml"),
+    "stopped early": (*EARLY, "--trainer.max_epochs", "30", "--model.optimizer.init_args.lr", "1.0"),
+    "at max_steps": ("--trainer.max_epochs", "-1", "--trainer.max_steps", "3"),
+    "at max_time": ("--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:00:01"),
+    "logged offline": ("--config", "configs/logger/wandb_offline.yaml"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_that_is_done_is_left_as_it_is(train: Door, end: str, tmp_path: Path) -> None:
+    line = ("fit", "--auto_resume", "--model.optimizer", "SGD", "--model.optimizer.init_args.lr", "0.01", *ENDS[end])
+    assert train(*line)[0] == 0
+    before = snapshot(train.run_dir)
+    for _ in range(2):
+        code, errors = train(*line)
+        assert code == 0, errors
+        assert f"nothing is left to do in {train.run_dir}" in errors
+        assert snapshot(train.run_dir) == before
+    moved = train.run_dir.rename(tmp_path / "moved")
+    train.run_dir = moved
+    assert "nothing is left to do" in train(*line)[1]
+    assert snapshot(moved) == before
+
+
+def test_a_run_that_was_stopped_early_goes_on_with_other_settings_only(train: Door) -> None:
+    line = ("fit", "--auto_resume", *ENDS["stopped early"])
+    assert train(*line)[0] == 0
+    (stopped,) = read_segments(train.run_dir)
+    assert "ended early" in train(*line, "--trainer.max_epochs", "31")[1]
+    code, errors = train(*line, "--trainer.callbacks.patience", "3", "--allow_changes")
+    assert code == 0, errors
+    assert read_segments(train.run_dir)[-1]["first_step"] == stopped["last_step"]
+    assert read_segments(train.run_dir)[-1]["last_step"] > stopped["last_step"]
+
+
+def test_a_run_that_was_killed_behind_its_last_checkpoint_is_completed(train: Door) -> None:
+    line = ("fit", "--auto_resume", *ENDS["finished, averaged"], *ENDS["stopped early"])
+    assert train(*line)[0] == 0
+    weights, metrics = ((train.run_dir / name).read_bytes() for name in ("weights.safetensors", "metrics.csv"))
+    checkpoint = (train.run_dir / "checkpoints" / "last.ckpt").read_bytes()
+    (segment,) = read_segments(train.run_dir)
+    (train.run_dir / "segments.json").write_text(json.dumps([segment | {"why": "running", "last_step": None}]))
+    (train.run_dir / "weights.safetensors").unlink()
+    assert train(*line)[0] == 0
+    assert (train.run_dir / "weights.safetensors").read_bytes() == weights
+    assert (train.run_dir / "metrics.csv").read_bytes() == metrics
+    assert (train.run_dir / "checkpoints" / "last.ckpt").read_bytes() == checkpoint
+    last = segment["last_step"]
+    assert [(s["first_step"], s["last_step"]) for s in read_segments(train.run_dir)] == [(0, None), (last, last)]
+    assert "nothing is left to do" in train(*line)[1]
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoints(train: Door, tmp_path: Path) -> None:
+    line = ("fit", "--auto_resume", "--config", "configs/callbacks/best_nll.yaml", "--trainer.max_epochs")
+    assert train(*line, "1")[0] == 0
+    assert str(tmp_path) not in json.dumps(train.checkpoint["callbacks"], default=str)
+    train.run_dir = train.run_dir.rename(tmp_path / "moved")
+    (tmp_path / "run").touch()  # nothing may be written where it was
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Lightning's, that the best are forgotten
+        code, errors = train(*line, "2")
+    assert code == 0, errors
+    (best,) = (state for key, state in train.checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert best["best_model_path"] == "${run_dir}/checkpoints/best.ckpt"
+    assert list(best["best_k_models"]) == ["${run_dir}/checkpoints/best.ckpt"]
+    assert sorted(path.name for path in (train.run_dir / "checkpoints").iterdir()) == [
+        *("best.ckpt", "last.ckpt", "previous.ckpt")
+    ]
+
+
+def test_the_home_directory_is_meant_by_a_tilde_everywhere(
+    train: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    best = ("--config", "configs/callbacks/best_nll.yaml", "--trainer.callbacks.dirpath", "~/best")
+    assert train("fit", *best, "--run_dir", "~/run")[0] == 0
+    assert (tmp_path / "run" / "metrics.csv").exists()
+    assert (tmp_path / "best" / "best.ckpt").exists()
+    code, errors = train("fit", *best, "--run_dir", "~/again", "--ckpt_path", "~/best/best.ckpt", "--allow_changes")
+    assert code == 0, errors
+    assert not (tmp_path / "~").exists()
+
+
+def test_modes_of_files_follow_the_umask(train: Door) -> None:
+    before = os.umask(0o027)
+    try:
+        assert train("fit", "--config", "configs/logger/wandb_offline.yaml")[0] == 0
+        assert train("predict")[0] == 0
+    finally:
+        os.umask(before)
+    ours = [path for path in train.run_dir.rglob("*") if path.is_file() and "wandb" not in path.parts]
+    assert len(ours) > 8
+    assert {str(path): oct(path.stat().st_mode & 0o777) for path in ours} == {str(path): "0o640" for path in ours}
+
+
+def test_exported_weights_are_evaluated_and_not_trained(train: Door) -> None:
+    averaged = ("--config", "configs/callbacks/ema.yaml")
+    assert train("fit", *averaged)[0] == 0
+    assert train("test", *averaged)[0] == 0
+    by_checkpoint = (train.run_dir / "test_metrics.csv").read_bytes()
+    weights = (*averaged, "--ckpt_path", str(train.run_dir / "weights.safetensors"))
+    code, errors = train("test", *weights)
+    assert code == 0, errors
+    assert (train.run_dir / "test_metrics.csv").read_bytes() == by_checkpoint
+    code, errors = train("fit", *weights)
+    assert code == 2
+    assert "weights.safetensors holds weights alone" in errors
+
+
+def test_predictions_are_a_file(train: Door) -> None:
+    assert train("fit")[0] == 0
+    code, errors = train("predict")
+    assert code == 0, errors
+    model, data = load_module(train.run_dir).eval(), Digits()
+    data.setup("predict")
+    batch = next(iter(data.predict_dataloader()))
+    with np.load(train.run_dir / "predictions.npz", allow_pickle=False) as found, torch.no_grad():
+        assert set(found) == {"id", "labels", "log_probs", "representations"}
+        np.testing.assert_array_equal(found["id"], np.arange(360))
+        np.testing.assert_array_equal(found["labels"], batch.y)
+        np.testing.assert_allclose(found["log_probs"], model(batch.x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("other", [("--ckpt_path", "last"), ("--overwrite",)])

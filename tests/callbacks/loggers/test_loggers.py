@@ -72,3 +72,33 @@ def test_the_history_is_every_row_as_numbers(tmp_path: Path) -> None:
     assert [row["step"] for row in logger.history()] == [0, 1, 2, 3]
     assert logger.history()[2] == {"step": 2, "train/loss": 1 / 3, "val/nll": 2 / 3}
     assert logger.history()[3] == {"step": 3, "train/loss": 1 / 4}  # not yet on disk
+
+
+ODD = ["a,b", 'a"b', "a\nb", "a\r\nb", "a\rb", "a\u2028b", "a\x0bb", "a\x0cb", "a\x1cb", "a\x85b", " ", "ε", "step "]
+
+
+@given(names=st.lists(st.sampled_from(ODD), min_size=1, unique=True), checkpoint=st.integers(1, 4))
+def test_a_metric_of_any_name_is_continued(
+    names: list[str], checkpoint: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("run")
+    first = RunCSVLogger(str(directory))
+    for step in range(checkpoint):
+        first.log_metrics(dict.fromkeys(names[: step + 1], float(step)), step)
+    state = first.state()
+    first.log_metrics({names[0]: 1.0}, checkpoint)
+    with first.path.open("a", newline="") as file:
+        file.write("17,0.")  # and a full disk cuts a row short
+    resumed = RunCSVLogger(str(directory))
+    resumed.resume(state, global_step=checkpoint)
+    resumed.log_metrics({"late": 1.0}, checkpoint)
+    resumed.finalize("success")
+    expected = [{"step": step, **dict.fromkeys(names[: step + 1], float(step))} for step in range(checkpoint)]
+    assert resumed.history() == [*expected, {"step": checkpoint, "late": 1.0}]
+
+
+def test_a_metric_cannot_take_the_place_of_the_step(tmp_path: Path) -> None:
+    logger = RunCSVLogger(str(tmp_path))
+    logger.log_metrics({"step": 7.0, "x": 1.0}, 3)
+    logger.finalize("success")
+    assert logger.history() == [{"step": 3.0, "x": 1.0}]

@@ -1,5 +1,8 @@
 """How commands end: the status and the one line."""
 
+import io
+import sys
+
 import pytest
 
 from scripts.cli.entry_point import Stopped, one_line, run_command
@@ -55,3 +58,21 @@ def test_of_a_list_of_possible_types_only_the_reason_is_left() -> None:
         "Given value type: <class 'str'>\nGiven value: many"
     )
     assert one_line(message) == "Parser key \"trainer.max_epochs\": Expected a <class 'int'>, got many"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_of_any_encoding_shows_what_it_can(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+
+    def main(argv: object) -> None:
+        print("ε • 3")
+        raise ValueError("ε is not finite")
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main, [])
+    assert end.value.code == 1
+    for name, shown in (("stdout", b"? ? 3\n"), ("stderr", b"likeness: error: ? is not finite\n")):
+        streams[name].flush()
+        assert streams[name].buffer.getvalue() == shown  # type: ignore[attr-defined]
