@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from scripts.cli.entry_point import USAGE_STATUS, report, run_command
+from scripts.cli.entry_point import USAGE_STATUS, UsageError, run_command
 
 COMMANDS = {
     "train": "train, validate, test or predict with a model",
@@ -23,22 +23,25 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """each command, a line each."""
+    """The text of ``likeness --help``: each command, a line each."""
     lines = [f"  {name:18s}{purpose}" for name, purpose in COMMANDS.items()]
     return "usage: likeness COMMAND [arguments]\n\n" + "\n".join(lines) + "\n\n'likeness COMMAND --help' says more."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Dispatch to a command; the exit status is the command's."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run a command, and exit with its status."""
+    run_command(dispatch, argv)
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Hand the arguments after the first to the command that it names."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         sys.exit(0 if arguments else USAGE_STATUS)
     name, *rest = arguments
     if name not in COMMANDS:
-        report(f"there is no command {name!r}: choose one of {', '.join(COMMANDS)}")
-        sys.exit(USAGE_STATUS)
-    run_command(importlib.import_module(f"scripts.{name}").main, rest)
+        raise UsageError(f"there is no command {name!r}: choose one of {', '.join(COMMANDS)}")
+    importlib.import_module(f"scripts.{name}").main(rest)
 
 
 if __name__ == "__main__":

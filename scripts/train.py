@@ -5,14 +5,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from callbacks.run.preemption import Preempted
-from datamodules.errors import OptionError
 from scripts.cli.entry_point import Stopped, UsageError, rank, run_command
-from scripts.cli.lightning_cli import LikenessCLI, NothingLeft
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one subcommand of the training command; see README.md for the composition of configurations."""
+    # Here, because they take seconds, in which a signal may come: run_command answers it.
+    from callbacks.run.preemption import Preempted
+    from datamodules.errors import OptionError
+    from scripts.cli.lightning_cli import LikenessCLI, NothingLeft
+
     _quieten()
     try:
         LikenessCLI(argv)

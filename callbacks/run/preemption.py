@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from callbacks.run.checkpoints import LastCheckpoint
 from lightning_modules.checkpoint_files import LAST
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 OUT_OF_TIME = 75  # EX_TEMPFAIL: nothing is wrong, run the same command again
 AGAIN = 0.5  # seconds: a terminal and a launcher that pass on the same Ctrl-C are faster than a second one
 _STARTED = time.time()  # when this process did, nearly: what the scheduler's clock counts from
@@ -33,13 +33,13 @@ class Preempted(Exception):
 
 
 class Preemption(Callback):
-    """On SIGINT, SIGTERM, SIGUSR1 or at the end of a time budget all ranks stop after the same batch.
+    """On SIGINT, SIGTERM, SIGUSR1, SIGHUP or at the end of a time budget all ranks stop after the same batch.
 
     ``last.ckpt`` then holds everything up to that batch, and the process ends with 128 + the signal's number, or 75
     for the budget. Lightning's own handlers either save in the middle of an optimiser step or not at all. Here a
     handler only sets a flag, on which the ranks agree at the end of each batch; further signals change nothing. Only
-    a second Ctrl-C in the same batch, no sooner than half a second after the first, stops at once and without one. A
-    validation that is running, or that follows the batch, is finished first; so is an epoch whose last batch it is.
+    a second Ctrl-C in the same batch, no sooner than half a second after the first, stops at once and without one, as
+    every signal does that comes outside training. A validation that is running, or that follows the batch, is finished first; so is an epoch whose last batch it is.
     """
 
     def __init__(self, stop_after: str | None = None) -> None:
@@ -57,19 +57,21 @@ class Preemption(Callback):
         self._leaving = 0
         self._previous: dict[int, Any] = {}
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning's handler enters a collective operation in the midst of others, which hangs several ranks.
+        trainer._signal_connector.register_signal_handlers = _leave_handlers  # type: ignore[method-assign]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._asked, self._asked_at, self._leaving, self._pending = 0, None, 0, None
         for signum in SIGNALS:
-            self._previous[signum] = signal.signal(signum, self._handle)
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup wants it
+                self._previous[signum] = signal.signal(signum, self._handle)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Preempted):
-            # Loggers are still to be closed: Lightning must not put the handlers back that kill at once.
-            trainer._signal_connector._original_handlers.clear()
-        else:
+        if not isinstance(exception, Preempted):  # else loggers are still to be closed, and signals must not break in
             self._restore_handlers()
 
     def on_train_batch_end(
@@ -98,7 +100,9 @@ class Preemption(Callback):
         status = 128 + signum
         again = self._asked_at is not None and time.monotonic() - self._asked_at >= AGAIN
         if signum == signal.SIGINT and self._asked == status and again and not self._leaving:
-            raise KeyboardInterrupt
+            self._restore_handlers()
+            signal.raise_signal(signum)
+            return
         self._asked = max(self._asked, status)
         self._asked_at = self._asked_at or time.monotonic()
 
@@ -120,6 +124,10 @@ class Preemption(Callback):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+
+
+def _leave_handlers() -> None:
+    """The handlers stay as they are."""
 
 
 def duration(text: str) -> timedelta:

@@ -1,7 +1,4 @@
-"""How every command ends: one line that names what went wrong, and a status a shell can test.
-
-The command line of every command: no abbreviations, and one line when something is wrong.
-"""
+"""The frame of every command: parsers without abbreviations, one line that names an error, a status a shell can test."""
 
 import io
 import logging
@@ -10,18 +7,23 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from datamodules.errors import DataError
 from scripts.cli import restarts
+from scripts.cli.watch import GRACE, RANK_0, Interrupted, LostRank, Watch
 
 # jsonargparse lists every type that a value could have had; the reason stands among them.
 UNION = re.compile(
     r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (?P<errors>.*?) "
     r"Given value type: .*? Given value: (?P<value>.*)$"
 )
+# A collective operation fails in these words where another rank is gone, with gloo and with NCCL.
+PEER_GONE = re.compile(r"gloo|NCCL|TCPStore|[Cc]onnection (reset|closed|refused)|[Bb]roken pipe")
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
 
@@ -39,10 +41,21 @@ class Stopped(Exception):
 
 
 def rank() -> int:
-    """This process's number among those that train together, before and after torch knows about them."""
-    # In this order: torchrun, Lightning's own processes, SLURM (which numbers an interactive shell, too).
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
+    """This process's number among those that train together, before and after torch knows about them.
+
+    Variables that a launcher has left in the environment of a later process do not count.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ.get("RANK") or 0)
+    if RANK_0 in os.environ:
+        return int(os.environ.get("LOCAL_RANK") or 0)
+    return int(os.environ.get("SLURM_PROCID") or 0) if by_srun() else 0
+
+
+def by_srun() -> bool:
+    """Whether srun started this process, and not SLURM's batch script, or a shell within an allocation."""
+    # A batch script is task 0 of a job of many tasks; what srun starts is also told of its step.
+    return bool(os.environ.get("SLURM_STEP_NUM_TASKS")) or int(os.environ.get("SLURM_PROCID") or 0) > 0
 
 
 def report(error: BaseException | str) -> None:
@@ -68,8 +81,8 @@ def _essence(union: re.Match[str]) -> str:
 def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:
     """Run ``main`` on the command line and exit; ``--debug`` shows tracebacks instead of one line.
 
-    Exit status: 0 for success, 2 for a wrong command line, configuration or file of data, 130 for Ctrl-C, the status
-    that a ``Stopped`` carries, and 1 for every other failure.
+    Exit status: 0 for success, 2 for a wrong command line, configuration or file of data, 128 + its number for a
+    signal, the status that a ``Stopped`` carries, that of a rank that was lost, and 1 for every other failure.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -81,31 +94,81 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         logging.getLogger("likeness").setLevel(logging.DEBUG)
     if (status := restarts.asked()) is not None:
         sys.exit(restarts.leave(status))
-    status = _status(main, arguments, debug)
-    if status == USAGE_STATUS:
-        restarts.ask(status)
+    with Watch(partial(_end, debug=debug), until_exit=argv is None) as watch:
+        try:
+            error = _outcome(main, arguments)
+            watch.settle()
+        except Interrupted as late:
+            error = late
+        error = _cause(error, watch)
+        status = _end(error, debug=debug)
+        watch.will_end_with(status)
+        _leave_process_group()
+        watch.end_ranks(at_once=error is not None and not isinstance(error, Stopped))
+        if status == 0 and (lost := watch.lost_rank()) is not None:
+            status = _end(lost, debug=debug)
     sys.exit(status)
 
 
-def _status(main: Callable[[Sequence[str]], object], arguments: Sequence[str], debug: bool) -> int:
+def _outcome(main: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> BaseException | None:
     try:
         main(arguments)
-    except Stopped as stop:
-        if rank() == 0:
-            print(f"likeness: {one_line(stop)}", file=sys.stderr, flush=True)
-        return restarts.leave(stop.status)
-    except KeyboardInterrupt:
-        print("likeness: interrupted", file=sys.stderr, flush=True)
-        return INTERRUPT_STATUS
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        else:
-            report(error)
-        return USAGE_STATUS if isinstance(error, UsageError | DataError) else 1
-    return 0
+    except BaseException as error:
+        return error
+    return None
+
+
+def _cause(error: BaseException | None, watch: Watch) -> BaseException | None:
+    """The loss of a rank where that is what made a collective operation fail, else the error itself."""
+    if not isinstance(error, RuntimeError) or not PEER_GONE.search(str(error)):
+        return error
+    # The connection of a process closes before the process is seen to have ended.
+    lost = watch.lost_rank(within=GRACE if watch.ranks else GRACE / 10)
+    return lost or (SystemExit(1) if RANK_0 in os.environ else error)  # of a third rank rank 0 tells
+
+
+def _end(error: BaseException | None, *, debug: bool) -> int:
+    """Say why the command ends, and return its exit status."""
+    if debug and isinstance(error, Exception) and not isinstance(error, Stopped):
+        traceback.print_exception(error)
+    match error:
+        case None:
+            return 0
+        case Stopped():
+            _tell(error)
+            return 0 if RANK_0 in os.environ else restarts.leave(error.status)  # rank 0 ends with it
+        case Interrupted():
+            _tell(error)
+            restarts.ask(error.status)
+            return error.status
+        case KeyboardInterrupt():
+            _tell("interrupted")
+            return INTERRUPT_STATUS
+        case SystemExit():
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        case UsageError() | DataError():
+            status = USAGE_STATUS
+        case _:
+            status = error.status if isinstance(error, LostRank) else 1
+    if not isinstance(error, SystemExit) and not debug:
+        report(error)
+    if status == USAGE_STATUS:
+        restarts.ask(status)
+    return status
+
+
+def _tell(reason: BaseException | str) -> None:
+    """Say on standard error, once for all ranks, what is no error."""
+    if rank() == 0:
+        print(f"likeness: {one_line(reason)}", file=sys.stderr, flush=True)
+
+
+def _leave_process_group() -> None:
+    """Take leave of the other ranks: threads of a group that is left to the interpreter's end abort the process."""
+    distributed = sys.modules.get("torch.distributed.distributed_c10d")
+    if distributed is not None and distributed.is_initialized():
+        with suppress(RuntimeError):  # of a group that another rank has left already
+            distributed.destroy_process_group()
 
 
 class OneLineErrors:

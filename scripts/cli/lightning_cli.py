@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -32,7 +31,7 @@ from likeness.moved_names import moved
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
-from scripts.cli.launchers import launch, require_all_used, require_equal_shares
+from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
 from scripts.cli.run_configuration import changes, portable, replaced, with_home
 
 CONFIGS = ROOT / "configs"
@@ -160,7 +159,9 @@ class LikenessCLI(LightningCLI):
         _require_linked(self.config[self.subcommand])
         trainer, started = self.config[self.subcommand].trainer, launch()
         if started is None:
+            self._environment = start_alone(trainer.devices, trainer.num_nodes)
             return
+        self._environment = started.environment
         if trainer.devices == "auto":
             trainer.devices, trainer.num_nodes = started.per_node, started.nodes
         if trainer.strategy == "auto" and started.processes > 1:
@@ -177,13 +178,12 @@ class LikenessCLI(LightningCLI):
         wanted = config.get("enable_progress_bar") is not False and not config.get("barebones")
         if wanted and not any(isinstance(callback, ProgressBar) for callback in config.get("callbacks") or []):
             callbacks = [*callbacks, RunProgressBar()]
-        if (started := launch()) is not None and started.launcher == "SLURM":
-            # Lightning would save inside the signal handler and go on training.
-            config["plugins"] = [*(config.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
+        config["plugins"] = [*(config.get("plugins") or []), self._environment]
         return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
         require_all_used(launch(), self.trainer.world_size)
+        notice_lost_ranks(self.trainer)
         # Siblings that are spread over the processes train on whole batches.
         if self.subcommand == "fit" and getattr(self.model, "whole_batches", None) is None:
             require_equal_shares(getattr(self.datamodule, "batch_size", None), self.trainer.world_size)

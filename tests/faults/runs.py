@@ -2,12 +2,12 @@
 
 import shutil
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.faults.children import Child
-from tests.integration.commands import Ended
+from tests.faults.children import die_at
+from tests.integration.commands import Command, Ended
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 
 LINE = (*BASE, "--auto_resume", "true", "--trainer.max_epochs", str(EPOCHS), "--checkpoint.every_n_train_steps", "1")
@@ -32,8 +32,9 @@ class Victim:
             *options,
         )
 
-    def start(self, die_at_change: int = 0) -> Child:
-        return Child(self.line, self.run_dir, die_at_change)
+    def start(self, die_at_change: int = 0) -> Command:
+        """With ``die_at_change``, a training that kills itself before that change of a file in ``run_dir``."""
+        return Command("train", *self.line, before=partial(die_at, die_at_change, str(self.run_dir)))
 
     def go(self) -> Ended:
         """One segment to its end."""

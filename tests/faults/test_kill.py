@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.children import Child
 from tests.faults.conftest import Trial
 from tests.faults.runs import Victim, undisturbed
+from tests.integration.commands import Command
 
 KILLS_A_RUN = 12  # from then on a run is left alone, and compared
 
@@ -61,12 +61,12 @@ def strike(victim: Victim, chance: random.Random) -> str | None:
     return "outside saves" if written(victim.unfinished) in (None, before) else "during a save"
 
 
-def wait_for(child: Child, delay: float) -> None:
+def wait_for(child: Command, delay: float) -> None:
     deadline = time.monotonic() + delay
     child.wait(lambda: time.monotonic() > deadline)
 
 
-def wait_for_save(child: Child, victim: Victim, passed: int, before: int | None) -> None:
+def wait_for_save(child: Command, victim: Victim, passed: int, before: int | None) -> None:
     """Until the checkpoint after ``passed`` others is being written."""
     seen = {None, before}
     for _ in range(passed + 1):

@@ -1,25 +1,113 @@
-"""Commands run as a user runs them: in a fresh process, from the repository root."""
+"""Commands run as a user runs them: from the repository root, in a process and a session of their own.
 
+Most are forks of a server that has imported what they need, which spares the seconds that imports take: everything else
+is as in a fresh process, ``sys.argv`` and ``__main__`` included, so that Lightning can start more ranks from it (with
+imports). Below a launcher, or with ``fresh``, a command is started as the launcher starts it.
+"""
+
+import atexit
+import multiprocessing
 import os
+import random
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
-TIMEOUT = 240
+TIMEOUT = 300
+PRELOADED = (
+    *("scripts.cli.lightning_cli", "datamodules", "callbacks.representation_similarity", "likeness.networks"),
+    *("lightning_modules.diffusion", "lightning_modules.sentence_encoder", "lightning_modules.sibling_classifiers"),
+    *("lightning_modules.softmax_classifier", "tests.integration.recorder", "sklearn.datasets", "torchvision", "wandb"),
+)
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload([__name__, *PRELOADED])
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status and everything it printed."""
+    """How a command ended: its exit status, below 0 the signal that killed it, and everything it printed."""
 
     status: int
     output: str
+
+
+class Command:
+    """``python -m scripts.<name> ...`` while it runs; ``before`` is called in the fork ahead of the command."""
+
+    def __init__(
+        self,
+        name: str,
+        *arguments: str,
+        launcher: Sequence[str] = (),
+        fresh: bool = False,
+        variables: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """``launcher`` may be torchrun and its options; ``variables`` come on top of ``environment()``."""
+        descriptor, log = tempfile.mkstemp(prefix="likeness-", suffix=".log")
+        self._log = Path(log)
+        surroundings = {**environment(), **(variables or {})}
+        self._process: BaseProcess | subprocess.Popen[bytes]
+        if fresh or launcher:
+            line = [sys.executable, *launcher, "-m", f"scripts.{name}", *arguments]
+            self._process = subprocess.Popen(
+                line, cwd=ROOT, env=surroundings, stdout=descriptor, stderr=descriptor, start_new_session=True
+            )
+        else:
+            self._process = _SERVER.Process(target=_run, args=(name, arguments, log, surroundings, before))
+            self._process.start()
+        os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._status() is None
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def signal(self, signum: int, *, group: bool = False) -> None:
+        """To the process, or as a terminal's Ctrl-C to all that it has started, too."""
+        if self.runs:
+            (os.killpg if group else os.kill)(self.pid, signum)
+
+    def wait(self, until: Callable[[], bool], pause: float = 0.005) -> None:
+        """Until the condition holds, or the command has ended."""
+        deadline = time.monotonic() + TIMEOUT
+        while self.runs and not until():
+            if time.monotonic() > deadline:
+                self.signal(signal.SIGKILL, group=True)
+                raise TimeoutError(f"waited for {TIMEOUT} s: {self.output}")
+            time.sleep(pause)
+
+    def end(self) -> Ended:
+        """Wait for the end."""
+        self.wait(lambda: False, pause=0.01)
+        status = self._status()
+        assert status is not None
+        ended = Ended(status, self.output)
+        self._log.unlink()
+        return ended
+
+    def _status(self) -> int | None:
+        return self._process.poll() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
 
 
 def environment() -> dict[str, str]:
@@ -27,33 +115,63 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
 
 
-def command(name: str, *arguments: str, launcher: Sequence[str] = ()) -> Ended:
-    """Run ``python -m scripts.<name> ...`` to its end; ``launcher`` may be torchrun and its options."""
-    return _end(_start(*launcher, "-m", f"scripts.{name}", *arguments))
+def command(name: str, *arguments: str, launcher: Sequence[str] = (), fresh: bool = False) -> Ended:
+    """Run ``python -m scripts.<name> ...`` to its end."""
+    return Command(name, *arguments, launcher=launcher, fresh=fresh).end()
 
 
 def interrupted(name: str, *arguments: str, when: Callable[[], bool], signum: int = signal.SIGINT) -> Ended:
     """Run a command and send ``signum`` to its process group, as a terminal's Ctrl-C does, once ``when`` holds."""
-    process = _start("-m", f"scripts.{name}", *arguments)
-    deadline = time.monotonic() + TIMEOUT
-    while not when() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.killpg(process.pid, signum)
-    return _end(process)
+    running = Command(name, *arguments)
+    running.wait(when)
+    running.signal(signum, group=True)
+    return running.end()
 
 
-def _start(*command: str) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment(), text=True, start_new_session=True, **pipes
-    )
+def _run(
+    name: str, arguments: Sequence[str], log: str, surroundings: dict[str, str], before: Callable[[], None] | None
+) -> None:
+    """Become, in a fork of the server, the process that ``python -m scripts.<name>`` is; this does not return."""
+    os.setsid()
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(surroundings)
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _forget_random_numbers()
+    sys.argv = ["-m", *arguments]
+    if before is not None:
+        before()
+    status = _status_of(lambda: runpy.run_module(f"scripts.{name}", run_name="__main__", alter_sys=True))
+    # As at the end of the interpreter, which a fork leaves out.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
-def _end(process: subprocess.Popen[str]) -> Ended:
+def _status_of(run: Callable[[], Any]) -> int:
     try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return Ended(process.returncode, output)
+        run()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _forget_random_numbers() -> None:
+    """No two processes start from the same random state, as forks of one server would."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    random.seed()
+    np.random.seed()
+    torch.seed()
