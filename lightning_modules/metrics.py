@@ -1,8 +1,7 @@
-"""A mean for each sibling, or for a model that has none.
+"""Metrics over a data set that any split into batches and ranks answers alike: their states are sums in float64.
 
-The ELBO over a data set, with the error of its Monte-Carlo estimate.
-
-Spearman's rank correlation over a data set, the same to the last bit in any order and on any number of ranks.
+Means of classifiers and their siblings, the ELBO with both errors of its Monte-Carlo estimate, and Spearman's rank
+correlation.
 """
 
 import math
@@ -12,14 +11,17 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from likeness.diffusion.elbo import ElboTerms
+from likeness.checks import require_positive
+from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.numerics import rank_correlation
+
+QUANTITIES = (*ElboTerms._fields, "bpd")
 
 
 class MemberMean(Metric):
-    """Means over samples, [P], or one of a single model; any split into batches and ranks gives the same.
+    """Means over samples, [P], or one of a single model; NaN of no samples.
 
-    The states are sums in float64. torchmetrics' MeanMetric rounds what it is given to float32, whatever its states.
+    torchmetrics' MeanMetric rounds what it is given to float32, whatever its states.
     """
 
     full_state_update = False
@@ -38,17 +40,15 @@ class MemberMean(Metric):
         self.count += values.shape[-1]
 
     def compute(self) -> Tensor:
-        """The members' means [P], or the mean, float64."""
+        """The members' means [P], or the mean, float64; torchmetrics makes a scalar of a single member's."""
         return self.total / self.count
 
 
-TERMS = ElboTerms._fields
-
-
 class BoundMetric(Metric):
-    """Means over samples of the negative ELBO's terms in bits per dimension, over K draws of the noise.
+    """Means of the negative ELBO and its terms in bits per dimension, over observations and K draws of their noise.
 
-    States are sums, so batches and ranks merge to the same numbers.
+    An observation is a sample, or whatever else is drawn independently. States are sums in float64, so batches and
+    ranks merge to the same numbers.
 
     Args:
         draws: K.
@@ -56,32 +56,49 @@ class BoundMetric(Metric):
 
     full_state_update = False
     higher_is_better = False
-    total: Tensor  # [K, 3] nats
-    count: Tensor  # [K] dimensions of all samples
+    count: Tensor  # of observations
+    total: Tensor  # [K, 4] bits per dimension
+    squares: Tensor  # [4] of observations, each averaged over its draws
 
-    def __init__(self, draws: int) -> None:
+    def __init__(self, draws: int = 1) -> None:
         super().__init__()
-        if draws < 1:
-            raise ValueError(f"draws must be at least 1, got {draws}")
-        self.add_state("total", torch.zeros(draws, len(TERMS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(draws, dtype=torch.float64), dist_reduce_fx="sum")
+        require_positive(draws=draws)
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(draws, len(QUANTITIES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(len(QUANTITIES), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, draw: int, terms: ElboTerms, dims: int) -> None:
-        """Add terms in nats, [B] each, of samples with d = ``dims``, in this draw."""
-        self.total[draw] += torch.stack(terms).sum(1, dtype=torch.float64)
-        self.count[draw] += dims * len(terms.diffusion)
+    def update(self, terms: ElboTerms, dims: int) -> None:
+        """Add n observations: terms in nats, [K, n] each, of samples with d = ``dims``."""
+        nats = torch.stack(terms, dim=-1).to(self.total)
+        bits = bits_per_dim(torch.cat([nats, nats.sum(-1, keepdim=True)], dim=-1), dims)
+        # not in place: states may have been made in inference mode, where Lightning validates
+        self.count = self.count + bits.shape[1]
+        self.total = self.total + bits.sum(1)
+        self.squares = self.squares + bits.mean(0).square().sum(0)
 
     def compute(self) -> dict[str, Tensor]:
-        """``bpd`` and each term; with two draws or more also ``bpd_se``, the standard error over draws."""
-        means = self.total / self.count[:, None] / math.log(2)
-        answers = {"bpd": means.sum(1).mean()} | dict(zip(TERMS, means.mean(0), strict=True))
+        """``bpd`` and each term, float64 scalars, with their standard errors where these are defined.
+
+        ``<name>_sample_se`` is over two or more observations, each averaged over its draws: it says how far the mean
+        is from that of all data there could be. ``<name>_draw_se`` is over two or more draws: how far it is from the
+        mean of these same observations over endlessly many draws.
+        """
+        means = self.total / self.count
+        mean = means.mean(0)
+        answers = dict(zip(QUANTITIES, mean, strict=True))
+        if self.count > 1:
+            variance = (self.squares / self.count - mean.square()).clamp(min=0) / (self.count - 1)
+            answers |= {f"{name}_sample_se": value for name, value in zip(QUANTITIES, variance.sqrt(), strict=True)}
         if len(means) > 1:
-            answers["bpd_se"] = means.sum(1).std() / math.sqrt(len(means))
+            error = means.std(0) / math.sqrt(len(means))
+            answers |= {f"{name}_draw_se": value for name, value in zip(QUANTITIES, error, strict=True)}
         return answers
 
 
 class Spearman(Metric):
-    """Correlation of the ranks of two quantities, equal values sharing the mean of theirs; NaN where one is constant.
+    """Correlation of the ranks of two quantities, equal values sharing the mean of theirs.
+
+    NaN where one is constant, as it is of a single sample, and of no samples.
 
     Unlike torchmetrics' SpearmanCorrCoef without a constant in the denominator, in float64, and without a warning for
     each metric that is made.
@@ -104,4 +121,6 @@ class Spearman(Metric):
 
     def compute(self) -> Tensor:
         """The correlation, a float64 scalar."""
+        if not len(self.x):
+            return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
         return rank_correlation(dim_zero_cat(self.x), dim_zero_cat(self.y))

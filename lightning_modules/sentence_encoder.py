@@ -17,7 +17,6 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
@@ -35,10 +34,11 @@ from likeness.networks.text_pooling import (
     PoolingName,
     RowCentre,
     RowZScore,
+    RunningMoments,
     embedding_head,
 )
-from likeness.networks.text_transformer import SmallTransformer, TextTransformer
-from likeness.numerics import FeatureMoments
+from likeness.networks.text_transformer import PretrainedTransformer, SmallTransformer, TextTransformer
+from likeness.numerics import FeatureMoments, cosines
 from likeness.seeding import seeded
 
 
@@ -181,6 +181,12 @@ class SentenceEncoder(pl.LightningModule):
         embeddings: Tensor = self.head(self.pooling(*self.encoder(x)))
         return embeddings
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the embeddings can be tested before any training: nothing in them is random or yet to be learned."""
+        from_files = isinstance(self.encoder, PretrainedTransformer) and self.encoder.tokenizer is not None
+        return from_files and not any(isinstance(layer, RunningMoments) for layer in self.head)
+
     def export(self, folder: str | Path) -> None:
         """Write a folder that ``sentence_transformers.SentenceTransformer`` loads, with the same embeddings.
 
@@ -215,7 +221,7 @@ class SentenceEncoder(pl.LightningModule):
         self._evaluate("test", batch, self.test_spearman)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
-        return {"id": batch.id, "cosine": F.cosine_similarity(*self._embed_pairs(batch))}
+        return {"id": batch.id, "cosine": cosines(*self._embed_pairs(batch))}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[TOKENIZER] = self.encoder.tokenizer_state()
@@ -230,7 +236,7 @@ class SentenceEncoder(pl.LightningModule):
         return first, second
 
     def _evaluate(self, split: str, batch: PairBatch, spearman: Spearman) -> None:
-        spearman.update(F.cosine_similarity(*self._embed_pairs(batch)), batch.score)
+        spearman.update(cosines(*self._embed_pairs(batch)), batch.score)
         self.log(f"{split}/spearman", spearman, prog_bar=True, batch_size=len(batch.score), sync_dist=True)
 
     def _training_texts(self) -> list[str]:

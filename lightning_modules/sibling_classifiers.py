@@ -232,7 +232,7 @@ class SiblingClassifiers(pl.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         for name, metric in (("nll", self.nll), ("accuracy", self.accuracy)):
-            values = metric.compute()
+            values = metric.compute().reshape(self.num_members)  # torchmetrics makes a scalar of a single number
             metric.reset()
             summary = {"": values.mean(), "/min": values.min(), "/max": values.max()}
             members = {f"/{i}": value for i, value in enumerate(values)}

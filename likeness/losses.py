@@ -1,10 +1,9 @@
-"""Distances of a student's logits from its teacher's, on which the student is trained in place of labels.
+"""Losses other than the likelihood of labels: a student's distance from its teacher, and those of sentence pairs.
 
 "Logit Distance Bounds Representational Similarity" (arXiv 2602.15438) compares students of KL, L1 and L2. L1 and L2
 read the logits as they are, so they also see a shift of all logits of an input, which softmax ignores; the logit
-distance does not, d_logit^2 <= L2, and what it bounds are the representations.
-
-Losses between the embeddings of sentence pairs: the likeness that people gave them, or telling pairs apart.
+distance does not, d_logit^2 <= L2, and what it bounds are the representations. The losses of sentence pairs compare
+embeddings: with the likeness that people gave the pair, or with those of other pairs.
 """
 
 from collections.abc import Callable
@@ -16,10 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from likeness.distributed import gather_rows, num_ranks, rank, sum_over_ranks
-from likeness.numerics import at_least_float32
+from likeness.numerics import at_least_float32, cosines, unit_length
 from likeness.similarity.logit_distance import d_logit_squared
 
 LossName = Literal["kl", "l1", "l2", "d_logit"]
+HIGHEST = 5.0  # the score of two sentences that mean the same
+SentenceLossName = Literal["cosine", "euclidean", "ranking"]
+SentenceLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -52,11 +54,6 @@ def distillation_loss(name: LossName) -> Callable[[Tensor, Tensor], Tensor]:
     return LOSSES[name]
 
 
-HIGHEST = 5.0  # the score of two sentences that mean the same
-SentenceLossName = Literal["cosine", "euclidean", "ranking"]
-SentenceLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
 def sentence_loss(name: SentenceLossName, scale: float = 20.0, positive_score: float = 4.0) -> SentenceLoss:
     """The loss of (u, v, score) that ``name`` means; the other arguments are those of :func:`ranking_loss`.
 
@@ -76,7 +73,7 @@ def cosine_loss(u: Tensor, v: Tensor, score: Tensor) -> Tensor:
     Equal to the loss on distances, (1 - cos) from 1 - score / 5. Reimers & Gurevych 2019 (arXiv 1908.10084).
     """
     u, v = (at_least_float32(x) for x in (u, v))
-    return F.mse_loss(F.cosine_similarity(u, v), score.to(u.dtype) / HIGHEST)
+    return F.mse_loss(cosines(u, v), score.to(u.dtype) / HIGHEST)
 
 
 def euclidean_loss(u: Tensor, v: Tensor, score: Tensor) -> Tensor:
@@ -98,7 +95,7 @@ def ranking_loss(u: Tensor, v: Tensor, score: Tensor, scale: float = 20.0, posit
     and the mean of the ranks' losses is the loss of the whole batch; 0 where no pair counts.
     Henderson et al. 2017 (arXiv 1705.00652).
     """
-    u, v = (F.normalize(at_least_float32(x), dim=-1) for x in (u, v))
+    u, v = (unit_length(at_least_float32(x)) for x in (u, v))
     own = rank() * len(u) + torch.arange(len(u), device=u.device)
     losses = F.cross_entropy(scale * u @ gather_rows(v).mT, own, reduction="none")
     counts = (score >= positive_score).to(losses.dtype)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 DEAD = 1e-6  # a dimension with a standard deviation of at most this times the embeddings' root mean square is dead
 ROW_EPS = 1e-6  # added to a row's standard deviation, as in the modules of Nielsen & Hansen
@@ -250,6 +251,25 @@ def row_z_score(embeddings: Tensor) -> Tensor:
     wide = at_least_float32(embeddings)
     std, mean = torch.std_mean(wide, dim=-1, correction=0, keepdim=True)
     return (wide - mean) / (std + ROW_EPS)
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors [..., D] divided by their lengths, however short or long those are in their dtype; zero stays zero."""
+    return F.normalize(_near_one(vectors), dim=-1)
+
+
+def cosines(u: Tensor, v: Tensor) -> Tensor:
+    """The cosine of the angle between the vectors [..., D] of u and v, whatever their lengths; 0 where one is zero."""
+    return F.cosine_similarity(_near_one(u), _near_one(v), dim=-1)
+
+
+def _near_one(vectors: Tensor) -> Tensor:
+    """Each vector divided by the power of two at or below its largest component, which rounds nothing.
+
+    The squares then neither underflow nor overflow, and torch's epsilons of 1e-12 and 1e-8 are below every length.
+    """
+    largest = vectors.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    return vectors / largest.log2().floor().exp2()
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

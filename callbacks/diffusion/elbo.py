@@ -1,7 +1,4 @@
-"""The terms of the bound on training and validation data, with standard errors, and the gap between them.
-
-The bound of the model at other depths than the one that it is trained in.
-"""
+"""The bound while a model trains: its terms on training and validation data, the gap between them, other depths T."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -14,9 +11,11 @@ from callbacks.diffusion.base import DiffusionDiagnostic, first_samples, rows, s
 from callbacks.figures.diffusion import depth_figure
 from callbacks.figures.output import publish_figure, publish_table
 from callbacks.measure_at_validation import may_write, require_positive
-from callbacks.metrics.elbo import ElboMoments, on_device, quantities
+from callbacks.metrics.elbo import on_device
+from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
 from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
+from likeness.diffusion.elbo import ElboTerms
 from likeness.protocols import Diffuser
 
 
@@ -25,9 +24,9 @@ class ElboDiagnostics(DiffusionDiagnostic):
 
     ``elbo/train/{reconstruction,latent,diffusion,bpd}`` are means over the batches since the last logging, which the
     training computed anyway; ``<key>_se`` is their standard error, from the spread of the batches' means.
-    ``elbo/val/...`` are means over the validation samples, with the standard error over samples and, as
-    ``<key>_draw_se``, over draws of the noise where ``eval_draws`` is two or more. Evaluation times are spread evenly
-    over samples, so the error over samples is an upper limit of the error of the estimate.
+    ``elbo/val/...`` are means over the validation samples, with the standard error over samples, ``<key>_sample_se``,
+    and over draws of the noise, ``<key>_draw_se``, where ``eval_draws`` is two or more. Evaluation times are spread
+    evenly over samples, so the error over samples is an upper limit of the error of the estimate.
     ``elbo/gap`` is the validation's bpd less that of training samples with the same weights, noise and layers in
     evaluation mode, and ``elbo/gap_se`` its error over samples; ``elbo/gamma_0`` and ``elbo/gamma_1`` are the ends of
     the schedule.
@@ -45,15 +44,15 @@ class ElboDiagnostics(DiffusionDiagnostic):
         require_positive("gap_samples", gap_samples)
         super().__init__(gap_every_n_validations)
         self.gap_samples = gap_samples
-        self._train = ElboMoments()
-        self._val: ElboMoments | None = None
-        self._on_training_data: ElboMoments | None = None
+        self._train = BoundMetric()
+        self._val: BoundMetric | None = None
+        self._on_training_data: BoundMetric | None = None
         self._ends: tuple[Tensor, Tensor] | None = None
         self._logged_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._train = on_device(ElboMoments(), pl_module.device)
+        self._train = on_device(BoundMetric(), pl_module.device)
         self._logged_step = trainer.global_step
 
     @torch.no_grad()
@@ -61,12 +60,14 @@ class ElboDiagnostics(DiffusionDiagnostic):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         with self._clock():
-            terms = quantities(outputs["terms"], batch.x[0].numel())
-            self._train.update(terms.mean(0)[None, None])  # times are stratified over a batch: it is one observation
+            # times are stratified over a batch: its mean is one observation
+            mean = ElboTerms(*(term.mean(dtype=self._train.total.dtype)[None, None] for term in outputs["terms"]))
+            self._train.update(mean, batch.x[0].numel())
             if not _is_logged(trainer) or trainer.global_step == self._logged_step:
                 return
             for name, value in self._train.compute().items():
-                pl_module.log(f"elbo/train/{name}", value.float(), on_step=True, on_epoch=False, batch_size=1)
+                key = f"elbo/train/{name}".replace("_sample_se", "_se")
+                pl_module.log(key, value.float(), on_step=True, on_epoch=False, batch_size=1)
             self._train.reset()
             self._logged_step = trainer.global_step
 
@@ -86,12 +87,12 @@ class ElboDiagnostics(DiffusionDiagnostic):
         if trainer.sanity_checking or dataloader_idx > 0:
             return
         with self._clock():
-            values = quantities(outputs["terms"], batch.x[0].numel())  # [K, B, 4]
+            terms: ElboTerms = outputs["terms"]  # [K, B] each
             if self._val is None:
-                self._val = on_device(ElboMoments(len(values)), pl_module.device)
+                self._val = on_device(BoundMetric(len(terms.diffusion)), pl_module.device)
                 model = cast(Diffuser, pl_module).diffusion
                 self._ends = model.schedule.ends(torch.empty((), dtype=model.dtype, device=pl_module.device))
-            self._val.update(values)
+            self._val.update(terms, batch.x[0].numel())
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or self._val is None or self._ends is None:
@@ -103,8 +104,8 @@ class ElboDiagnostics(DiffusionDiagnostic):
             if self._on_training_data is not None:
                 train = self._on_training_data.compute()
                 values["gap"] = (val["bpd"] - train["bpd"]).float()
-                if "bpd_se" in val and "bpd_se" in train:
-                    values["gap_se"] = torch.hypot(val["bpd_se"], train["bpd_se"]).float()
+                if "bpd_sample_se" in val and "bpd_sample_se" in train:
+                    values["gap_se"] = torch.hypot(val["bpd_sample_se"], train["bpd_sample_se"]).float()
         self._log_at_validation(pl_module, values)
         super().on_validation_epoch_end(trainer, pl_module)
 
@@ -112,9 +113,10 @@ class ElboDiagnostics(DiffusionDiagnostic):
         """Evaluate training samples as validation samples are; each rank its share."""
         device = trainer.strategy.root_device
         samples = spread_samples(trainer.train_dataloader, self.gap_samples, device)
-        self._on_training_data = on_device(ElboMoments(), device)
+        self._on_training_data = on_device(BoundMetric(), device)
         for part in with_noise(module, rows(samples, trainer.global_rank, trainer.world_size)):
-            self._on_training_data.update(quantities(part.terms(module.diffusion), part.dims)[None])
+            terms = part.terms(module.diffusion)
+            self._on_training_data.update(ElboTerms(*(term[None] for term in terms)), part.dims)
 
 
 def _is_logged(trainer: pl.Trainer) -> bool:

@@ -43,7 +43,8 @@ def loss_figure(bins: Mapping[str, LossByGamma]) -> Figure:
     integrand.legend(fontsize=8, frameon=False)
     cumulative.set(ylabel="share of the\narea so far (%)", ylim=(0, 100), yticks=(0, 25, 50, 75, 100))
     cumulative.grid(axis="y", color="#dddddd", lw=0.6)
-    variance.set(ylabel="variance of a\nsample's loss", yscale="log", xlabel=GAMMA)
+    variance.set(ylabel="variance of a\nsample's loss", xlabel=GAMMA)
+    _log_scale(variance, *(binned.variance.numpy() for binned in bins.values()))
     finish(integrand, cumulative, variance)
     return figure
 
@@ -103,7 +104,8 @@ def gradient_figure(gamma: np.ndarray, norms: np.ndarray, step: int) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(gamma, norms, color=PALETTE[0], marker="o", ms=3, lw=1.2)
-    axes.set(xlabel=GAMMA, ylabel="squared norm of\nthe loss's gradient", yscale="log", title=f"step {step}")
+    axes.set(xlabel=GAMMA, ylabel="squared norm of\nthe loss's gradient", title=f"step {step}")
+    _log_scale(axes, norms)
     finish(axes)
     return figure
 
@@ -146,6 +148,12 @@ def depth_figure(points: Sequence[DepthPoint]) -> Figure:
 
 def _with_error(points: Sequence[DepthPoint], name: str) -> tuple[list[float], list[float]]:
     return [getattr(point, name) for point in points], [getattr(point, f"{name}_se") for point in points]
+
+
+def _log_scale(axes: Axes, *values: np.ndarray) -> None:
+    """A logarithmic scale of y, where there is anything that it can show."""
+    if any((part > 0).any() for part in values):
+        axes.set_yscale("log")
 
 
 def _line_with_band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str) -> None:
@@ -256,7 +264,8 @@ def _draw_residual(axes: Axes, values: dict[str, np.ndarray]) -> None:
         "residual_in_gamma": r"with $\hat{x}$, and $\gamma$ for $\lambda$",
     }
     _lines(axes, values, {name: kinds[name] for name in kinds if values[name].max() > NEGLIGIBLE})
-    axes.set(title=rf"counter-term: $|\sigma_t^2 \hat{{x}} - {change}|\ /\ |{change}|$", yscale="log")
+    axes.set(title=rf"counter-term: $|\sigma_t^2 \hat{{x}} - {change}|\ /\ |{change}|$")
+    _log_scale(axes, *(values[name] for name in kinds))
     axes.axhline(1, color="#999999", lw=0.8, ls=":")
 
 

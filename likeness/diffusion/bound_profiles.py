@@ -21,6 +21,7 @@ from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import broadcast
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import FittedRatio
+from likeness.numerics import as_float64
 
 SUMS = 5  # of 1, loss, loss^2, rate, rate^2
 
@@ -168,8 +169,10 @@ def _bits(nats: Tensor, batch: NoisyBatch) -> Tensor:
 
 
 def _estimate(values: Tensor) -> tuple[float, float]:
-    """Mean and standard error of values [N]."""
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+    """Mean and standard error of values [N]; the error of a single one is NaN."""
+    values = as_float64(values)
+    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(values.mean()), error
 
 
 @contextmanager

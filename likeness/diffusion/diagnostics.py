@@ -35,7 +35,7 @@ class DepthProfile(NamedTuple):
     output: Tensor  # |y|
     derivative: Tensor  # |dy/dgamma|
     shift: Tensor  # |x_t - x|
-    variance: Tensor  # of z_t over samples, mean over dimensions
+    variance: Tensor  # of z_t over samples, mean over dimensions; NaN of a single sample
     variance_of_vdm: Tensor  # alpha^2 var(x) + sigma^2
     residual: Tensor
     residual_of_form: Tensor
@@ -55,7 +55,7 @@ def depth_profile(
     gammas = model.schedule(times)
     rows = []
     for gamma in gammas:
-        eps = torch.randn(x.shape, generator=source).to(x)
+        eps = torch.randn(x.shape, generator=source, dtype=torch.float32).to(x)
         rows.append(_row(model, x, gamma, eps, labels))
     return DepthProfile(times, gammas, *torch.stack(rows, dim=1))
 
@@ -107,9 +107,14 @@ def _row(model: DiffusionModel, x: Tensor, gamma: Tensor, eps: Tensor, labels: T
     size = _size(change)
     return torch.cat([
         torch.stack([_size(x + u), _size(derivative), _size(variance * u)]),
-        torch.stack([z.var(0).mean(), precision * x.var(0).mean() + variance]),
+        torch.stack([_mean_variance(z), precision * _mean_variance(x) + variance]),
         (errors / size).masked_fill(size == 0, torch.nan),
     ])  # fmt: skip
+
+
+def _mean_variance(samples: Tensor) -> Tensor:
+    """The unbiased variance over samples [B, ...], averaged over dimensions; NaN of a single one."""
+    return samples.var(0).mean() if len(samples) > 1 else samples.new_tensor(torch.nan)
 
 
 def _size(tensor: Tensor) -> Tensor:
@@ -130,8 +135,8 @@ def gradient_norms(
     norms = []
     for index in range(num_bins):
         source = generator(seed, index)
-        within = stratified(torch.rand((), generator=source), len(x))
-        eps = torch.randn(x.shape, generator=source).to(x)
+        within = stratified(torch.rand((), generator=source, dtype=torch.float32), len(x))
+        eps = torch.randn(x.shape, generator=source, dtype=torch.float32).to(x)
         norms.append(_squared_norm(model, x, ((index + within) / num_bins).to(x), eps, labels))
     return torch.stack(norms)
 

@@ -150,9 +150,9 @@ class DiffusionModel(nn.Module):
         return ElboTerms(reconstruction, latent, self.diffusion_loss(x, t, eps, labels))
 
     def scale(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """x in (-1, 1), [B, ...], of grey levels; raises ValueError for what are none."""
+        """x in (-1, 1), [B, ...], of grey levels, by default in the model's dtype; raises ValueError for others."""
         require_levels(images, self.levels)
-        return scaled(images, self.levels, dtype)
+        return scaled(images, self.levels, dtype or self.dtype)
 
     def diffusion_loss(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
         """The diffusion term's estimate at times t, of scaled data x, in nats, [B]."""

@@ -73,9 +73,9 @@ def evaluation_noise(like: Tensor, ids: Tensor, seed: int, draw: int) -> Noise:
     """
     offset = mix(seed, _EVALUATE, draw) / 2**63
     source = torch.Generator()
-    noise = torch.empty(2, *like.shape)
+    noise = torch.empty(2, *like.shape, dtype=torch.float32)  # for every dtype of ``like`` the same numbers
     for row, sample in enumerate(ids.tolist()):
         source.manual_seed(mix(seed, _EVALUATE, draw, sample))
-        noise[:, row] = torch.randn(noise[:, row].shape, generator=source)
+        noise[:, row] = torch.randn(noise[:, row].shape, generator=source, dtype=noise.dtype)
     eps_0, eps = noise.to(like)
     return Noise(spread_by_id(offset, ids).to(like), eps_0, eps)

@@ -64,9 +64,9 @@ def posterior(z_t: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: T
 _NEGLIGIBLE = 45.0  # nats under which a level's weight is lost in float64's rounding
 
 
-def scaled(levels_of_x: Tensor, levels: int, dtype: torch.dtype | None = None) -> Tensor:
-    """x in (-1, 1) of integers 0 .. levels - 1, by default in the default dtype; half a level short of the ends."""
-    return (levels_of_x.to(dtype or torch.get_default_dtype()) + 0.5) * (2 / levels) - 1
+def scaled(levels_of_x: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """x in (-1, 1) of integers 0 .. levels - 1; half a level short of the ends."""
+    return (levels_of_x.to(dtype) + 0.5) * (2 / levels) - 1
 
 
 def nearest_level(x: Tensor, levels: int) -> Tensor:

@@ -124,7 +124,11 @@ class ResNet18(nn.Module):
         self.net.maxpool = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, M]."""
+        """Map [B, C, H, W] to [B, M]; in training the last batch norm needs two positions or samples."""
+        positions = math.ceil(x.shape[-2] / 8) * math.ceil(x.shape[-1] / 8)  # behind three strides of 2
+        if self.training and len(x) * positions < 2:
+            size = "x".join(map(str, x.shape[-2:]))
+            raise ValueError(f"batch norm has no variance over batch_size 1 of images {size}: take larger batches")
         return self.net(x)  # type: ignore[no-any-return]
 
 

@@ -185,7 +185,8 @@ class DualGroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=1e-6)
 
     def forward(self, h: Dual) -> Dual:  # type: ignore[override]
-        """Normalise [B, C, H, W] over the channels of a group and all positions."""
+        """Normalise [B, C, H, W] over the channels of a group and all positions; ValueError where that is one value."""
+        self._require_values(h.value)
         value = super().forward(h.value)
         if h.tangent is None:
             return Dual(value)
@@ -196,6 +197,15 @@ class DualGroupNorm(nn.GroupNorm):
         rates = r * (rates - rates.mean(2, keepdim=True) - x * (rates * x).mean(2, keepdim=True))
         return Dual(value, rates.view_as(value) * self.weight.view(-1, 1, 1))
 
+    def _require_values(self, h: Tensor) -> None:
+        if h.shape[1:].numel() <= self.num_groups:
+            channels, *size = h.shape[1:]
+            image = "x".join(map(str, size))
+            raise ValueError(
+                f"{self.num_groups} groups of {channels} channels at {image} hold one value each, of which "
+                "normalisation makes 0: take fewer groups or larger images"
+            )
+
 
 class NormSwish(DualGroupNorm):
     """Group normalisation, then swish."""
@@ -204,6 +214,7 @@ class NormSwish(DualGroupNorm):
         """swish(norm(h)) for [B, C, H, W]."""
         if h.tangent is None:
             return Dual(F.silu(super().forward(h).value))
+        self._require_values(h.value)
         return Dual(*norm_swish_with_derivative(h.value, h.tangent, self.weight, self.bias, self.num_groups, self.eps))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likeness.checks import require_positive, require_shape
+from likeness.numerics import unit_length
 from likeness.seeding import mix, seeded
 
 
@@ -59,7 +60,7 @@ class SoftmaxNetwork(nn.Module):
             raise ValueError(f"x has shape {list(x.shape)}, the model takes [N, {str([*self.input_shape])[1:]}")
         f = self.embedding((x.to(self.input_shift.dtype) - self.input_shift) / self.input_scale)
         if self.embedding_norm is not None:
-            f = self.embedding_norm * F.normalize(f, dim=-1)
+            f = self.embedding_norm * unit_length(f)
         if self._bias() is not None:
             f = torch.cat([f, torch.ones_like(f[..., :1])], dim=-1)
         return f  # type: ignore[no-any-return]
@@ -68,7 +69,7 @@ class SoftmaxNetwork(nn.Module):
         """The label vectors g(y), [K, M]."""
         g = self.unembedding()
         if self.unembedding_norm is not None:
-            g = self.unembedding_norm * F.normalize(g, dim=-1)
+            g = self.unembedding_norm * unit_length(g)
         bias = self._bias()
         return g if bias is None else torch.cat([g, bias.unsqueeze(-1)], dim=-1)
 

@@ -1,9 +1,8 @@
-"""From the vectors of a text's tokens to one embedding: pooling, and the heads that follow it.
+"""From the vectors of a text's tokens to one embedding: pooling, then a head.
 
-What follows the pooling of an encoder: centring or z-score, of rows or of dimensions, then L2.
-
-Nielsen & Hansen 2024 (arXiv 2311.18364) train sentence encoders with heads of rows. Those of dimensions replace a
-batch's own mean, which would make an embedding depend on its batch, by running statistics.
+A head centres or standardises, rows or dimensions, and may divide by the length. Nielsen & Hansen 2024
+(arXiv 2311.18364) train sentence encoders with heads of rows. Those of dimensions replace a batch's own mean, which
+would make an embedding depend on its batch, by running statistics.
 """
 
 from typing import Literal, get_args
@@ -11,10 +10,12 @@ from typing import Literal, get_args
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from likeness.checks import require_positive, require_probability
-from likeness.numerics import FeatureMoments, as_float64, at_least_float32, row_centre, row_z_score
+from likeness.numerics import FeatureMoments, as_float64, at_least_float32, row_centre, row_z_score, unit_length
+
+PoolingName = Literal["mean", "cls", "max"]
+HeadName = Literal["none", "z", "n", "c", "c_n", "feature_c", "feature_c_n", "feature_z", "feature_z_n"]
 
 
 class RowCentre(nn.Module):
@@ -26,7 +27,11 @@ class RowCentre(nn.Module):
 
 
 class RowZScore(nn.Module):
-    """Layer normalisation without weights: mean 0 and standard deviation 1 over an embedding's own components."""
+    """Layer normalisation without weights: mean 0 and standard deviation 1 over an embedding's own components.
+
+    As in the modules of Nielsen & Hansen, 1e-6 is added to the standard deviation, so an embedding that varies by less
+    than that comes out smaller.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] -> [N, D], of norm sqrt(D)."""
@@ -38,7 +43,7 @@ class L2Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] -> [N, D]."""
-        return F.normalize(at_least_float32(x), dim=-1)
+        return unit_length(at_least_float32(x))
 
 
 class RunningMoments(nn.Module):
@@ -115,10 +120,6 @@ class FeatureZScore(RunningMoments):
         moments = self.moments(x)
         wide = at_least_float32(x)
         return (wide - moments.mean.to(wide.dtype)) * moments.inverse_std().to(wide.dtype)
-
-
-PoolingName = Literal["mean", "cls", "max"]
-HeadName = Literal["none", "z", "n", "c", "c_n", "feature_c", "feature_c_n", "feature_z", "feature_z_n"]
 
 
 class Pooling(nn.Module):

@@ -1,4 +1,4 @@
-"""The frame of every command: parsers without abbreviations, one line that names an error, a status a shell can test."""
+"""The frame of every command: parsers without abbreviations, one line for an error, a status a shell can test."""
 
 import io
 import logging

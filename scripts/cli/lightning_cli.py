@@ -131,7 +131,7 @@ class LikenessCLI(LightningCLI):
         if fit and config.auto_resume:
             _continue_or_start(run_dir, config, owner)
         if config.ckpt_path is None and not fit and not config.trainer.fast_dev_run:
-            config.ckpt_path = "last"  # untrained weights are never what somebody wants tested
+            config.ckpt_path = "last" if run_directory.checkpoints(run_dir / "checkpoints") else None
         config.weights_only = True
         if config.ckpt_path is not None:
             self._continue(run_dir, config, fit, owner)
@@ -182,6 +182,11 @@ class LikenessCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        # Untrained weights are never what somebody wants tested, unless others have trained them.
+        untrained = config.ckpt_path is None and not getattr(self.model, "is_pretrained", False)
+        if untrained and self.subcommand != "fit" and not config.trainer.fast_dev_run:
+            run_directory.checkpoint_path(Path(config.run_dir), "last")  # raises that there is none
         require_all_used(launch(), self.trainer.world_size)
         notice_lost_ranks(self.trainer)
         # Siblings that are spread over the processes train on whole batches.

@@ -1,6 +1,6 @@
 """A diffusion model's bounds on a split, in bits per dimension, and those of models that know next to nothing.
 
-At which depths T, and with which ratio of the variances, a diffusion model is evaluated.
+A bound is taken at a depth: T steps, and a ratio of the variances.
 """
 
 import math
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lightning_modules.diffusion import DiffusionModule
-from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.bound_profiles import fit_ratio
+from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.likelihoods import flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.noise import Noise, evaluation_noise
@@ -26,6 +26,9 @@ from scripts.evaluate.data import EvaluatedSplit
 from scripts.reporting import Row
 
 RatioName = Literal["one", "learned", "fitted"]
+Trace = Literal["exact", "hutchinson"]
+FIT_BATCH = 128
+_FIT, _IMPORTANCE = 0xF17, 0x1B0  # set these streams apart from each other and from other uses of the same seed
 
 
 class Depth(NamedTuple):
@@ -86,15 +89,12 @@ def _set(model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | No
     model.num_steps, model.ratio = num_steps, ratio
 
 
-Trace = Literal["exact", "hutchinson"]
-FIT_BATCH = 128
-_FIT, _IMPORTANCE = 0xF17, 0x1B0  # set these streams apart from each other and from other uses of the same seed
-
-
 @dataclass(frozen=True)
 class BoundEvaluation:
-    """Bounds of one model on one split, averaged over ``draws`` of the noise, with the standard error over draws.
+    """Bounds of one model on one split, averaged over ``draws`` of the noise, with two standard errors.
 
+    ``bpd_sample_se`` is over samples, each averaged over its draws: how far the mean is from that of all data there
+    could be. ``bpd_draw_se`` is over draws: how far it is from the mean of these samples over endlessly many draws.
     The noise of a sample is a function of (seed, its id, draw), so that no bound depends on the batch size.
     """
 
@@ -107,15 +107,15 @@ class BoundEvaluation:
     @torch.no_grad()
     def elbo(self, depth: Depth) -> Row:
         """The ELBO and its three terms."""
-        bound = BoundMetric(self.draws).to(self.split.device)
+
+        def nats(batch: Batch, draw: int) -> Tensor:
+            noise = self._noise(batch, draw)._asdict()
+            return torch.stack(self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch)))
+
         with self._at(depth):
-            for batch in self.split.batches(f"ELBO, T = {depth.label}"):
-                for draw in range(self.draws):
-                    noise = self._noise(batch, draw)._asdict()
-                    terms = self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch))
-                    bound.update(draw, terms, batch.x[0].numel())
-        found = {name: float(value) for name, value in bound.compute().items()}
-        return _row("ELBO", depth, found.pop("bpd"), found.pop("bpd_se", None)) | found
+            terms = self._bits(nats, f"ELBO, T = {depth.label}")  # [draws, 3, N]
+        means = zip(ElboTerms._fields, terms.mean((0, 2)).tolist(), strict=True)
+        return _row("ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
 
     @torch.no_grad()
     def importance_weighted(self, depth: Depth, num_samples: int) -> Row:
@@ -125,8 +125,8 @@ class BoundEvaluation:
             return torch.stack([self._weighted(batch, row, draw, num_samples) for row in range(len(batch.id))])
 
         with self._at(depth):
-            means = self._means(nats, f"{num_samples} weighted paths, T = {depth.label}")
-        return _row(f"IW, k = {num_samples}", depth, *_estimate(means))
+            bits = self._bits(nats, f"{num_samples} weighted paths, T = {depth.label}")
+        return _row(f"IW, k = {num_samples}", depth) | _estimate(bits)
 
     def probability_flow(self, trace: Trace) -> Row:
         """The bound with the density of the probability flow, to the tolerance of its solver."""
@@ -136,8 +136,7 @@ class BoundEvaluation:
             probe = noise.eps if trace == "hutchinson" else None
             return flow_bound(self.module.diffusion, batch.x, noise.eps_0, self._labels(batch), probe)
 
-        bpd, error = _estimate(self._means(nats, "probability flow"))
-        return {"bound": f"flow, {trace}", "bpd": bpd, "bpd_se": error}
+        return {"bound": f"flow, {trace}"} | _estimate(self._bits(nats, "probability flow"))
 
     def _weighted(self, batch: Batch, row: int, draw: int, num_samples: int) -> Tensor:
         """Of one sample, whose paths make a batch: their noise is then a function of the sample alone."""
@@ -147,13 +146,13 @@ class BoundEvaluation:
         weights = log_weight(self.module.diffusion, images, source, labels)
         return math.log(num_samples) - weights.logsumexp(0)
 
-    def _means(self, nats: Callable[[Batch, int], Tensor], description: str) -> Tensor:
-        """Bits per dimension of each draw, [draws], float64."""
-        total = torch.zeros(self.draws, dtype=torch.float64)
+    def _bits(self, nats: Callable[[Batch, int], Tensor], description: str) -> Tensor:
+        """Bits per dimension of each draw and sample, [draws, ..., N] in float64, of nats [..., B] of a batch."""
+        parts = []
         for batch in self.split.batches(description):
-            for draw in range(self.draws):
-                total[draw] += (nats(batch, draw).double() / batch.x[0].numel()).sum().cpu()
-        return total / (self.split.size * math.log(2))
+            drawn = torch.stack([nats(batch, draw).cpu() for draw in range(self.draws)])
+            parts.append(bits_per_dim(drawn.double(), batch.x[0].numel()))
+        return torch.cat(parts, dim=-1)
 
     def _at(self, depth: Depth) -> AbstractContextManager[None]:
         return at_depth(self.module.diffusion, depth.num_steps, self._ratio(depth))
@@ -205,10 +204,16 @@ def baselines(split: EvaluatedSplit, train: EvaluatedSplit) -> list[Row]:
     ]
 
 
-def _estimate(means: Tensor) -> tuple[float, float | None]:
-    """The mean over draws and its standard error."""
-    return float(means.mean()), float(means.std() / math.sqrt(len(means))) if len(means) > 1 else None
+def _estimate(bits: Tensor) -> Row:
+    """The mean of bits [draws, N], and its standard errors where there are two samples or more, and two draws."""
+    draws, samples = bits.shape
+    row: Row = {"bpd": float(bits.mean()), "bpd_sample_se": None, "bpd_draw_se": None}
+    if samples > 1:
+        row["bpd_sample_se"] = float(bits.mean(0).std() / math.sqrt(samples))
+    if draws > 1:
+        row["bpd_draw_se"] = float(bits.mean(1).std() / math.sqrt(draws))
+    return row
 
 
-def _row(bound: str, depth: Depth, bpd: float, error: float | None) -> Row:
-    return {"bound": bound, "T": depth.label, "ratio": depth.ratio, "bpd": bpd, "bpd_se": error}
+def _row(bound: str, depth: Depth) -> Row:
+    return {"bound": bound, "T": depth.label, "ratio": depth.ratio}

@@ -1,15 +1,11 @@
-"""FID and KID of generated samples against a split of data, by torchmetrics.
-
-Features in which samples are compared with data: Inception's, a model's of this project, anybody's, or pixels.
-"""
+"""FID and KID of generated samples against a split of data, in features: Inception's, a model's, or pixels."""
 
 import importlib
-import warnings
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -18,12 +14,14 @@ from torch import Tensor, nn
 
 from lightning_modules.checkpoints import load_module, softmax_models, split_member
 from likeness.diffusion.process import scaled
+from likeness.numerics import triangle
 from likeness.protocols import Embedder
-from likeness.seeding import mix, seeded
+from likeness.seeding import generator
 from scripts.evaluate.data import EvaluatedSplit
 from scripts.reporting import Row, tracked
 
 INCEPTION, PIXELS = "inception", "pixels"
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018 (arXiv 1801.01401)
 Features = Callable[[Tensor], Tensor]
 """From grey levels [B, ...], as the datamodule stores them, to [B, M]."""
 
@@ -37,7 +35,7 @@ def open_features(name: str, levels: int, device: torch.device) -> Features:
     if name == INCEPTION:
         return _Inception(levels, device)
     if name == PIXELS:
-        return lambda images: scaled(images.flatten(1), levels)
+        return lambda images: scaled(images.flatten(1), levels, torch.float64)
     location, _ = split_member(name)
     if Path(location).exists() or location.endswith(".ckpt"):
         return _of_checkpoint(name, device)
@@ -96,9 +94,6 @@ def _matrix(features: Tensor, name: str) -> Tensor:
     return features
 
 
-KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018 (arXiv 1801.01401)
-
-
 @dataclass(frozen=True)
 class GeneratedSamples:
     """Grey levels [N, ...], 0 .. levels - 1, of a file that scripts.sample wrote."""
@@ -135,47 +130,63 @@ def require_fit(samples: GeneratedSamples, split: EvaluatedSplit) -> None:
 def evaluate_samples(samples: GeneratedSamples, split: EvaluatedSplit, features: Features, seed: int) -> Row:
     """FID, and KID with its standard deviation over subsets; the number of samples stands in their names.
 
-    KID draws up to 1,000 of each side in each of 100 subsets, as the seed says.
+    KID draws ``kid_subset`` of each side, as the seed says: 1,000, or as many as the smaller side has. Where that is
+    all of both, there is one such draw and no standard deviation. KID is unbiased, so it may be below 0.
+    Raises ValueError for fewer than two samples on either side.
     """
     real = _features(features, (batch.x for batch in split.batches("features of the data")))
     chunks = samples.images.split(split.batch_size)
     generated = _features(features, (chunk.to(split.device) for chunk in tracked(chunks, "features of the samples")))
-    kid, spread = _kid(real, generated, seed)
-    n = len(generated)
-    return {f"fid_{n}": _fid(real, generated), f"kid_{n}": kid, f"kid_{n}_std": spread}
+    if min(len(real), len(generated)) < 2:
+        raise ValueError(f"FID and KID need two samples or more, got {len(generated)} and {len(real)} of {split}")
+    subsets = squared_mmds(real, generated, seed)
+    n, size = len(generated), min(KID_SUBSET_SIZE, len(real), len(generated))
+    row: Row = {f"fid_{n}": frechet_distance(real, generated), f"kid_{n}": float(subsets.mean())}
+    return row | {f"kid_{n}_std": float(subsets.std()) if len(subsets) > 1 else None, "kid_subset": size}
 
 
 def _features(features: Features, batches: Iterator[Tensor]) -> Tensor:
-    return torch.cat([features(images).cpu() for images in batches])
+    """[N, M] in float64 on the CPU."""
+    return torch.cat([features(images).double().cpu() for images in batches])
 
 
-def _fid(real: Tensor, generated: Tensor) -> float:
-    from torchmetrics.image.fid import FrechetInceptionDistance
+def frechet_distance(f: Tensor, g: Tensor) -> float:
+    """The squared Fréchet distance of Gaussians fitted to the rows of f [N, M] and of g [N', M]; Heusel et al. 2017.
 
-    metric = FrechetInceptionDistance(feature=_given(real))
-    return float(_compute(metric, real.double(), generated.double()))
-
-
-def _kid(real: Tensor, generated: Tensor, seed: int) -> tuple[float, float]:
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    size = min(KID_SUBSET_SIZE, len(real), len(generated))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
-        metric = KernelInceptionDistance(feature=_given(real), subsets=KID_SUBSETS, subset_size=size)
-    with seeded(mix(seed)):  # it draws from torch's global generator
-        mean, spread = _compute(metric, real, generated)
-    return float(mean), float(spread)
+    |mean f - mean g|^2 + tr(S + S') - 2 tr (S S')^(1/2), with S = A A^T and S' = B B^T. The traces are the least
+    |A - B U|^2 over rotations U (Bhatia et al. 2019, arXiv 1712.01504). A sum of squares keeps its digits for sets
+    that are nearly the same, and is never below 0, as the difference of traces is by its rounding.
+    """
+    rows = max(min(f.shape), min(g.shape))
+    a, b = (_factor(x, rows) for x in (f, g))
+    left, _, right = torch.linalg.svd(b.T @ a)  # the best U is left @ right
+    return float((f.mean(0) - g.mean(0)).square().sum() + (a - b @ (left @ right)).square().sum())
 
 
-def _given(features: Tensor) -> nn.Module:
-    """For metrics that want a network: the features are there already, and both metrics share them."""
-    network = nn.Identity()
-    network.num_features = features.shape[1]  # type: ignore[assignment]
-    return network
+def _factor(x: Tensor, columns: int) -> Tensor:
+    """A [M, columns] with A A^T the covariance of the rows of x [N, M]; zeros fill it up."""
+    factor = triangle(x - x.mean(0)) / math.sqrt(len(x) - 1)
+    return nn.functional.pad(factor.T, (0, columns - len(factor)))
 
 
-def _compute(metric: Any, real: Tensor, generated: Tensor) -> Any:
-    metric.update(real, real=True)
-    metric.update(generated, real=False)
-    return metric.compute()
+def squared_mmds(f: Tensor, g: Tensor, seed: int) -> Tensor:
+    """Unbiased estimates of the squared MMD of f [N, M] from g [N', M] on random subsets, one for each.
+
+    The kernel is (x . y / M + 1)^3; Binkowski et al. 2018 (arXiv 1801.01401).
+    """
+    size = min(KID_SUBSET_SIZE, len(f), len(g))
+    if size == len(f) == len(g):
+        return _squared_mmd(f, g)[None]
+    source = generator(seed)
+    draws = ([x[torch.randperm(len(x), generator=source)[:size]] for x in (f, g)] for _ in range(KID_SUBSETS))
+    return torch.stack([_squared_mmd(*both) for both in draws])
+
+
+def _squared_mmd(f: Tensor, g: Tensor) -> Tensor:
+    """Of as many rows of either: the mean of k(f_i, f_j) + k(g_i, g_j) over i != j, less twice that of k(f_i, g_j)."""
+    size, dim = f.shape
+    within = torch.zeros((), dtype=f.dtype)
+    for x in (f, g):
+        kernel = (x @ x.T / dim + 1) ** 3
+        within += (kernel.sum() - kernel.trace()) / (size * (size - 1))
+    return within - 2 * ((f @ g.T / dim + 1) ** 3).mean()

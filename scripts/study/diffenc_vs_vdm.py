@@ -160,6 +160,7 @@ def _ends(means: Sequence[Row]) -> tuple[int, int]:
 
 
 TERMS = ("reconstruction", "latent", "diffusion", "bpd")
+ERRORS = ("bpd_sample_se", "bpd_draw_se")
 GAINS = ("gain_predicted", "gain_fitted", "gain_learned")
 BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
 
@@ -403,7 +404,7 @@ def bounds(evaluation: BoundEvaluation) -> list[Row]:
     """The bound in infinite depth on the test split and on the training samples, in bits per dimension."""
     splits = {"test": evaluation.split, "train": evaluation.train}
     rows = {name: replace(evaluation, split=split).elbo(Depth(None, "one")) for name, split in splits.items()}
-    return [{"split": name, **{term: row[term] for term in (*TERMS, "bpd_se")}} for name, row in rows.items()]
+    return [{"split": name, **{term: row[term] for term in (*TERMS, *ERRORS)}} for name, row in rows.items()]
 
 
 def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Row]:

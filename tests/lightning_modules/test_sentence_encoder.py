@@ -199,3 +199,16 @@ def test_a_small_transformer_needs_texts_to_learn_its_tokens_from() -> None:
 def test_options_that_there_are_not(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(**options)
+
+
+def test_what_others_have_trained_can_be_tested_at_once(tmp_path: Path) -> None:
+    with quiet():
+        folder = write_bert(tmp_path / "bert")
+    pretrained = partial(PretrainedTransformer, name=str(folder), max_length=32)
+    module = SentenceEncoder(encoder=pretrained)
+    assert module.is_pretrained
+    assert not SentenceEncoder(encoder=pretrained, head="feature_c").is_pretrained  # its means are yet to be learned
+    assert not encoder().is_pretrained
+    architecture = module.encoder.arguments()["architecture"]
+    untrained = partial(PretrainedTransformer, name="none", max_length=32, architecture=architecture)
+    assert not SentenceEncoder(encoder=untrained).is_pretrained

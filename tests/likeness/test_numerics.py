@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.numerics import Moments, require_finite
+from likeness.numerics import Moments, cosines, require_finite, unit_length
 
 
 def far_from_origin(size: int = 400, dim: int = 6, seed: int = 0) -> Tensor:
@@ -79,3 +79,30 @@ def test_a_value_that_is_not_finite_is_named(value: float) -> None:
 
 def test_large_finite_values_pass() -> None:
     require_finite([torch.full((4, 2), torch.finfo(torch.float32).max)], ["a"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-36, 1e-13, 1.0, 1e13, 1e36])
+def test_lengths_and_angles_of_short_and_long_vectors(size: float, dtype: torch.dtype) -> None:
+    u, v = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    short = [(x * size).to(dtype).requires_grad_() for x in (u, v)]
+    exact = [x / x.norm(dim=-1, keepdim=True) for x in (u, v)]
+    rtol = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(unit_length(short[0]), exact[0].to(dtype), rtol=0, atol=rtol)
+    found = cosines(*short)
+    torch.testing.assert_close(found, (exact[0] * exact[1]).sum(1).to(dtype), rtol=0, atol=rtol)
+    (gradient,) = torch.autograd.grad(found.sum(), short[0])  # turning u towards v, over |u|
+    wanted = (exact[1] - (exact[0] * exact[1]).sum(1, keepdim=True) * exact[0]) / u.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(gradient.double() * size, wanted, rtol=0, atol=10 * rtol * float(wanted.abs().max()))
+
+
+def test_ordinary_vectors_are_normalised_as_torch_does() -> None:
+    x, y = torch.randn(2, 500, 9, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(unit_length(x), torch.nn.functional.normalize(x, dim=-1))
+    assert torch.equal(cosines(x, y), torch.cosine_similarity(x, y, dim=-1))
+
+
+def test_zero_has_no_direction() -> None:
+    zero, one = torch.zeros(1, 3), torch.ones(1, 3)
+    assert not unit_length(zero).any()
+    assert not cosines(zero, one).any()

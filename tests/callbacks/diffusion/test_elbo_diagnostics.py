@@ -76,8 +76,8 @@ def test_validation_terms_are_those_of_all_samples(tmp_path: Path) -> None:
     ids = torch.arange(len(data.val))
     bits = evaluated(model, data.val, ids, ids)
     assert values["elbo/val/bpd"] == pytest.approx(float(bits.mean()), rel=1e-5)
-    assert values["elbo/val/bpd_se"] == pytest.approx(float(bits.std() / math.sqrt(len(bits))), rel=1e-4)
-    assert {f"elbo/val/{name}{se}" for name in TERMS for se in ("", "_se")} <= values.keys()
+    assert values["elbo/val/bpd_sample_se"] == pytest.approx(float(bits.std() / math.sqrt(len(bits))), rel=1e-4)
+    assert {f"elbo/val/{name}{se}" for name in TERMS for se in ("", "_sample_se")} <= values.keys()
     assert "elbo/val/bpd_draw_se" not in values
     assert (values["elbo/gamma_0"], values["elbo/gamma_1"]) == LIMITS
 
@@ -189,4 +189,4 @@ def test_a_diffusion_module_logs_the_same_bound(tmp_path: Path, draws: int) -> N
     for name in TERMS:
         assert float(values[f"elbo/val/{name}"]) == pytest.approx(float(values[f"val/{name}"]), rel=1e-5)
     if draws == 2:
-        assert float(values["elbo/val/bpd_draw_se"]) == pytest.approx(float(values["val/bpd_se"]), rel=1e-4)
+        assert float(values["elbo/val/bpd_draw_se"]) == pytest.approx(float(values["val/bpd_draw_se"]), rel=1e-4)

@@ -15,7 +15,7 @@ from callbacks.loggers.wandb_logger import class_names, goal, seed_group
         ("elbo/train/bpd", "min"),
         ("val/accuracy", "max"),
         ("val/spearman", "max"),
-        ("val/bpd_se", None),
+        ("val/bpd_draw_se", None),
         ("similarity/kl/mean", None),
         ("hubness/middle/k_skewness", None),
         ("loss", None),

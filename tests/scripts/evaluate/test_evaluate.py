@@ -71,7 +71,7 @@ def rows(*arguments: object) -> list[dict[str, str]]:
 
 def bound(*arguments: object) -> dict[str, float]:
     row = rows(*arguments)[0]
-    return {name: float(row[name]) for name in ("bpd", "bpd_se", *TERMS)}
+    return {name: float(row[name]) for name in ("bpd", "bpd_sample_se", "bpd_draw_se", *TERMS)}
 
 
 def test_the_bound_is_the_mean_over_all_samples_and_draws() -> None:
@@ -83,12 +83,14 @@ def test_the_bound_is_the_mean_over_all_samples_and_draws() -> None:
     for draw in range(5):
         noise = evaluation_noise(like, batch.id, seed=0, draw=draw)
         with torch.no_grad():
-            draws.append(torch.stack(model.elbo_terms(batch.x, **noise._asdict())).double().mean(1))
-    terms = torch.stack(draws) / (64 * math.log(2))
+            draws.append(torch.stack(model.elbo_terms(batch.x, **noise._asdict())).double())
+    samples = torch.stack(draws).sum(1).mean(0) / (64 * math.log(2))
+    terms = torch.stack(draws).mean(2) / (64 * math.log(2))
     found = bound("run")
     assert [found[name] for name in TERMS] == pytest.approx(terms.mean(0).tolist(), rel=1e-6)
     assert found["bpd"] == pytest.approx(float(terms.sum(1).mean()), rel=1e-6)
-    assert found["bpd_se"] == pytest.approx(float(terms.sum(1).std() / math.sqrt(5)), rel=1e-4)
+    assert found["bpd_draw_se"] == pytest.approx(float(terms.sum(1).std() / math.sqrt(5)), rel=1e-4)
+    assert found["bpd_sample_se"] == pytest.approx(float(samples.std() / math.sqrt(360)), rel=1e-4)
 
 
 @pytest.mark.parametrize("options", [(), ("--steps", 4, "--ratio", "fitted"), ("--steps", 3, "--importance", 2)])
@@ -107,7 +109,8 @@ def test_it_is_what_the_trainer_says() -> None:
     row = rows("run", "--split", "val", "--draws", 1)[0]
     for name in ("bpd", *TERMS):
         assert float(row[name]) == pytest.approx(logged[f"val/{name}"], rel=1e-6)
-    assert "bpd_se" not in row
+    assert "bpd_draw_se" not in row
+    assert float(row["bpd_sample_se"]) == pytest.approx(logged["val/bpd_sample_se"], rel=1e-6)
 
 
 def test_rows_say_what_they_are_about() -> None:
@@ -158,7 +161,7 @@ def test_more_weighted_paths_are_tighter() -> None:
     options = ("run", "--limit", 40, "--steps", 2)
     elbo, one = rows(*options, "--importance", 1)[:2]
     many = rows(*options, "--importance", 20)[1]
-    error = math.hypot(float(elbo["bpd_se"]), float(one["bpd_se"]))
+    error = math.hypot(float(elbo["bpd_draw_se"]), float(one["bpd_draw_se"]))
     assert abs(float(elbo["bpd"]) - float(one["bpd"])) < 4 * error
     assert float(many["bpd"]) < float(one["bpd"])
 

@@ -23,7 +23,7 @@ BPD = {"VDM": [2.12, 2.10, 2.17], "NT": [2.20, 2.25, 2.21], "DiffEnc": [2.08, 2.
 def seeds(count: int = 3) -> list[dict[str, Any]]:
     """Runs evaluated on two splits; training samples have 0.1 bits less."""
     return [
-        {"model": model, "seed": seed, "split": split, "reconstruction": 0.01, "latent": 0.002, "bpd_se": 0.001}
+        {"model": model, "seed": seed, "split": split, "reconstruction": 0.01, "latent": 0.002, "bpd_draw_se": 0.001}
         | {"diffusion": bpd - 0.012 - less, "bpd": bpd - less}
         for model, values in BPD.items()
         for seed, bpd in enumerate(values[:count])
