@@ -70,6 +70,11 @@ class Cloud:
         """R."""
         return self.axes.shape[2]
 
+    def of_models(self, models: Sequence[int]) -> "Cloud":
+        """The points of these models alone."""
+        index = list(models)
+        return Cloud(self.own[index], self.axes[index], self.offset[index], self.size[index])
+
     def centred(self, rows: slice) -> Tensor:
         """[P, rows, R]."""
         return self.own[:, rows] @ self.axes

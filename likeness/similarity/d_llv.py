@@ -34,7 +34,7 @@ from torch import Tensor
 
 from likeness.similarity.cloud import Cloud, GapRows, Pairs, gaps_from, gaps_in_sets, one_pair, padded
 from likeness.similarity.options import MIN_CONDITIONING, ComparisonOptions
-from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels, input_vectors
+from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import ConstantLogRatioError, SingularInputsError, UndefinedError
 
 ZERO = 1e-12  # what rounding leaves of equivalent models: all their choices tie
@@ -322,18 +322,9 @@ def choose_input_terms(models: SoftmaxModels, pairs: Pairs, options: ComparisonO
     size = _common_dim([bare[model] for model in torch.cat(pairs).unique().tolist()]) + 1
     samples = len(bare[0])
     if options.searches_all(samples):
-        found = [_best_inputs(models, i, j, options) for i, j in zip(*(index.tolist() for index in pairs), strict=True)]
-        *tensors, searches = zip(*found, strict=True)
-        return InputChoice(*map(torch.cat, tensors), tuple(search for (search,) in searches))
+        return best_input_sets(models.inputs, pairs, bare, options.min_conditioning)
     sets = sample_input_sets(samples, size, options.sampled_sets(samples, size), options.seed).to(pairs[0].device)
     return best_of_sets(models.inputs, pairs, bare, sets, options.min_conditioning)
-
-
-def _best_inputs(models: SoftmaxModels, i: int, j: int, options: ComparisonOptions) -> InputChoice:
-    inputs, bare = models.inputs, models.bare_embeddings
-    if len(bare) > 2:  # in the fewer coordinates that two models share
-        inputs = input_vectors(*([x[i], x[j]] for x in (models.embeddings, models.unembeddings)))
-    return best_input_set(inputs, [bare[i], bare[j]], options.min_conditioning)
 
 
 def _given_inputs(models: SoftmaxModels, pairs: Pairs, input_set: Sequence[int]) -> InputChoice:
@@ -356,20 +347,32 @@ def input_terms(cloud: Cloud, pairs: Pairs, inputs: Tensor) -> tuple[Tensor, Ten
     return term_2.squeeze(1), term_4.squeeze(1)
 
 
-def best_input_set(
-    cloud: Cloud, embeddings: Sequence[Tensor], min_conditioning: float = MIN_CONDITIONING
+def best_input_sets(
+    cloud: Cloud, pairs: Pairs, embeddings: Sequence[Tensor], min_conditioning: float = MIN_CONDITIONING
 ) -> InputChoice:
-    """The input set with the smallest term 2 for two models, from their cloud of N points and f [N, M].
+    """The input set with the smallest term 2 for each of B pairs (i [B], j [B]) of P models of one M.
 
-    Of all sets whose N has a relative smallest singular value of at least ``min_conditioning`` in both models. Time is
-    of order N^2 R, in blocks of rows, as long as the nearest inputs of good pivots form such sets; where they do not,
-    sets are tried in order, and after 2^19 of them the answer is the best so far, its search "bounded". Raises
-    SingularInputsError, with the shapes, if no set is left.
+    ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Of all sets whose N has a relative smallest singular
+    value of at least ``min_conditioning`` in both models. Time is of order N^2 R a pair, in blocks of rows, as long as
+    the nearest inputs of good pivots form such sets; where they do not, sets are tried in order, and after 2^19 of
+    them the answer is the best so far, its search "bounded". Raises SingularInputsError, with the shapes, if no set is
+    left.
     """
-    size, pair = _common_dim(embeddings), one_pair(0, 1, cloud.own.device)
+    size = _common_dim([embeddings[model] for model in torch.cat(pairs).unique().tolist()])
     # No set with a pivot is better than the M-th smallest entry of its row.
-    gaps = GapRows(cloud, pair)
-    bounds = torch.cat([gaps.rows(rows)[0].topk(size, largest=False).values[:, -1] for rows in gaps.blocks()])
+    gaps = GapRows(cloud, pairs)
+    bounds = torch.cat([gaps.rows(rows).topk(size, largest=False).values[..., -1] for rows in gaps.blocks()], dim=1)
+    found = [
+        _best_input_set(cloud.of_models((i, j)), own, [embeddings[i], embeddings[j]], min_conditioning)
+        for i, j, own in zip(*(index.tolist() for index in pairs), bounds, strict=True)
+    ]
+    *tensors, searches = zip(*found, strict=True)
+    return InputChoice(*map(torch.cat, tensors), sum(searches, ()))
+
+
+def _best_input_set(cloud: Cloud, bounds: Tensor, embeddings: Sequence[Tensor], min_conditioning: float) -> InputChoice:
+    """Of two models, from what no set with each pivot can be under, [N]."""
+    pair = one_pair(0, 1, bounds.device)
     smallest, best, sets = torch.inf, None, _RegularSets(embeddings, min_conditioning)
     for pivot in bounds.argsort().tolist():
         if not bounds[pivot] < smallest:  # no later pivot can do better either
@@ -457,7 +460,7 @@ def best_of_sets(
 ) -> InputChoice:
     """Of the input sets [S, M + 1], that with the smallest term 2 for each of B pairs (i [B], j [B]) of P models.
 
-    ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Sets are left out as in :func:`best_input_set`.
+    ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Sets are left out as in :func:`best_input_sets`.
     """
     every, (term_2, term_4) = torch.arange(len(pairs[0]), device=sets.device), _terms_of_sets(cloud, pairs, sets)
     f = padded(embeddings)  # whose zero columns add no singular value: M is the pairs' own

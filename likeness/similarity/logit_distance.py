@@ -65,7 +65,7 @@ def d_logit_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
 def logit_lengths(vectors: LabelVectors) -> Tensor:
     """The root of E |u(x)|^2 of P models, [P]: what d_logit of the first model of a pair is normalised by."""
     varying = vectors.cloud.size * torch.linalg.vector_norm(vectors.cloud.own, dim=(1, 2)) * _population(vectors) ** 0.5
-    return torch.hypot(varying, length(vectors.mean, 1))
+    return length(torch.stack([varying, length(vectors.mean, 1)]), 0)
 
 
 def d_rep_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
@@ -74,6 +74,8 @@ def d_rep_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
     f - A f' = pinv(W) (u - u'), which is also what is meant where heads have biases. M may differ.
     """
     all_heads, all_roots = padded(vectors.heads), padded(vectors.roots)
+    size = power_of_two(all_heads, (1, 2))  # moved into f, lest pinv(W) W' leave float64 where units differ
+    all_heads, all_roots = all_heads / size, all_roots * size
     found = vectors.mean.new_zeros(len(pairs[0]))
     for model in pairs[0].unique().tolist():
         rows = (pairs[0] == model).nonzero().squeeze(1)
@@ -82,7 +84,8 @@ def d_rep_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
         maps = _solve(factor, all_heads[others].transpose(0, 1).flatten(1)).view(-1, len(rows), all_heads.shape[2])
         varying = vectors.roots[model] - all_roots[others] @ maps.permute(1, 2, 0)
         means = _solve(factor, (vectors.mean[model] - vectors.mean[others]).T)
-        found[rows] = torch.hypot(length(varying, (1, 2)) * _population(vectors) ** 0.5, length(means, 0))
+        parts = length(varying, (1, 2)) * _population(vectors) ** 0.5, length(means, 0)
+        found[rows] = length(torch.stack(parts), 0)
     return found
 
 
@@ -197,14 +200,15 @@ def d_logit_bound(kl: Tensor, log_tau: float, num_labels: int) -> Bound:
     rate = -log_tau
     if rate == 0:  # one label
         return Bound(torch.zeros_like(kl), kl < 0)
-    constant = kl.new_tensor(math.exp(log_tau) * (math.expm1(log_tau) + rate) / rate**2)
-    value = (kl / constant).where(kl > 0, 0.0)
-    return Bound(value.sqrt(), value < num_labels * rate**2)
+    log_constant = log_tau + math.log(math.expm1(log_tau) + rate) - 2 * math.log(rate)
+    value = (kl.sqrt() * torch.exp(kl.new_tensor(-log_constant / 2))).where(kl > 0, 0.0)
+    return Bound(value, value < num_labels**0.5 * rate)
 
 
 def _logit_deviations(vectors: LabelVectors, model: int) -> Tensor:
     """The M standard deviations of u(x) over the N inputs along its principal axes (N in the denominator), falling."""
     root = torch.linalg.qr(vectors.roots[model], mode="r")[1]
     triangle = torch.linalg.qr(vectors.heads[model], mode="r")[1]
-    singular: Tensor = torch.linalg.svdvals(triangle @ root.T)
-    return singular * _population(vectors) ** 0.5
+    singular = torch.linalg.svdvals(triangle @ root.T)
+    missing = vectors.dims[model] - len(singular)  # with fewer labels than dimensions
+    return torch.nn.functional.pad(singular, (0, missing)) * _population(vectors) ** 0.5

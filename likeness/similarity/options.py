@@ -62,7 +62,7 @@ class ComparisonOptions:
 
     def largest_tensor(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> int:
         """Elements of logits [P, N, K], or of the gaps between labels [K, K] or inputs [N, N]."""
-        samples, labels = len(embeddings[0]), len(unembeddings[0])
+        samples, labels = (max(map(len, tensors), default=0) for tensors in (embeddings, unembeddings))
         searched = samples**2 if self.searches_all(samples) and self.input_set is None else 0
         return max(len(embeddings) * samples * labels, labels**2, searched)
 

@@ -33,6 +33,8 @@ from likeness.similarity.cloud import Cloud, padded
 from likeness.similarity.predictions import Predictions, centred_head, predictions
 from likeness.similarity.undefined import Facts, RankDeficientError
 
+_CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
+
 
 @dataclass(frozen=True)
 class JointMoments:
@@ -94,9 +96,6 @@ def coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
     """The type with the fewest digits among those of the tensors."""
     floating = [x.dtype for x in tensors if x.dtype.is_floating_point]
     return max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
-
-
-_CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
 
 
 class Span(NamedTuple):
@@ -176,7 +175,7 @@ def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelV
     mean = torch.stack([head @ f for head, f in zip(heads, means, strict=True)])
     dims = [joint.bare_dim(model) for model in range(len(unembeddings))]
     heads = [head[:, :dim] for head, dim in zip(heads, dims, strict=True)]
-    functions = [f[:, :dim] for f, dim in zip(roots[::2], dims, strict=True)]
+    functions = [_live(f, own)[:, :dim] for f, own, dim in zip(roots[::2], means, dims, strict=True)]
     return LabelVectors(
         samples=float(joint.moments.n),
         names=joint.names,
@@ -185,6 +184,11 @@ def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelV
         cloud=Cloud.of_maps(heads, functions, torch.stack([-z.squeeze(1) for z in roots[1::2]])),
         mean=mean,
     )
+
+
+def _live(root: Tensor, mean: Tensor) -> Tensor:
+    """The coordinates [R, M] of functions with means [M], without what rounding leaves of the constant ones."""
+    return root * (length(root, 0) > _CONSTANT * mean.abs())
 
 
 def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Cloud:
@@ -308,7 +312,7 @@ def checked_predictions(
     require_finite(embeddings, names, ids=ids)
     require_finite(unembeddings, names, "unembedding", "label")
     predicted = predictions(*([as_float64(x.detach()) for x in tensors] for tensors in (embeddings, unembeddings)))
-    require_finite(list(predicted.log_partitions), names, "largest logit", ids=ids)
+    require_finite(list(predicted.log_partitions[..., None]), names, "largest logit", ids=ids)
     return predicted
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.similarity.d_llv import (
-    best_input_set,
+    best_input_sets,
     conditioning,
     d_llv,
     d_llv_of_pairs,
@@ -22,6 +22,7 @@ from likeness.similarity.undefined import SingularInputsError
 from tests.likeness.similarity.softmax_pairs import entries, equivalent_to, log_p, model, related_to, with_bias
 
 SEEDS = st.integers(0, 10_000)
+PAIR = torch.tensor([0]), torch.tensor([1])
 
 
 def all_choices_of_labels(lp1: np.ndarray, lp2: np.ndarray) -> dict[tuple[int, int], tuple[float, float]]:
@@ -142,7 +143,7 @@ def test_singular_input_sets_are_left_out() -> None:
         f[:11, 1] = 2 * f[:11, 0]  # most inputs lie on a line
     second[0][11:] += 5  # and the others are far from what they were
     cloud, embeddings = input_vectors(*zip(first, second, strict=True)), [first[0], second[0]]
-    found = best_input_set(cloud, embeddings)
+    found = best_input_sets(cloud, PAIR, embeddings)
     lp1, lp2 = log_p(first).T, log_p(second).T
     regular, singular = [], []
     for pivot, *others in permutations(range(14), 3):
@@ -151,7 +152,7 @@ def test_singular_input_sets_are_left_out() -> None:
         (regular if kept else singular).append(max(entries(lp1, lp2, pivot, x)[0] for x in others))
     assert float(found.term_2) == pytest.approx(min(regular), abs=1e-12)
     assert min(singular) < 0.5 * min(regular)
-    assert float(best_input_set(cloud, embeddings, 0).term_2) == pytest.approx(min(singular), abs=1e-12)
+    assert float(best_input_sets(cloud, PAIR, embeddings, 0).term_2) == pytest.approx(min(singular), abs=1e-12)
 
 
 def test_repeated_inputs_are_not_taken_together() -> None:
@@ -166,7 +167,7 @@ def test_no_regular_input_set() -> None:
     f, g = model(30, 6, 2, 0)
     f[:, 1] = 2 * f[:, 0]
     with pytest.raises(SingularInputsError, match=r"\(30, 2\).*at least 1e-06.*span"):
-        best_input_set(input_vectors([f, f], [g, g]), [f, f])
+        best_input_sets(input_vectors([f, f], [g, g]), PAIR, [f, f])
 
 
 @settings(max_examples=40)

@@ -1,16 +1,17 @@
 """d_LLV's options, ties and degenerate models, and what it refuses."""
 
+from itertools import permutations
 from typing import Any
 
 import pytest
 import torch
 
-from likeness.similarity import d_llv as label_search
-from likeness.similarity import d_llv as label_side
+from likeness.similarity import d_llv as search
 from likeness.similarity.cloud import one_pair
-from likeness.similarity.d_llv import MAX_TIES, ConstantLogRatioError, choose_labels, d_llv, term_1_matrix
+from likeness.similarity.d_llv import MAX_TIES, choose_labels, d_llv, term_1_matrix
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.undefined import ConstantLogRatioError
 from tests.likeness.similarity.softmax_pairs import entries, equivalent_to, log_p, model, related_to
 
 CPU = torch.device("cpu")
@@ -52,10 +53,28 @@ def test_ties_of_equal_models_are_capped() -> None:
 def test_constant_log_ratio_names_the_labels_and_the_model() -> None:
     first, second = model(30, 6, 2, 0), model(30, 6, 2, 1)
     second[1][4] = second[1][1]
-    with pytest.raises(ConstantLogRatioError, match="labels 1 and 4 of model '2' is constant"):
-        d_llv(*first, *second)
     with pytest.raises(ConstantLogRatioError, match="labels 4 and 1 of model '1' is constant"):
         d_llv(*second, *first, ComparisonOptions(label_choice=(4, 0)))
+    second[1][:] = second[1][1]  # no two labels differ, so that no choice is left
+    with pytest.raises(ConstantLogRatioError, match="labels 0 and 1 of model '2' is constant"):
+        d_llv(*first, *second)
+
+
+@pytest.mark.parametrize("few_labels", [10_000, 3])
+def test_choices_that_compare_equal_labels_are_none(few_labels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels 1 and 4 are equal in one model: a pivot of them can leave the other out, and no other pivot minds."""
+    monkeypatch.setattr(search, "_FEW_LABELS", few_labels)
+    first, second = model(30, 6, 2, 0), model(30, 6, 2, 1)
+    second[1][4] = second[1][1]
+    lp1, lp2 = log_p(first), log_p(second)
+    choices = {}
+    for pivot, left_out in permutations(range(6), 2):
+        compared = set(range(6)) - {pivot, left_out}
+        if not (pivot in (1, 4) and compared & {1, 4}):
+            choices[pivot, left_out] = max(entries(lp1, lp2, pivot, y)[0] for y in compared)
+    found = d_llv(*first, *second)
+    assert float(found.term_1) == pytest.approx(min(choices.values()), abs=1e-13)
+    assert choices[int(found.labels.pivot), int(found.labels.left_out)] == min(choices.values())
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.3])
@@ -64,12 +83,12 @@ def test_hopeless_pivots_are_not_needed(noise: float, monkeypatch: pytest.Monkey
     vectors = SoftmaxModels.of(*zip(first, related_to(first, noise), strict=True)).labels
     pair = one_pair(0, 1, CPU)
     expected = choose_labels(vectors, pair)
-    monkeypatch.setattr(label_side, "_FEW_LABELS", 10)
-    monkeypatch.setattr(label_search, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(search, "_FEW_LABELS", 10)
+    monkeypatch.setattr(search, "_ROWS_AT_ONCE", 64)
     found = choose_labels(vectors, pair)
     assert float(found.term_1) == pytest.approx(float(expected.term_1), abs=1e-14)
     assert found.ties.tolist() == expected.ties.tolist()
-    known = label_search.maxima_of_promising_pivots(vectors, pair).largest[0, :, 1].isfinite()
+    known = search.maxima_of_promising_pivots(vectors, pair).largest[0, :, 1].isfinite()
     assert known.sum() < 400
 
 
@@ -91,7 +110,7 @@ def test_wide_representations_go_through_matrix_products() -> None:
         ({"input_set": (3,)}, r"input_set must be at least two of the positions 0..29, got \(3,\)"),
         ({"input_set": (3, 30)}, r"got \(3, 30\)"),
         ({"input_set": (3, 3, 4)}, "coincides"),
-        ({"search": "best"}, "search must be one of exact, sampled, got 'best'"),
+        ({"search": "best"}, "search must be one of exact, sampled, auto, got 'best'"),
         ({"combine": "mean"}, "combine must be one of max, sum, got 'mean'"),
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
         ({"lambda_": -1.0}, "lambda_ must not be negative, got -1.0"),
