@@ -67,8 +67,8 @@ def _essence(union: re.Match[str]) -> str:
 def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:
     """Run ``main`` on the command line and exit; ``--debug`` shows tracebacks instead of one line.
 
-    Exit status: 0 for success, 2 for a wrong command line or configuration or a file of data that is wrong, 130 for Ctrl-C, the status that a
-    ``Stopped`` carries, and 1 for every other failure.
+    Exit status: 0 for success, 2 for a wrong command line, configuration or file of data, 130 for Ctrl-C, the status
+    that a ``Stopped`` carries, and 1 for every other failure.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
