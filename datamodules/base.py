@@ -1,9 +1,4 @@
-"""What every datamodule shares: loaders, ranks and resuming.
-
-What every datamodule of tensors states about its inputs, and where the tensors lie.
-
-Datasets published as train and test: validation is held out of the training samples.
-"""
+"""The bases of datamodules: loaders that resume exactly on any number of ranks, and data that are held as tensors."""
 
 import os
 import signal
@@ -20,6 +15,7 @@ from torch.utils.data import DataLoader
 from datamodules.errors import DataError
 from datamodules.samplers import EvaluationOrder, RepeatedOrder, TrainOrder
 from datamodules.splits import Split, SplitName, TensorSplit, check_split, held_out
+from likeness.checks import require_positive
 
 AnySplit = TypeVar("AnySplit", bound=Split)
 STAGES: dict[str | None, tuple[SplitName, ...]] = {
@@ -70,10 +66,7 @@ class ResumableDataModule(pl.LightningDataModule, ABC, Generic[AnySplit]):
                 augmentation.
         """
         super().__init__()
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers

@@ -1,7 +1,4 @@
-"""CIFAR-10 and CIFAR-100, in their pickled batches, through torchvision.
-
-Augmentation of whole image batches where they lie, with randomness from a given generator.
-"""
+"""CIFAR-10 and CIFAR-100, in their pickled batches, through torchvision; whole batches are augmented where they lie."""
 
 import warnings
 from pathlib import Path
@@ -21,25 +18,7 @@ if TYPE_CHECKING:
     import torchvision.datasets
 
 
-def random_flip(x: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror each image of x [B, C, H, W] left to right with probability 1/2."""
-    flip = torch.rand(len(x), generator=random, device=x.device) < 0.5
-    return torch.where(flip[:, None, None, None], x.flip(-1), x)
-
-
-def random_crop(x: Tensor, padding: int, random: torch.Generator) -> Tensor:
-    """Crop each image of x [B, C, H, W] back to H x W at a random place, after a zero border of ``padding``."""
-    batch, _, height, width = x.shape
-    top, left = torch.randint(2 * padding + 1, (2, batch), generator=random, device=x.device)
-    rows = top[:, None] + torch.arange(height, device=x.device)
-    columns = left[:, None] + torch.arange(width, device=x.device)
-    image = torch.arange(batch, device=x.device)[:, None, None]
-    bordered = pad(x, (padding, padding, padding, padding))
-    cropped = bordered[image, :, rows[:, :, None], columns[:, None, :]]  # [B, H, W, C]
-    return cropped.permute(0, 3, 1, 2).contiguous()
-
-
-_AUGMENTATION = 0xA06
+_AUGMENTATION = 0xA06  # sets this stream apart from every other use of the same seed
 
 
 class CIFAR10(HeldOutDataModule):
@@ -134,3 +113,21 @@ class CIFAR100(CIFAR10):
         from torchvision.datasets import CIFAR100
 
         return CIFAR100
+
+
+def random_flip(x: Tensor, random: torch.Generator) -> Tensor:
+    """Mirror each image of x [B, C, H, W] left to right with probability 1/2."""
+    flip = torch.rand(len(x), generator=random, device=x.device) < 0.5
+    return torch.where(flip[:, None, None, None], x.flip(-1), x)
+
+
+def random_crop(x: Tensor, padding: int, random: torch.Generator) -> Tensor:
+    """Crop each image of x [B, C, H, W] back to H x W at a random place, after a zero border of ``padding``."""
+    batch, _, height, width = x.shape
+    top, left = torch.randint(2 * padding + 1, (2, batch), generator=random, device=x.device)
+    rows = top[:, None] + torch.arange(height, device=x.device)
+    columns = left[:, None] + torch.arange(width, device=x.device)
+    image = torch.arange(batch, device=x.device)[:, None, None]
+    bordered = pad(x, (padding, padding, padding, padding))
+    cropped = bordered[image, :, rows[:, :, None], columns[:, None, :]]  # [B, H, W, C]
+    return cropped.permute(0, 3, 1, 2).contiguous()

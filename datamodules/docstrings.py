@@ -1,8 +1,6 @@
-"""Docstrings of Python's standard library as labelled texts: real text that needs no file, download or model.
+"""Docstrings of Python's standard library, as labelled texts and as pairs of sentences with constructed scores.
 
-The docstrings of Python's standard library, read out of its source files: real text on every machine.
-
-Pairs of sentences out of the standard library's docstrings, scored by how far apart they stand.
+They are read out of its source files: real text on every machine, without a file, a download or a model.
 """
 
 import ast
@@ -43,6 +41,12 @@ FAMILIES = {
     "enum functools graphlib heapq operator reprlib types weakref",
     "text": "codecs difflib encodings gettext linecache locale pprint re shlex string textwrap",
 }
+SCORES = (5.0, 3.0, 2.0, 0.0)  # of one docstring, of one module, of one family, of two families
+_WORDS = range(4, 41)  # in a sentence
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_PAIRS = 0xD0C5
+_DRAWN = 50  # candidates for each pair: duplicates and pairs that stand closer together are thrown away
+_HELD_OUT = 0.15  # of the docstrings, for validation and for the test each
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"\w\w+")
 _PARAGRAPH = re.compile(r"\n\s*\n")
@@ -130,14 +134,6 @@ class Docstrings(TextDataModule[TextSplit]):
         docstrings = standard_library_docstrings()
         labels = [self.class_names.index(docstring.family) for docstring in docstrings]
         return TextSplit([docstring.text for docstring in docstrings], torch.tensor(labels))
-
-
-SCORES = (5.0, 3.0, 2.0, 0.0)  # of one docstring, of one module, of one family, of two families
-_WORDS = range(4, 41)
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-_PAIRS = 0xD0C5
-_DRAWN = 50  # candidates for each pair: duplicates and pairs that stand closer together are thrown away
-_HELD_OUT = 0.15  # of the docstrings, for validation and for the test each
 
 
 class DocstringPairs(ResumableDataModule[PairSplit]):

@@ -1,8 +1,7 @@
 """ImageNet at 32 x 32, in either of its two releases, which are different data.
 
-Reading published pickles of arrays without letting them run code.
-
-The two published forms of ImageNet at 32 x 32, read into one memory-mapped file each.
+The published files, batches of arrays or a tar of pictures, are converted once into a file that processes map into
+memory. Batches may be pickles: they are read without running anything that they name.
 """
 
 import hashlib
@@ -22,6 +21,29 @@ from torch import Tensor
 from datamodules.base import HeldOutDataModule
 from datamodules.errors import DataError, corrupt, missing
 from likeness.files import replacing
+
+Chunk = tuple[np.ndarray, np.ndarray]  # images [n, 3, 32, 32] uint8 and labels [n] from 0
+SHAPE = (3, 32, 32)
+SIZES = {("new", True): 1_281_167, ("new", False): 50_000, ("old", True): 1_281_149, ("old", False): 49_999}
+# SHA-256 of the archives, as TensorFlow Datasets records them
+ARCHIVES = {
+    ("new", True): (
+        "Imagenet32_train_npz.zip",
+        "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
+    ),
+    ("new", False): (
+        "Imagenet32_val_npz.zip",
+        "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
+    ),
+    ("old", True): (
+        "train_32x32.tar",
+        "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5",
+    ),
+    ("old", False): (
+        "valid_32x32.tar",
+        "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7",
+    ),
+}
 
 
 def load_arrays(path: Path) -> Any:
@@ -99,30 +121,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         if key not in _STAND_INS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
         return _STAND_INS[key]
-
-
-Chunk = tuple[np.ndarray, np.ndarray]  # images [n, 3, 32, 32] uint8 and labels [n] from 0
-SHAPE = (3, 32, 32)
-SIZES = {("new", True): 1_281_167, ("new", False): 50_000, ("old", True): 1_281_149, ("old", False): 49_999}
-# SHA-256 of the archives, as TensorFlow Datasets records them
-ARCHIVES = {
-    ("new", True): (
-        "Imagenet32_train_npz.zip",
-        "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
-    ),
-    ("new", False): (
-        "Imagenet32_val_npz.zip",
-        "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
-    ),
-    ("old", True): (
-        "train_32x32.tar",
-        "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5",
-    ),
-    ("old", False): (
-        "valid_32x32.tar",
-        "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7",
-    ),
-}
 
 
 def read_new(folder: Path, train: bool) -> Iterator[Chunk]:

@@ -1,7 +1,4 @@
-"""The synthetic data of paper A: points in the plane whose class is a double cone around the origin.
-
-A spiral of points in the plane with integer coordinates: the toy that diffusion models are tried on.
-"""
+"""Points in the plane: paper A's double cones for classifiers, and a spiral of integers for diffusion models."""
 
 import math
 from typing import Any
@@ -12,10 +9,13 @@ from torch import Tensor
 
 from datamodules.base import TensorDataModule
 from datamodules.splits import SplitName, TensorSplit
+from likeness.checks import require_positive
 
 SCALE = 3.0  # standard deviation of the points
 # (number of points, seed): the paper has no validation split, so it is drawn anew, as large as the test split
 _DRAWS: dict[SplitName, tuple[int, int]] = {"train": (20_000, 0), "test": (2_000, 1), "val": (2_000, 2)}
+NOISE = 0.25  # standard deviation of each coordinate around the spiral, before the scaling by 4
+_SEEDS: dict[SplitName, int] = {"train": 0, "test": 1, "val": 2}
 
 
 class Radial(TensorDataModule):
@@ -52,10 +52,6 @@ def double_cone(x: Tensor, num_classes: int) -> Tensor:
     return (angle / (math.pi / num_classes)).floor().long().clamp(max=num_classes - 1)
 
 
-NOISE = 0.25
-_SEEDS: dict[SplitName, int] = {"train": 0, "test": 1, "val": 2}
-
-
 class Swirl(TensorDataModule):
     """x = uint8(4 (r (cos t, sin t) + 0.25 eps + 30)), t = 3 pi sqrt(u), r = 2 t + pi: 256 levels, no labels.
 
@@ -74,6 +70,7 @@ class Swirl(TensorDataModule):
             size: Points in each of the three splits, which are independent draws.
         """
         super().__init__(**kwargs)
+        require_positive(size=size)
         self.size = size
 
     def load(self, split: SplitName) -> TensorSplit:

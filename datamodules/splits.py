@@ -1,7 +1,4 @@
-"""One split of a dataset: what every kind answers, and the kind that is held as tensors with its checks.
-
-Splits of texts and of sentence pairs, and how a part is taken out of one in proportion.
-"""
+"""Splits of a dataset: of tensors, of texts and of sentence pairs; and the rows that are held out of one."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,6 +14,7 @@ from likeness.seeding import generator
 
 SplitName = Literal["train", "val", "test"]
 _HELD_OUT = 0x5EED
+_STRATIFIED = 0x57A7
 
 
 class Split(Dataset[Any]):
@@ -92,9 +90,6 @@ def check_split(name: str, split: TensorSplit, num_classes: int) -> None:
 
 def _first_bad(sample: Tensor) -> float:
     return float(sample[~sample.isfinite()][0])
-
-
-_STRATIFIED = 0x57A7
 
 
 class TextSplit(Split):

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
@@ -230,7 +230,7 @@ def _encoding_of(path: Path, named: str) -> str:
     """The encoding that is named, or that the file's byte order mark names where UTF-8 was expected."""
     try:
         known = codecs.lookup(named).name
-        b"".decode(named)  # refuses codecs of bytes, such as hex
+        TextIOWrapper(BytesIO(), encoding=named)  # refuses codecs that give no characters, such as hex
     except LookupError as error:
         raise DataError(f"{path}: there is no encoding {named!r}; {HOW_TO_SAY}") from error
     with _unpacked(path) as file:

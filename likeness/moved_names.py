@@ -4,8 +4,6 @@ A class that moves or gets another name has a line here, and every run made befo
 the comparison of a run's configuration with a new one, and the hyper-parameters of checkpoints all ask this table.
 """
 
-from typing import Any
-
 # By the package that exports the classes now: the modules that held them, and what they are called.
 _EXPORTED = {
     "callbacks": {
@@ -83,12 +81,3 @@ def moved(path: str) -> str:
     'callbacks.ElboDiagnostics'
     """
     return MOVED.get(path, path)
-
-
-def with_moved_names(content: Any) -> Any:
-    """Nested plain values, as a configuration holds them, with every class path that moved as it is now."""
-    if isinstance(content, dict):
-        return {key: with_moved_names(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [with_moved_names(value) for value in content]
-    return moved(content) if isinstance(content, str) else content

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_loader
-from jsonargparse._optionals import omegaconf_absolute_to_relative_paths
+from jsonargparse import _loaders_dumpers
 
-from likeness.moved_names import moved, with_moved_names
+from likeness.moved_names import moved
 from scripts.cli.entry_point import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]  # holds configs/, in an installed copy too
@@ -34,10 +33,17 @@ SCALARS = (
 SWITCH = re.compile(r"(?i)yes|no|on|off")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's values, and no key twice."""
+class ConfigurationLoader(yaml.SafeLoader):
+    """YAML 1.2's values, no key twice, and class paths that moved as they are now."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (of this class alone)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        # A value by itself is one for an option, whose type may want a truth value; in a file it is a text.
+        if isinstance(node, yaml.ScalarNode) and node.style is None and SWITCH.fullmatch(node.value):
+            node.tag = "tag:yaml.org,2002:bool"
+        return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -51,9 +57,15 @@ class _Loader(yaml.SafeLoader):
             lines[key.value] = key.start_mark.line + 1
         return node
 
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        return moved(super().construct_yaml_str(node))
 
+
+ConfigurationLoader.add_constructor("tag:yaml.org,2002:str", ConfigurationLoader.construct_yaml_str)
 for _tag, _pattern, _first in SCALARS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+    ConfigurationLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+# Whatever jsonargparse reads, files and single values, it reads with this class. It has no public name for that.
+_loaders_dumpers.yaml_default_loader = ConfigurationLoader
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -68,7 +80,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"there is no configuration {path}")
     try:
-        content = yaml.load(path.read_bytes().decode("utf-8"), _Loader)
+        content = yaml.load(path.read_bytes().decode("utf-8"), ConfigurationLoader)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         found = f"byte 0x{error.object[error.start]:02x} in line {line}"
@@ -78,7 +90,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise UsageError(f"the configuration {path} holds {held}, and no keys with values")
-    return with_moved_names(content)
+    return content
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -90,7 +102,7 @@ def _problem(error: yaml.YAMLError) -> str:
 
 def read_value(text: str) -> Any:
     """The plain value that a text of a command line means."""
-    return yaml.load(text, _Loader)
+    return yaml.load(text, ConfigurationLoader)
 
 
 def located(path: Path) -> Path:
@@ -111,23 +123,3 @@ def _prepared(argument: str) -> str:
         value = str(located(Path(value)))
         read_configuration(Path(value))
     return f"{option}{equals}{value}"
-
-
-def _load(text: str) -> Any:
-    """The value of a text for jsonargparse: whole files, and single values, of which a type may make a truth value."""
-    value = read_value(text)
-    if isinstance(value, str) and SWITCH.fullmatch(value):
-        return value.lower() in ("yes", "on")
-    if isinstance(value, dict) and "\n" not in text.strip() and all(entry is None for entry in value.values()):
-        return text  # that ends with a colon, or stands in braces, and is no mapping
-    return with_moved_names(value)
-
-
-def _load_interpolated(text: str) -> Any:
-    """The same where ``${run_dir}`` may stand in a file; jsonargparse nests what it reads below the subcommand."""
-    value = _load(text)
-    return omegaconf_absolute_to_relative_paths(value) if isinstance(value, dict) else value
-
-
-set_loader("yaml", _load, (yaml.YAMLError,))
-set_loader("omegaconf+", _load_interpolated, (yaml.YAMLError,))

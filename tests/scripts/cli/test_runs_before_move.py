@@ -1,0 +1,88 @@
+"""Runs of the version before the packages were rebuilt: they are continued, validated, compared and evaluated.
+
+Their configurations and checkpoints were written by that version, and name classes by modules that are no longer.
+"""
+
+import lzma
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from callbacks.run.segments import read_segments
+from lightning_modules.checkpoints import load_module
+from likeness.moved_names import MOVED
+from scripts.cli.entry_point import run_command
+from scripts.compare import main as compare
+from scripts.evaluate import main as evaluate
+from scripts.train import main as train
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "runs_before_move"
+STEPS = {"diffenc": 5, "siblings": 10}  # of the one epoch that they were trained for
+
+
+@pytest.fixture
+def run_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A copy of a run as it was left, in the run directory that it was started with."""
+    monkeypatch.chdir(tmp_path)
+
+    def unpacked(name: str) -> Path:
+        folder = Path("runs", f"old_{name}")
+        shutil.copytree(FIXTURES / name, folder)
+        for packed in folder.rglob("*.xz"):
+            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+        return folder
+
+    return unpacked
+
+
+def ended(main: Callable[[Sequence[str]], object], *arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        run_command(main, arguments)
+    return int(end.value.code or 0)
+
+
+def on(folder: Path, *options: str) -> tuple[str, ...]:
+    return ("--config", str(folder / "config.yaml"), "--run_dir", str(folder), *options)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_run_is_continued_and_its_configuration_has_the_new_names(name: str, run_of: Callable[[str], Path]) -> None:
+    folder = run_of(name)
+    before = (folder / "config.yaml").read_text()
+    assert ended(train, "fit", *on(folder, "--auto_resume", "--trainer.max_epochs", "2")) == 0
+    segments = [(segment["first_step"], segment["last_step"]) for segment in read_segments(folder)]
+    assert segments == [(0, STEPS[name]), (STEPS[name], 2 * STEPS[name])]
+    after = (folder / "config.yaml").read_text()
+    assert [old for old in MOVED if f"class_path: {old}\n" in before]
+    assert [old for old in MOVED if f"class_path: {old}\n" in after] == []
+    assert yaml.safe_load(after)["trainer"]["max_epochs"] == 2
+
+
+def test_a_move_is_no_change_of_the_configuration_and_a_change_is(
+    run_of: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_of("siblings")
+    assert ended(train, "fit", *on(folder, "--auto_resume", "--model.init_args.dim", "3")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "was started with another configuration: model.init_args.dim: 3 (was 2). Continue" in error
+
+
+def test_siblings_are_validated_compared_and_evaluated(run_of: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = run_of("siblings")
+    assert ended(train, "validate", *on(folder)) == 0
+    assert ended(compare, str(folder), "--out", str(tmp_path / "compare")) == 0
+    assert ended(evaluate, str(folder), "--out", str(tmp_path / "evaluate")) == 0
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_weights_and_the_checkpoint_hold_one_model(name: str, run_of: Callable[[str], Path]) -> None:
+    folder = run_of(name)
+    from_weights = load_module(folder / "weights.safetensors").state_dict()
+    from_checkpoint = load_module(folder / "checkpoints" / "last.ckpt").state_dict()
+    assert from_weights.keys() == from_checkpoint.keys()
+    assert all(torch.equal(from_weights[key], from_checkpoint[key]) for key in from_weights)
