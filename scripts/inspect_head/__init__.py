@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from likeness.label_geometry.similarity import Progress
+    from scripts.inspect_head.features import Features
+    from scripts.inspect_head.heads import Head
     from scripts.inspect_head.inspection import Inspection
-    from scripts.inspect_head.sources import Features, Head
 
 WEIGHTS = "A run, a .ckpt, .pt, .npy or .safetensors file, or a Hugging Face model directory"
 MAX_DRAWN = 60  # labels of which all pairs are drawn; of more, a histogram
@@ -27,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, measure, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
     _check(arguments)
+    from scripts.inspect_head.heads import find_pair, open_head
     from scripts.inspect_head.inspection import inspect_head
-    from scripts.inspect_head.sources import find_pair, open_head
 
     device = choose_device(arguments.device)
     labels = Path(arguments.labels) if arguments.labels else None
@@ -86,7 +87,7 @@ def _check(arguments: Namespace) -> None:
 
 def read_features(head: Head, arguments: Namespace, device: torch.device) -> Features | None:
     """The features that were named, if any."""
-    from scripts.inspect_head.sources import features_of_data, features_of_file
+    from scripts.inspect_head.features import features_of_data, features_of_file
 
     if arguments.features:
         return features_of_file(Path(arguments.features), head.rows.shape[1])

@@ -30,7 +30,8 @@ from likeness.label_geometry.patterns import (
 from likeness.label_geometry.similarity import HeadSummary, LabelMetric, Progress, summarise_head
 from likeness.label_geometry.top_sets import TopSet, can_be_top, top_sets
 from likeness.numerics import as_float64
-from scripts.inspect_head.sources import MAX_SAMPLE, Features, Head, random_features
+from scripts.inspect_head.features import MAX_SAMPLE, Features, random_features
+from scripts.inspect_head.heads import Head
 
 MAX_MATRIX = 1000  # labels all pairs of which are measured; of more, a sample of 2,000 stands for them
 MAX_WINNERS = 2000  # labels that are all tried for being the prediction

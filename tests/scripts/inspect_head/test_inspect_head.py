@@ -17,7 +17,7 @@ from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import LinearHead
 from scripts import inspect_head
 from scripts.cli.entry_point import run_command
-from scripts.inspect_head.files import read_head
+from scripts.inspect_head.heads import read_head
 from tests.callbacks.toy_siblings import save_checkpoint
 from tests.likeness.label_geometry.paper_heads import shortened_head
 
@@ -210,7 +210,7 @@ def test_a_hugging_face_directory_opens_one_shard(tmp_path: Path, key: str, tied
     )
     head = read_head(tmp_path)
     assert (head.key, head.tied) == (key, tied)
-    assert head.labels == ["a", "b", "Ġc", "<unused 3>", "<end>", "<unused 5>"]
+    assert list(head.labels) == ["a", "b", "Ġc", "<unused 3>", "<end>", "<unused 5>"]
     run(tmp_path, "--neighbours", "Ġc", "<end>", "--top", 1, out=tmp_path / "out")
     assert [row["query"] for row in table(tmp_path / "out" / "neighbours.csv")[:2]] == ["Ġc", "<end>"]
 
