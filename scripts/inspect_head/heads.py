@@ -44,12 +44,12 @@ _EMBEDDING = re.compile(
     r"|embedding|shared)\.weight"
 )
 _CLASSIFIER = re.compile(
-    rf"{_WRAPPED}(?:classifier|score|fc|head|heads\.head|head\.fc|classifier\.out_proj|logits_proj|last_linear)\.weight"
+    rf"{_WRAPPED}(?:classifier|score|fc|head|heads\.head|head\.fc|classifier\.out_proj|classification_head\.out_proj|logits_proj|last_linear)\.weight"
 )
 _LAST_OF_SEQUENCE = re.compile(rf"{_WRAPPED}classifier\.(\d+)\.weight")
 _BIAS = re.compile(
     r"(?:.*\.)?(?:lm_head|lm_head\.decoder|embed_out|lm_loss|cls\.predictions|cls\.predictions\.decoder|predictions"
-    r"|predictions\.decoder|vocab_projector|generator_lm_head|pred_layer\.proj)\.bias|final_logits_bias"
+    r"|predictions\.decoder|vocab_projector|generator_lm_head|pred_layer\.proj)\.bias|decoder\.bias|final_logits_bias"
 )
 # Parts of a model that do not write text: towers of other modalities, encoders, and heads for later tokens.
 _ELSEWHERE = re.compile(r"vision|visual|image|audio|speech|^encoder$|^layers$|^h$|^mtp$|draft")
@@ -149,6 +149,8 @@ def read_head(path: Path, key: str | None = None) -> Head:
     _require_head(found.key or str(path), tensors[found.key].shape, bias)
     rows, notes = _dequantised(found.key, tensors, config)
     cap, scale = config.cap(), config.scale(found.tied)
+    if found.classifies:  # these are of a language model's logits
+        cap, scale = None, 1.0
     if scale != 1:
         notes.append(f"logits are f . g with f = {scale:.6g} times the last hidden state, by config.json")
     return Head(
