@@ -1,8 +1,8 @@
-"""What the angles between a head's labels mean: ``python -m scripts.inspect_head CKPT_OR_WEIGHTS [--pair cat dog]``."""
+"""The meaning of the angles between a head's labels: ``python -m scripts.inspect_head CKPT_OR_WEIGHTS --pair A B``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from likeness.label_geometry.similarity import Progress
+    from scripts.inspect_head.features import Features
+    from scripts.inspect_head.heads import Head
     from scripts.inspect_head.inspection import Inspection
-    from scripts.inspect_head.sources import Features, Head
 
 WEIGHTS = "A run, a .ckpt, .pt, .npy or .safetensors file, or a Hugging Face model directory"
 MAX_DRAWN = 60  # labels of which all pairs are drawn; of more, a histogram
@@ -27,12 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, measure, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
     _check(arguments)
+    from scripts.inspect_head.heads import find_pair, open_head
     from scripts.inspect_head.inspection import inspect_head
-    from scripts.inspect_head.sources import find_pair, open_head
 
     device = choose_device(arguments.device)
     labels = Path(arguments.labels) if arguments.labels else None
     head = open_head(arguments.model, arguments.key, labels)
+    if head.cap is not None and arguments.save_equivalent:
+        raise ValueError(f"--save_equivalent: {head.source} caps its logits, so a translated head is not equivalent")
     pair = find_pair(head, *arguments.pair) if arguments.pair else None
     queries = [head.labels.find(name) for name in arguments.neighbours or ()]
     features = read_features(head, arguments, device)
@@ -72,9 +75,11 @@ def _check(arguments: Namespace) -> None:
     """Refuse what cannot be meant before anything is read."""
     if arguments.top < 1:
         raise ValueError(f"--top must be at least 1, got {arguments.top}")
-    for cosine in arguments.cosine:
+    for index, cosine in enumerate(arguments.cosine):
         if not -1 <= cosine <= 1:
             raise ValueError(f"--cosine must lie in [-1, 1], got {cosine}")
+        if cosine in arguments.cosine[:index]:
+            raise ValueError(f"--cosine names {cosine} twice")
     if arguments.features and arguments.data:
         raise ValueError("--features and --data both name the features: give one of them")
     if arguments.save_equivalent:
@@ -86,7 +91,7 @@ def _check(arguments: Namespace) -> None:
 
 def read_features(head: Head, arguments: Namespace, device: torch.device) -> Features | None:
     """The features that were named, if any."""
-    from scripts.inspect_head.sources import features_of_data, features_of_file
+    from scripts.inspect_head.features import features_of_data, features_of_file
 
     if arguments.features:
         return features_of_file(Path(arguments.features), head.rows.shape[1])
@@ -95,18 +100,12 @@ def read_features(head: Head, arguments: Namespace, device: torch.device) -> Fea
 
 def publish(inspection: Inspection, folder: Path) -> None:
     """Print the tables, write them and the figure into ``folder``, and name what was written."""
-    from rich.console import Console
+    from scripts import reporting
+    from scripts.inspect_head import tables
 
-    from callbacks.figures.output import save_figure
-    from scripts.inspect_head import tables as head_tables
-
-    console = Console()
-    for table in head_tables.tables(inspection):
-        console.print(table)
-    written = head_tables.write_all(inspection, folder)
-    written.append(save_figure(draw(inspection), folder / "similarity.png"))
-    for path in written:
-        print(f"likeness: wrote {path}")
+    for title, rows in tables.printed(inspection):
+        reporting.show(title, rows)
+    reporting.publish(folder, tables=tables.written(inspection), figures={"similarity": draw(inspection)})
 
 
 def draw(inspection: Inspection) -> Figure:
@@ -124,26 +123,22 @@ def draw(inspection: Inspection) -> Figure:
 
 
 def save_equivalent(inspection: Inspection, path: Path) -> None:
-    """Write the pair's equivalent heads in float64, one a file; with several the cosine joins the file's name."""
+    """Write the pair's equivalent heads in float64, one a file; with several the cosine asked for joins its name."""
     from scripts.inspect_head.files import write_translated
 
     assert inspection.pair is not None
     heads = inspection.pair.heads
-    for head in heads:
-        target = path if len(heads) == 1 else path.with_stem(f"{path.stem}_cos{head.cosine:+.4g}")
+    for cosine, head in heads.items():
+        exact = f"{cosine:+}".removesuffix(".0")  # all digits, so that no two cosines share a name
+        target = path if len(heads) == 1 else path.with_name(f"{path.stem}_cos{exact}{path.suffix}")
         write_translated(target, inspection.head.rows, head.translation, inspection.head.bias)
         print(f"likeness: wrote {target}")
 
 
 def _watch(description: str) -> Progress:
     """A progress bar on the terminal for work in more than a few steps."""
-    from rich.console import Console
-    from rich.progress import track
+    from functools import partial
 
-    console = Console(stderr=True)
+    from scripts.reporting import tracked
 
-    def progress(steps: Sequence[slice]) -> Iterable[slice]:
-        hidden = len(steps) < 4 or not console.is_terminal
-        return track(steps, description, console=console, transient=True, disable=hidden)
-
-    return progress
+    return partial(tracked, description=description)

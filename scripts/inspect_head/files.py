@@ -1,17 +1,14 @@
-"""The unembedding matrix of a model on disk, read row by row and not at once.
+"""Tensors in files of others, read row by row and not at once, and a translated head written the same way.
 
-The names of a head's labels, and finding a label by its name.
-
-Writing a translated head to disk, block by block where the format allows it.
+A PyTorch file is read without running anything in it, a safetensors file by its own library.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,119 +22,15 @@ from likeness.numerics import as_float64
 if TYPE_CHECKING:
     import numpy as np
 
-    from likeness.label_geometry.similarity import LabelRows
-
-
-class Labels:
-    """The names of K labels; without names, their numbers."""
-
-    def __init__(self, count: int, names: Sequence[str] | None = None) -> None:
-        self.count = count
-        self.names = names
-
-    def __getitem__(self, label: int) -> str:
-        return str(label) if self.names is None else self.names[label]
-
-    def __iter__(self) -> Any:
-        return (self[label] for label in range(self.count))
-
-    def printable(self, label: int) -> str:
-        """The name as one line of a table can show it."""
-        name = self[label]
-        return name if name.isprintable() and name.strip() else repr(name)
-
-    def find(self, name: str) -> int:
-        """The label of this name, or of this number where no label has that name.
-
-        Raises ValueError for an unknown name, listing those that are near, and for one that several labels share.
-        """
-        found = [label for label, other in enumerate(self.names or ()) if other == name]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"label {name!r} is ambiguous: numbers {', '.join(map(str, found[:8]))} have that name")
-        if name.isdecimal() and int(name) < self.count:
-            return int(name)
-        raise ValueError(f"there is no label {name!r}: {self._near(name)}")
-
-    def _near(self, name: str) -> str:
-        if self.names is None:
-            return f"they are numbered 0 to {self.count - 1}, and --labels can name them"
-        near = get_close_matches(name, self.names, n=5, cutoff=0.5)
-        near += [other for other in self.names if other.strip().lower() == name.strip().lower() and other not in near]
-        quoted = ", ".join(repr(other) for other in near[:8])
-        return f"did you mean {quoted}?" if near else f"none of the {self.count} labels is like it"
-
-
-def read_labels(path: Path, count: int) -> list[str]:
-    """The names of K labels in a file: a line each, or a JSON list or object {name: number}.
-
-    Raises ValueError naming the file if it does not hold K names.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of labels {path}")
-    if path.suffix == ".json":
-        content = read_json(path)
-        names = sorted(content, key=content.__getitem__) if isinstance(content, dict) else content
-    else:
-        names = path.read_text(encoding="utf-8").splitlines()
-    if not isinstance(names, list) or len(names) != count:
-        found = len(names) if isinstance(names, list) else "no list of"
-        raise ValueError(f"{path} holds {found} labels, but the head has {count}")
-    return [str(name) for name in names]
-
-
-def read_vocabulary(path: Path, count: int) -> list[str] | None:
-    """Token strings of a Hugging Face model directory by number, if it says; rows without one get a name too."""
-    tokens: dict[str, int] = {}
-    if (path / "tokenizer.json").is_file():
-        content = read_json(path / "tokenizer.json")
-        vocabulary = content.get("model", {}).get("vocab", {})
-        if isinstance(vocabulary, list):  # unigram models: token and score
-            vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
-        tokens = {**vocabulary, **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
-    elif (path / "vocab.json").is_file():
-        tokens = read_json(path / "vocab.json")
-    if not tokens:
-        return None
-    labels = [f"<unused {number}>" for number in range(count)]
-    for token, number in tokens.items():
-        if 0 <= number < count:
-            labels[number] = token
-    return labels
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises ValueError naming one that is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
-# How heads are called in Hugging Face's models, and the embeddings that stand in for them where the two are tied.
-HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
-TIED = (
-    "model.embed_tokens.weight",
-    "language_model.model.embed_tokens.weight",
-    "model.language_model.embed_tokens.weight",
-    "transformer.wte.weight",
-    "wte.weight",
-    "gpt_neox.embed_in.weight",
-)
 SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".npy", ".safetensors")
-
-
-@dataclass(frozen=True)
-class HeadFile:
-    """A matrix [K, M] on disk, its bias, and what is known of it."""
-
-    rows: LabelRows
-    bias: Tensor | None
-    key: str | None
-    dtype: str
-    tied: bool = False  # the input embeddings serve as the head
-    labels: list[str] | None = None
+# The weights of a Hugging Face model directory, in the order in which transformers looks for them.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+STATE_DICTS = ("state_dict", "model_state_dict", "model")  # where training scripts put one
 
 
 class NumpyRows:
@@ -169,44 +62,141 @@ class SafetensorRows:
     """The rows of one tensor of a ``.safetensors`` file that stays on disk."""
 
     def __init__(self, file: Any, key: str) -> None:
-        self.rows = file.get_slice(key)
-        self.shape: Sequence[int] = self.rows.get_shape()
-        self.dtype = str(self.rows[:1].dtype).removeprefix("torch.")
+        self.file, self.key = file, key
+        self.shape: Sequence[int] = file.get_slice(key).get_shape()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the rows are stored; raises ValueError for one that torch does not have."""
+        try:
+            return (self[:1] if self.shape else self.whole()).dtype
+        except Exception as error:  # safetensors has no class of its own for it
+            stored = self.file.get_slice(self.key).get_dtype()
+            raise ValueError(f"{self.key} is stored as {stored}, which cannot be read as numbers: {error}") from error
 
     def __getitem__(self, rows: slice) -> Tensor:
-        block: Tensor = self.rows[rows]
+        block: Tensor = self.file.get_slice(self.key)[rows]
         return block
 
+    def whole(self) -> Tensor:
+        """The tensor, in memory."""
+        tensor: Tensor = self.file.get_tensor(self.key)
+        return tensor
 
-def read_head(path: Path, key: str | None = None) -> HeadFile:
-    """The head in a file of weights or a Hugging Face model directory; ``key`` names it where there are several.
 
-    A ``bias`` beside a key that ends in ``weight`` is read with it. Raises FileNotFoundError, and ValueError naming
-    the file, the key and the shape where there is no such matrix, or more than one that it could be.
+class ScaledRows:
+    """The rows of a quantised matrix [K, M]: stored numbers times a scale for each block of ``block`` entries."""
+
+    def __init__(self, rows: LabelRows, scale: Tensor, block: tuple[int, int]) -> None:
+        self.rows, self.scale, self.block = rows, as_float64(scale), block
+        self.shape = rows.shape
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        start, stop, _ = rows.indices(self.shape[0])
+        height, width = self.block
+        scale = self.scale[start // height : -(-stop // height)].repeat_interleave(height, 0)
+        scale = scale[start % height : start % height + stop - start].repeat_interleave(width, 1)
+        return as_float64(self.rows[start:stop].to(torch.float32)) * scale[:, : self.shape[1]]
+
+
+class TensorFiles:
+    """The tensors of a model by name, in one file or several; of each file nothing but the header is read at first."""
+
+    def __init__(self, source: Path, where: Mapping[str, Path] | None = None) -> None:
+        """``where`` names the file of each tensor; by default all are in ``source``."""
+        self.source = source
+        self._files: dict[Path, Mapping[str, Tensor | SafetensorRows]] = {}
+        self._where = dict.fromkeys(self._open(source), source) if where is None else where
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> TensorFiles:
+        """Those of a Hugging Face model directory; of sharded weights only the shards that are asked for are opened.
+
+        Raises ValueError where it has no weights, or several files and no index of them.
+        """
+        names = [name for name in WEIGHTS if (folder / name).is_file()]
+        if not names:
+            if (folder / "adapter_config.json").is_file():
+                raise ValueError(f"{folder} is an adapter: merge it into the model that it adapts, and name that")
+            names = [path.name for path in sorted(folder.iterdir()) if path.suffix == ".safetensors"]
+            names = names or [path.name for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+            if len(names) != 1:
+                found = ", ".join(names) or "none"
+                raise ValueError(f"{folder} should hold one file of weights or an index of several, found {found}")
+        file = folder / names[0]
+        if file.suffix != ".json":
+            return cls(file)
+        index = read_json(file)
+        where = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+            raise ValueError(f"{file} is no index of weights: it has no weight_map")
+        return cls(file, {key: folder / Path(name).name for key, name in where.items()})
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._where)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
+    def __getitem__(self, name: str) -> Tensor | SafetensorRows:
+        file = self._where[name]
+        if not file.is_file():
+            raise FileNotFoundError(f"{self.source} says that {name} stands in {file.name}, which is missing")
+        tensors = self._open(file)
+        if name not in tensors:
+            raise ValueError(f"{self.source} says that {name} stands in {file.name}, which does not hold it")
+        return tensors[name]
+
+    def whole(self, name: str) -> Tensor:
+        """A tensor in memory."""
+        tensor = self[name]
+        return tensor if isinstance(tensor, Tensor) else tensor.whole()
+
+    def matrices(self, names: Iterable[str]) -> list[str]:
+        """Those of the names whose tensors have two dimensions."""
+        return [name for name in names if len(self[name].shape) == 2]
+
+    def _open(self, file: Path) -> Mapping[str, Tensor | SafetensorRows]:
+        if file not in self._files:
+            if file.suffix == ".safetensors":
+                opened = open_safetensors(file)
+                self._files[file] = {name: SafetensorRows(opened, name) for name in list(opened.keys())}
+            else:
+                self._files[file] = read_state_dict(file)
+        return self._files[file]
+
+
+def open_safetensors(path: Path) -> Any:
+    """The opened file, of which nothing but the header is read; raises ValueError naming a file that is none."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ImportError(f"reading {path} needs the package safetensors: pip install safetensors") from error
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file, by name, in a checkpoint those of its state dict; nothing in it is executed.
+
+    They stay on disk until they are read, but in files of before torch 1.6. Raises ValueError naming the file.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint or file of weights {path}")
-    if path.is_dir():
-        head = _read_directory(path, key)
-    elif path.suffix == ".npy":
-        head = _read_numpy(path)
-    elif path.suffix == ".safetensors":
-        head = _from_safetensors(path, key)
-    elif path.suffix in SUFFIXES:
-        head = _from_tensors(_read_state_dict(path), key, path)
-    else:
-        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}, nor a model directory")
-    shape = list(head.rows.shape)
-    if len(shape) != 2 or shape[0] < 2 or shape[1] < 1:
-        raise ValueError(f"a head is a matrix of at least two label vectors, but {head.key or path} is {shape}")
-    if head.bias is not None and list(head.bias.shape) != shape[:1]:
-        raise ValueError(f"the head {head.key} is {shape}, but the bias beside it is {list(head.bias.shape)}")
-    return head
-
-
-def _read_numpy(path: Path) -> HeadFile:
-    rows = NumpyRows(read_numpy(path))
-    return HeadFile(rows, None, None, rows.dtype)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
+        reason = "holds more than tensors and plain values" if "GLOBAL" in str(error) else "is not a PyTorch file"
+        raise ValueError(f"{path} {reason}, or is truncated") from error
+    if isinstance(content, Tensor):
+        return {"": content}
+    for key in STATE_DICTS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_numpy(path: Path) -> np.ndarray:
@@ -224,91 +214,12 @@ def read_numpy(path: Path) -> np.ndarray:
     return array
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file, by name; in a Lightning checkpoint those of its state_dict."""
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises ValueError naming one that is none."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = "holds more than tensors and plain values" if "GLOBAL" in str(error) else "is not a PyTorch file"
-        raise ValueError(f"{path} {reason}, or is truncated") from error
-    if isinstance(content, Tensor):
-        return {"": content}
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def _from_tensors(tensors: Mapping[str, Tensor], key: str | None, path: Path) -> HeadFile:
-    name = _choose(key, {name: list(tensor.shape) for name, tensor in tensors.items()}, path)
-    bias = tensors.get(_bias_key(name))
-    dtype = str(tensors[name].dtype).removeprefix("torch.")
-    return HeadFile(tensors[name], bias, name or None, dtype, tied=name in TIED)
-
-
-def _from_safetensors(path: Path, key: str | None) -> HeadFile:
-    file = open_safetensors(path)
-    names = file.keys()
-    name = _choose(key, {name: file.get_slice(name).get_shape() for name in names}, path)
-    bias = file.get_tensor(_bias_key(name)) if _bias_key(name) in names else None
-    rows = SafetensorRows(file, name)
-    return HeadFile(rows, bias, name, rows.dtype, tied=name in TIED)
-
-
-def open_safetensors(path: Path) -> Any:
-    """The opened file, of which nothing but the header is read; raises ValueError naming a file that is none."""
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise ImportError(f"reading {path} needs the package safetensors: pip install safetensors") from error
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _read_directory(path: Path, key: str | None) -> HeadFile:
-    """The head of a Hugging Face model directory; of sharded weights only the shard that holds it is opened."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        where = read_json(index).get("weight_map", {})
-        name = _choose(key, dict.fromkeys(where, None), path)
-        file = path / Path(where[name]).name
-        if not file.is_file():
-            raise FileNotFoundError(f"{index} says that {name} stands in {file.name}, which is missing")
-        head = _from_safetensors(file, name)
-    else:
-        files = sorted(path.glob("*.safetensors"))
-        if len(files) != 1:
-            found = ", ".join(file.name for file in files) or "none"
-            raise ValueError(f"{path} should hold one .safetensors file or an index of several, found {found}")
-        head = _from_safetensors(files[0], key)
-    return HeadFile(head.rows, head.bias, head.key, head.dtype, head.tied, read_vocabulary(path, head.rows.shape[0]))
-
-
-def _choose(key: str | None, shapes: Mapping[str, Sequence[int] | None], path: Path) -> str:
-    """The name of the head among tensors of these shapes, None where unknown."""
-    matrices = [name for name, shape in shapes.items() if shape is None or len(shape) == 2]
-    if key is not None:
-        if key not in shapes:
-            raise ValueError(f"{path} has no key {key!r}; its matrices are {_listed(matrices)}")
-        return key
-    known = [name for name in (*HEADS, *TIED) if name in matrices]
-    if known:
-        return known[0]
-    if len(matrices) != 1:
-        raise ValueError(f"name the head in {path} with --key: its matrices are {_listed(matrices)}")
-    return matrices[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return (", ".join(names[:12]) or "none") + more
-
-
-def _bias_key(name: str) -> str:
-    return name.removesuffix("weight") + "bias" if name.endswith("weight") else "\0"
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def write_translated(path: Path, g: LabelRows, translation: Tensor, bias: Tensor | None) -> None:

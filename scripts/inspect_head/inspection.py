@@ -30,7 +30,8 @@ from likeness.label_geometry.patterns import (
 from likeness.label_geometry.similarity import HeadSummary, LabelMetric, Progress, summarise_head
 from likeness.label_geometry.top_sets import TopSet, can_be_top, top_sets
 from likeness.numerics import as_float64
-from scripts.inspect_head.sources import MAX_SAMPLE, Features, Head, random_features
+from scripts.inspect_head.features import MAX_SAMPLE, Features, random_features
+from scripts.inspect_head.heads import Head
 
 MAX_MATRIX = 1000  # labels all pairs of which are measured; of more, a sample of 2,000 stands for them
 MAX_WINNERS = 2000  # labels that are all tried for being the prediction
@@ -60,7 +61,7 @@ class PairReport:
     pair: tuple[int, int]
     cosines: dict[str, float]
     centring: EquivalentHead  # what subtracting the mean label vector does
-    heads: list[EquivalentHead]  # one for each cosine that was asked for
+    heads: dict[float, EquivalentHead]  # by the cosine that was asked for
     linear: list[LinearChange]
     top_two: TopSet | None  # None where there are no other labels
     checked_on: str
@@ -80,7 +81,7 @@ class Inspection:
     """Everything that was found out about a head."""
 
     head: Head
-    gauge: HeadSummary
+    summary: HeadSummary
     features: Features | None
     metrics: dict[str, LabelMetric]
     matrices: dict[str, Tensor]  # [K, K] each, or of a sample of labels
@@ -107,21 +108,21 @@ def inspect_head(
 
     Raises ValueError as the functions of ``likeness.label_geometry.similarity`` and its neighbours do.
     """
-    gauge = summarise_head(head.rows, device, watch("reading the label vectors"))
-    mean = gauge.mean
+    summary = summarise_head(head.rows, device, watch("reading the label vectors"))
+    mean = summary.mean
     metrics = {"raw": LabelMetric.raw(), "centred": LabelMetric.centred(mean)}
     if features is not None:
         metrics["invariant"] = LabelMetric.invariant(mean, features.covariance.to(device))
-    sampled = _sampled_labels(gauge.labels)
+    sampled = _sampled_labels(summary.labels)
     sample = head.rows[:] if sampled is None else torch.cat([head.rows[label : label + 1] for label in sampled])
     matrices = {name: metric.cosines(sample.to(device)).cpu() for name, metric in metrics.items()}
-    report = None if pair is None else _inspect_pair(head, gauge, features, metrics, pair, cosines, device, watch)
+    report = None if pair is None else _inspect_pair(head, summary, features, metrics, pair, cosines, device, watch)
     nearest = {}
     if queries:
         nearest = nearest_labels(head.rows, queries, metrics, top, device, watch("finding the nearest labels"))
     return Inspection(
         head,
-        gauge,
+        summary,
         features,
         metrics,
         matrices,
@@ -137,7 +138,7 @@ def inspect_head(
 
 def _inspect_pair(
     head: Head,
-    gauge: HeadSummary,
+    summary: HeadSummary,
     features: Features | None,
     metrics: dict[str, LabelMetric],
     pair: tuple[int, int],
@@ -145,25 +146,26 @@ def _inspect_pair(
     device: torch.device,
     watch: Watch,
 ) -> PairReport:
-    f, checked_on = _inputs(gauge, features)
+    f, checked_on = _inputs(summary, features)
     rows = torch.cat([head.rows[label : label + 1] for label in pair]).to(device)
     similarities = {name: float(metric.cosines(rows)[0, 1]) for name, metric in metrics.items()}
     a, b = as_float64(rows)
-    translations = [-gauge.mean, *(translation_to_cosine(a, b, cosine) for cosine in cosines)]
+    translations = [-summary.mean, *(translation_to_cosine(a, b, cosine) for cosine in cosines)]
     progress = watch("checking the equivalent heads")
-    centring, *heads = translated_heads(f.to(device), head.rows, pair, translations, head.bias, progress)
-    top_two = can_be_top(head.rows, pair, head.bias) if gauge.labels > 2 else None
+    centring, *others = translated_heads(f.to(device), head.rows, pair, translations, head.bias, progress)
+    heads = dict(zip(cosines, others, strict=True))
+    top_two = can_be_top(head.rows, pair, head.bias) if summary.labels > 2 else None
     return PairReport(pair, similarities, centring, heads, _move_linearly(head, pair, f), top_two, checked_on)
 
 
-def _inputs(gauge: HeadSummary, features: Features | None) -> tuple[Tensor, str]:
+def _inputs(summary: HeadSummary, features: Features | None) -> tuple[Tensor, str]:
     """Features to show equal probabilities on: fewer of them for more labels, to bound the logits' memory."""
-    count = max(8, min(MAX_SAMPLE, 2**21 // gauge.labels))
+    count = max(8, min(MAX_SAMPLE, 2**21 // summary.labels))
     if features is not None:
         f = features.sample[:count]
         return f, f"the first {len(f)} of {features.source}"
-    scale = LOGIT_SPREAD / max(gauge.spread, 1e-300)
-    return random_features(gauge.dim, scale, count), f"{count} random features"
+    size = summary.spread or float(summary.mean.norm()) or 1.0
+    return random_features(summary.dim, LOGIT_SPREAD / size, count), f"{count} random features"
 
 
 def _move_linearly(head: Head, pair: tuple[int, int], f: Tensor) -> list[LinearChange]:
@@ -177,8 +179,7 @@ def _move_linearly(head: Head, pair: tuple[int, int], f: Tensor) -> list[LinearC
         except ValueError:  # parallel: no linear map moves them
             return []
         new_f, new_g = transformed(f, g, matrix)
-        centred = new_g - new_g.mean(0)
-        achieved = torch.cosine_similarity(centred[pair[0]], centred[pair[1]], dim=0)
+        achieved = LabelMetric.centred(new_g.mean(0)).cosines(new_g[list(pair)])[0, 1]
         logits = (f @ g.T - new_f @ new_g.T).abs().max()
         log_p = log_probability_change(f, g, new_f, new_g, head.bias)
         changes.append(LinearChange(float(achieved), float(torch.linalg.cond(matrix)), float(logits), float(log_p)))
@@ -214,14 +215,7 @@ def _find_winners(head: Head, requested: Sequence[int], watch: Watch) -> list[To
     labels = head.rows.shape[0]
     if labels > MAX_WINNERS:
         return top_sets(head.rows, [[label] for label in requested], head.bias) if requested else []
-    g = as_float64(head.rows[:])
-    return [
-        can_be_top(g, range(block.start, block.stop), head.bias) for block in watch("who can win")(_singles(labels))
-    ]
-
-
-def _singles(labels: int) -> list[slice]:
-    return [slice(label, label + 1) for label in range(labels)]
+    return top_sets(head.rows, [[label] for label in range(labels)], head.bias, watch("who can win"))
 
 
 def _find_top_twos(head: Head) -> list[TopSet]:

@@ -18,7 +18,7 @@ from callbacks.figures.output import PALETTE
 from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_head
 from likeness.label_geometry.similarity import raw_similarity
 from scripts.inputs import default_data, load_data
-from scripts.inspect_head.sources import Head, find_pair, open_head
+from scripts.inspect_head.heads import Head, find_pair, open_head
 from scripts.reporting import Report, Row, publish
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import LinearHead
 from scripts import inspect_head
 from scripts.cli.entry_point import run_command
-from scripts.inspect_head.files import read_head
+from scripts.inspect_head.heads import read_head
 from tests.callbacks.toy_siblings import save_checkpoint
 from tests.likeness.label_geometry.paper_heads import shortened_head
 
@@ -157,17 +157,17 @@ def test_a_checkpoint_of_this_project_with_its_own_data(tmp_path: Path, bias: bo
 def test_a_state_dict_needs_a_key_where_it_holds_several_matrices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = {"fc.weight": weights(), "fc.bias": torch.zeros(6), "other.weight": torch.zeros(4, 4)}
+    state = {"last.weight": weights(), "last.bias": torch.zeros(6), "other.weight": torch.zeros(4, 4)}
     torch.save(state, tmp_path / "w.pt")
     assert refusal(capsys, tmp_path / "w.pt") == (
-        f"name the head in {tmp_path / 'w.pt'} with --key: its matrices are fc.weight, other.weight"
+        f"name the head in {tmp_path / 'w.pt'} with --key: its matrices are last.weight, other.weight"
     )
-    assert "no key 'head'; its matrices are fc.weight" in refusal(capsys, tmp_path / "w.pt", "--key", "head")
-    head = read_head(tmp_path / "w.pt", "fc.weight")
+    assert "no key 'head'; its matrices are last.weight" in refusal(capsys, tmp_path / "w.pt", "--key", "head")
+    head = read_head(tmp_path / "w.pt", "last.weight")
     torch.testing.assert_close(head.rows[:], weights())
     assert head.bias is not None
     torch.save({"state_dict": state}, tmp_path / "lightning.pt")
-    torch.testing.assert_close(read_head(tmp_path / "lightning.pt", "fc.weight").rows[2:4], weights()[2:4])
+    torch.testing.assert_close(read_head(tmp_path / "lightning.pt", "last.weight").rows[2:4], weights()[2:4])
 
 
 def test_a_bias_that_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +210,7 @@ def test_a_hugging_face_directory_opens_one_shard(tmp_path: Path, key: str, tied
     )
     head = read_head(tmp_path)
     assert (head.key, head.tied) == (key, tied)
-    assert head.labels == ["a", "b", "Ġc", "<unused 3>", "<end>", "<unused 5>"]
+    assert list(head.labels) == ["a", "b", "Ġc", "<unused 3>", "<end>", "<unused 5>"]
     run(tmp_path, "--neighbours", "Ġc", "<end>", "--top", 1, out=tmp_path / "out")
     assert [row["query"] for row in table(tmp_path / "out" / "neighbours.csv")[:2]] == ["Ġc", "<end>"]
 
