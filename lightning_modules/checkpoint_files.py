@@ -49,7 +49,7 @@ class HashingFile:
         return self._file.write(data)
 
     def flush(self) -> None:
-        """As the file's."""
+        """Flush the file."""
         self._file.flush()
 
     def seal(self) -> None:
@@ -59,7 +59,7 @@ class HashingFile:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint's bytes, or None; an archive without a checksum of ours passes."""
+    """The reason why a checkpoint's bytes are wrong, or None; an archive without a checksum of ours passes."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return None  # no archive: torch.load says what it is

@@ -22,6 +22,34 @@ if TYPE_CHECKING:
 TERMS = ("reconstruction", "latent", "diffusion")
 CLASSIFIERS = ("SoftmaxClassifier", "SiblingClassifiers")
 DIFFUSION = ("VariationalDiffusion", "DiffEnc")
+FIGURES_OF_DIFFUSION = {
+    "LossByGamma": ("loss_by_gamma",),
+    "ScheduleDiagnostics": ("schedule",),
+    "EncoderDiagnostics": ("encoder_profile",),
+    "DepthCurve": ("depth_curve",),
+    "GradientNorms": ("gradient_norms",),
+    "SampleFigures": ("samples", "sample_path"),
+}
+INDICES = {
+    "k_skewness": "Skewness of k-occurrence",
+    "robin_hood": "Robin Hood index",
+    "antihub_rate": "Share of antihubs",
+    "hub_occurrence": "Share of neighbours that are hubs",
+}
+COSTS = {  # the first part of the key, by callback
+    "ElboDiagnostics": "elbo",
+    "LossByGamma": "loss_by_gamma",
+    "ScheduleDiagnostics": "schedule",
+    "EncoderDiagnostics": "encoder",
+    "DepthCurve": "depth_curve",
+    "SampleFigures": "samples",
+    "RepresentationSimilarity": "similarity",
+    "LabelGeometry": "labels",
+    "Hubness": "hubness",
+}
+X_AXIS = "trainer/global_step"
+CLOCK = "_runtime"  # seconds: system metrics have no steps
+COLUMNS, ROWS = 3, 2
 Options = dict[str, Any]  # the init_args of a class
 Classes = dict[str, Options]  # of the model and the callbacks, by class name
 
@@ -164,36 +192,6 @@ SECTIONS: dict[str, Callable[[Classes], Iterator[Panel]]] = {
     "Hubness": _hubness,
     "System": _system,
 }
-FIGURES_OF_DIFFUSION = {
-    "LossByGamma": ("loss_by_gamma",),
-    "ScheduleDiagnostics": ("schedule",),
-    "EncoderDiagnostics": ("encoder_profile",),
-    "DepthCurve": ("depth_curve",),
-    "GradientNorms": ("gradient_norms",),
-    "SampleFigures": ("samples", "sample_path"),
-}
-INDICES = {
-    "k_skewness": "Skewness of k-occurrence",
-    "robin_hood": "Robin Hood index",
-    "antihub_rate": "Share of antihubs",
-    "hub_occurrence": "Share of neighbours that are hubs",
-}
-COSTS = {  # the first part of the key, by callback
-    "ElboDiagnostics": "elbo",
-    "LossByGamma": "loss_by_gamma",
-    "ScheduleDiagnostics": "schedule",
-    "EncoderDiagnostics": "encoder",
-    "DepthCurve": "depth_curve",
-    "SampleFigures": "samples",
-    "RepresentationSimilarity": "similarity",
-    "LabelGeometry": "labels",
-    "Hubness": "hubness",
-}
-
-
-X_AXIS = "trainer/global_step"
-CLOCK = "_runtime"  # seconds: system metrics have no steps
-COLUMNS, ROWS = 3, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,13 +22,15 @@ from callbacks.loggers.wandb_files import is_offline, last_step, log_checkpoint,
 from callbacks.run.run_files import WANDB_ID, note
 from likeness.files import replacing
 
+X_AXIS = "trainer/global_step"
 MINIMISED = {"loss", "nll", "bpd"}
 MAXIMISED = {"accuracy", "spearman"}
 OF_ONE_RUN = {"seed", "seed_everything", "run_dir", "logger"}  # what runs of one group may differ in
+Row = dict[str, Any]
 
 
 def goal(key: str) -> Literal["min", "max"] | None:
-    """How the metric's curve is summarised: by its minimum, its maximum, or, with None, by its last value.
+    """The summary of the metric's curve: its minimum, its maximum, or, with None, its last value.
 
     A part of the key decides, as in ``val/nll/3``, a sibling's.
     """
@@ -57,10 +59,6 @@ def _shared(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_shared(entry) for entry in value]
     return value
-
-
-X_AXIS = "trainer/global_step"
-Row = dict[str, Any]
 
 
 class RunWandbLogger(WandbLogger):
@@ -278,7 +276,7 @@ class RunWandbLogger(WandbLogger):
 
     @contextmanager
     def _training_goes_on(self) -> Iterator[None]:
-        """Whatever W&B fails with costs a line, once a segment."""
+        """Turns any failure of W&B into one line, once a segment."""
         try:
             yield
         except Exception as error:

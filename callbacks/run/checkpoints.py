@@ -1,4 +1,4 @@
-"""What a run keeps of its model: checkpoints that are whole or not there, and at its end the weights alone."""
+"""The files that a run keeps of its model: checkpoints, whole or not there, and at its end the weights alone."""
 
 import os
 from contextlib import suppress

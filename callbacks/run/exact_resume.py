@@ -1,4 +1,4 @@
-"""What Lightning leaves out of a checkpoint and a continued run needs: the log's open row, and the new settings."""
+"""The rest of a continued run's state, which Lightning leaves out: the log's open row, settings, paths, early stops."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which files of a directory a run has written, so that no other file is ever removed or taken for a run's.
+"""The list of files that a run has written, so that no other file is ever removed or taken for a run's.
 
 A run directory holds a folder ``.likeness``. ``written`` in it lists every file of the run, each before or as it is
 written, as paths relative to the directory; ``lock`` is held by the process that trains there. Runs from before there
@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ CONFIG, SEGMENTS, METRICS, WANDB_ID = "config.yaml", "segments.json", "metrics.c
 FILES = (CONFIG, METRICS, "label_disagreements.csv", SEGMENTS, WEIGHTS, WANDB_ID)
 FOLDERS = ("checkpoints", "figures", "wandb")
 PREDICTIONS = "predictions.npz"
-EVALUATIONS = (*(f"{stage}_{METRICS}" for stage in ("validate", "test", "predict")), PREDICTIONS)
+# What each subcommand writes anew, beside training.
+EVALUATIONS = {
+    "validate": (f"validate_{METRICS}",),
+    "test": (f"test_{METRICS}",),
+    "predict": (f"predict_{METRICS}", PREDICTIONS),
+}
 IN_RUN = "${run_dir}"  # stands for the run directory in what is kept of paths: a run may be moved and copied
 
 
@@ -103,7 +109,7 @@ def relative_paths(value: Any, run_dir: str) -> Any:
     """Nested values with the paths into the run directory, keys included, as ``${run_dir}/...``."""
     if isinstance(value, dict):
         return {relative_paths(key, run_dir): relative_paths(entry, run_dir) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)([relative_paths(entry, run_dir) for entry in value])
     for root in (run_dir, os.path.realpath(run_dir)) if isinstance(value, str) else ():
         if value == root or value.startswith(f"{root}/"):
@@ -115,7 +121,7 @@ def absolute_paths(value: Any, run_dir: str) -> Any:
     """The reverse of ``relative_paths``, for the place where the run directory is now."""
     if isinstance(value, dict):
         return {absolute_paths(key, run_dir): absolute_paths(entry, run_dir) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)([absolute_paths(entry, run_dir) for entry in value])
     inside = isinstance(value, str) and (value == IN_RUN or value.startswith(f"{IN_RUN}/"))
     return os.path.realpath(run_dir) + value[len(IN_RUN) :] if inside else value
@@ -152,7 +158,7 @@ def _through_link(run_dir: Path, name: str) -> bool:
 def _known_without_list(run_dir: Path) -> set[str]:
     if not _has_segments_and_config(run_dir):
         return _sealed(run_dir)
-    names = {name for name in (*FILES, *EVALUATIONS) if (run_dir / name).is_file()}
+    names = {name for name in (*FILES, *chain.from_iterable(EVALUATIONS.values())) if (run_dir / name).is_file()}
     if WANDB_ID in names:
         run_id = (run_dir / WANDB_ID).read_text(encoding="utf-8").strip()
         names |= {f"wandb/{path.name}/" for path in (run_dir / "wandb").glob(f"*run-*-{run_id}") if path.is_dir()}

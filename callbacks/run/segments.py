@@ -1,4 +1,4 @@
-"""What a run directory tells of the run's life: one entry for each time it was started."""
+"""The record of a run's life in its directory: one entry for each time it was started."""
 
 import json
 import os

@@ -69,7 +69,7 @@ def _check_weights(trainer: pl.Trainer, weights: Mapping[str, Tensor]) -> None:
 
 
 def worst_term(terms: ElboTerms, t: Tensor) -> str:
-    """Which terms [B] are not finite, and the worst of the times [B] at which they were estimated."""
+    """Names the terms [B] that are not finite, and the worst of the times [B] at which they were estimated."""
     losses = {name: term.detach().double() for name, term in terms._asdict().items()}
     wrong = [name for name, loss in losses.items() if not loss.isfinite().all()]
     total = torch.stack([losses[name] for name in wrong or losses]).sum(0)

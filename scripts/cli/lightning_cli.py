@@ -126,8 +126,8 @@ class LikenessCLI(LightningCLI):
         run_dir = run_directory.resolve(config.run_dir)
         run_directory.announce(run_dir)
         fit, owner = subcommand == "fit", rank() == 0 and not config.trainer.fast_dev_run
-        if owner:
-            run_directory.enter(run_dir, to_train=fit)
+        if owner and fit:  # first of all: what another process is writing there is no ground for a decision
+            run_directory.enter(run_dir, subcommand)
         if fit and config.auto_resume:
             _continue_or_start(run_dir, config, owner)
         if config.ckpt_path is None and not fit and not config.trainer.fast_dev_run:
@@ -137,6 +137,8 @@ class LikenessCLI(LightningCLI):
             self._continue(run_dir, config, fit, owner)
         elif owner and fit:
             run_directory.claim(run_dir, overwrite=config.overwrite)
+        if owner and not fit:
+            run_directory.enter(run_dir, subcommand)
 
     def _continue(self, run_dir: Path, config: Namespace, fit: bool, owner: bool) -> None:
         """Settle on the checkpoint; for ``fit``, make sure that it is this run that goes on, and that it has to."""
@@ -209,7 +211,7 @@ def repeatable(parser: LightningArgumentParser, config: Namespace) -> dict[str, 
 
 
 def _continue_or_start(run_dir: Path, config: Namespace, owner: bool) -> None:
-    """What ``--auto_resume`` means: the newest checkpoint where there is one, else a fresh start."""
+    """Ask for the newest checkpoint where there is one, else for a fresh start, as ``--auto_resume`` does."""
     if config.ckpt_path is not None:
         raise UsageError(f"--auto_resume chooses the checkpoint, and --ckpt_path names {config.ckpt_path}: give one")
     if config.overwrite:

@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Timer
 
 from callbacks.run.exact_resume import stopped_early
-from callbacks.run.run_files import FOLDER, LOCK, forget_all, is_run, mark, noted, occupied, own
+from callbacks.run.run_files import EVALUATIONS, FOLDER, LOCK, forget_all, is_run, mark, noted, occupied, own
 from callbacks.run.segments import FINISHED, read_segments
 from lightning_modules.checkpoint_files import LAST, WEIGHTS, CheckpointError, read_checkpoint
 from scripts.cli.entry_point import UsageError, rank
@@ -34,8 +34,8 @@ def announce(run_dir: Path) -> None:
         print(f"likeness: run directory {run_dir}", file=sys.stderr, flush=True)
 
 
-def enter(run_dir: Path, *, to_train: bool) -> None:
-    """Make the directory a run's, and take it for this process until it ends where it is to train.
+def enter(run_dir: Path, subcommand: str) -> None:
+    """Make the directory a run's; for ``fit`` it is this process's alone until that ends.
 
     Raises FileExistsError where files of others stand in a run's places, OSError where nothing can be written, and
     BlockingIOError where another process trains. A directory that is refused is left as it was.
@@ -44,8 +44,10 @@ def enter(run_dir: Path, *, to_train: bool) -> None:
     held = occupied(run_dir)
     if held and not is_run(run_dir):
         _refuse_foreign(run_dir, sorted(set(held) - set(own(run_dir))))
+    written_anew = [name for name in EVALUATIONS.get(subcommand, ()) if os.path.lexists(run_dir / name)]
+    _refuse_foreign(run_dir, sorted(set(written_anew) - set(own(run_dir))))
     _ensure_writable(run_dir)
-    if to_train:
+    if subcommand == "fit":
         _lock(run_dir)
     mark(run_dir)
 
@@ -77,7 +79,8 @@ def refuse_lost_checkpoints(run_dir: Path) -> None:
         return
     saved = any(name.endswith(".ckpt") for name in noted(run_dir))
     steps = [segment["last_step"] or segment["first_step"] for segment in read_segments(run_dir)]
-    continued = any(segment["first_step"] or segment["why"] == FINISHED for segment in read_segments(run_dir))
+    ends = tuple(segment["why"] for segment in read_segments(run_dir))
+    continued = any(steps) and any(why == FINISHED or why.startswith("stopped by") for why in ends)
     if saved or continued:
         raise FileNotFoundError(
             f"the run in {run_dir} has trained{f' to step {max(steps)}' if steps else ''}, but there is no checkpoint "

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-import warnings
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,33 @@ def test_a_run_whose_checkpoints_are_not_mounted_is_not_begun_anew(train: Door) 
     assert train("fit", "--overwrite")[0] == 0
 
 
+@pytest.mark.parametrize("subcommand", ["test", "predict"])
+def test_an_evaluation_of_no_run_leaves_no_trace(train: Door, subcommand: str) -> None:
+    code, errors = train(subcommand)
+    assert code == 2
+    assert "there is no checkpoint" in errors
+    assert not train.run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "then", "steps", "validations"),
+    [
+        (("--checkpoint.every_n_epochs", "1"), ("--checkpoint.every_n_train_steps", "1"), 2, 1),
+        (("--trainer.max_epochs", "1"), ("--trainer.max_steps", "3"), 3, 1),
+        (("--trainer.max_steps", "3"), ("--trainer.max_epochs", "1"), 2, 1),
+        (("--trainer.check_val_every_n_epoch", "5"), ("--trainer.val_check_interval", "1"), 2, 2),
+    ],
+)
+def test_the_later_of_two_options_holds(
+    train: Door, given: tuple[str, str], then: tuple[str, str], steps: int, validations: int
+) -> None:
+    code, errors = train("fit", *given, *then)
+    assert code == 0, errors
+    assert read_segments(train.run_dir)[-1]["last_step"] == steps
+    with (train.run_dir / "metrics.csv").open(newline="") as file:
+        assert len([row for row in csv.DictReader(file) if row["val/nll"]]) == validations
+
+
 def test_an_empty_run_dir_is_refused(train: Door) -> None:
     code, errors = train("fit", "--run_dir", "")
     assert code == 2
@@ -320,16 +347,48 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoints(train: Door, tmp_path: 
     assert str(tmp_path) not in json.dumps(train.checkpoint["callbacks"], default=str)
     train.run_dir = train.run_dir.rename(tmp_path / "moved")
     (tmp_path / "run").touch()  # nothing may be written where it was
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Lightning's, that the best are forgotten
-        code, errors = train(*line, "2")
-    assert code == 0, errors
+    code, errors = train(*line, "2")
+    assert code == 0, errors  # warnings are errors, and Lightning warns where it forgets the best
     (best,) = (state for key, state in train.checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
     assert best["best_model_path"] == "${run_dir}/checkpoints/best.ckpt"
     assert list(best["best_k_models"]) == ["${run_dir}/checkpoints/best.ckpt"]
     assert sorted(path.name for path in (train.run_dir / "checkpoints").iterdir()) == [
         *("best.ckpt", "last.ckpt", "previous.ckpt")
     ]
+
+
+def test_a_run_that_was_copied_or_renamed_goes_on_exactly(train: Door, tmp_path: Path) -> None:
+    line = ("fit", "--auto_resume", "--config", "configs/callbacks/best_nll.yaml", "--trainer.max_epochs")
+    assert train(*line, "2", "--run_dir", str(tmp_path / "whole"))[0] == 0
+    assert train(*line, "1")[0] == 0
+    shutil.copytree(train.run_dir, tmp_path / "copy")
+    before = snapshot(train.run_dir)
+    train.run_dir = tmp_path / "copy"
+    assert train(*line, "2")[0] == 0
+    assert snapshot(tmp_path / "run") == before
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    train.run_dir = tmp_path / "renamed"
+    assert train(*line, "2")[0] == 0
+    for run in ("copy", "renamed"):
+        for name in ("weights.safetensors", "metrics.csv"):
+            assert (tmp_path / run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (run, name)
+
+
+def test_a_checkpoint_from_before_paths_were_relative_keeps_its_best(train: Door, tmp_path: Path) -> None:
+    line = ("fit", "--auto_resume", "--config", "configs/callbacks/best_nll.yaml", "--trainer.max_epochs")
+    assert train(*line, "1")[0] == 0
+    last = train.run_dir / "checkpoints" / "last.ckpt"
+    content = train.checkpoint
+    content["callbacks"] = run_files.absolute_paths(content["callbacks"], str(train.run_dir))
+    del content["stopped_early"]
+    torch.save(content, last)
+    shutil.rmtree(train.run_dir / ".likeness")
+    train.run_dir = train.run_dir.rename(tmp_path / "moved")
+    code, errors = train(*line, "2")
+    assert code == 0, errors
+    (best,) = (state for key, state in train.checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert list(best["best_k_models"]) == ["${run_dir}/checkpoints/best.ckpt"]
+    assert [segment["first_step"] for segment in read_segments(train.run_dir)] == [0, 2]
 
 
 def test_the_home_directory_is_meant_by_a_tilde_everywhere(

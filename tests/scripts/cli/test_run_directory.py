@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from callbacks.run import run_files
 from callbacks.run.checkpoints import AtomicCheckpointIO
 from callbacks.run.run_files import LIST, note
 from lightning_modules.checkpoint_files import CheckpointError
@@ -26,7 +27,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def begin(run_dir: Path, *names: str) -> None:
     """What a run leaves: its list, and these files."""
-    run_directory.enter(run_dir, to_train=False)
+    run_directory.enter(run_dir, "test")
     for name in names:
         write(run_dir / name, "a run's")
         note(run_dir / name)
@@ -56,7 +57,7 @@ def test_files_of_others_are_named_and_nothing_is_changed(tmp_path: Path, name: 
     write(tmp_path / "notes.txt", "mine")
     before = files(tmp_path)
     with pytest.raises(FileExistsError, match=f"no run's: {name}"):
-        run_directory.enter(tmp_path, to_train=True)
+        run_directory.enter(tmp_path, "fit")
     assert files(tmp_path) == before
     assert not (tmp_path / ".likeness").exists()
 
@@ -141,7 +142,7 @@ def old_run(run_dir: Path) -> None:
 def test_a_run_without_a_list_is_known_by_its_segments(tmp_path: Path) -> None:
     old_run(tmp_path)
     write(tmp_path / "figures" / "kl.png", "whose?")
-    run_directory.enter(tmp_path, to_train=False)
+    run_directory.enter(tmp_path, "test")
     with pytest.raises(FileExistsError, match=r"no run's: figures/kl.png\."):
         run_directory.claim(tmp_path, overwrite=True)
     (tmp_path / "figures" / "kl.png").unlink()
@@ -153,7 +154,7 @@ def test_a_run_without_a_list_is_known_by_its_segments(tmp_path: Path) -> None:
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path: Path, old: bool) -> None:
     if old:
         old_run(tmp_path)
-        run_directory.enter(tmp_path, to_train=False)
+        run_directory.enter(tmp_path, "test")
     else:
         begin(tmp_path, *OWN[:2], "checkpoints/last.ckpt")
     run_directory.refuse_lost_checkpoints(tmp_path)
@@ -162,6 +163,18 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path: Path, old:
         run_directory.refuse_lost_checkpoints(tmp_path)
     run_directory.claim(tmp_path, overwrite=True)
     run_directory.refuse_lost_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "name"),
+    [("test", "test_metrics.csv"), ("predict", "predictions.npz"), ("validate", "validate_metrics.csv")],
+)
+def test_an_evaluation_writes_over_its_own_file_only(tmp_path: Path, subcommand: str, name: str) -> None:
+    begin(tmp_path, *OWN, name)
+    run_directory.enter(tmp_path, subcommand)
+    run_files.forget_all(tmp_path)
+    with pytest.raises(FileExistsError, match=f"no run's: {name}"):
+        run_directory.enter(tmp_path, subcommand)
 
 
 @pytest.mark.parametrize("name", ["", " ", "\t"])
@@ -174,7 +187,7 @@ def test_an_empty_name_is_refused(name: str) -> None:
 def test_an_unwritable_directory_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=f"run_dir .*{name} cannot be written"):
-        run_directory.enter(tmp_path / name, to_train=True)
+        run_directory.enter(tmp_path / name, "fit")
 
 
 @pytest.mark.parametrize("name", ["last", "best", "nowhere.ckpt"])
@@ -210,7 +223,7 @@ def test_the_newest_whole_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path,
 def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path: Path) -> None:
     code = (
         "import pathlib; from scripts.cli import run_directory; "
-        f"run_directory.enter(pathlib.Path({str(tmp_path)!r}), to_train=True); "
+        f"run_directory.enter(pathlib.Path({str(tmp_path)!r}), 'fit'); "
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code + "print('held', flush=True); input()"],
@@ -224,6 +237,6 @@ def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path: Path) ->
         with pytest.raises(
             BlockingIOError, match=rf"run_dir .* is in use: process {holder.pid} on .* is training there"
         ):
-            run_directory.enter(tmp_path, to_train=True)
+            run_directory.enter(tmp_path, "fit")
         holder.kill()
-    run_directory.enter(tmp_path, to_train=True)
+    run_directory.enter(tmp_path, "fit")
