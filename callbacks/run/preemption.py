@@ -37,9 +37,10 @@ class Preemption(Callback):
 
     ``last.ckpt`` then holds everything up to that batch, and the process ends with 128 + the signal's number, or 75
     for the budget. Lightning's own handlers either save in the middle of an optimiser step or not at all. Here a
-    handler only sets a flag, on which the ranks agree at the end of each batch; further signals change nothing. Only
-    a second Ctrl-C in the same batch, no sooner than half a second after the first, stops at once and without one, as
-    every signal does that comes outside training. A validation that is running, or that follows the batch, is finished first; so is an epoch whose last batch it is.
+    handler only sets a flag, on which the ranks agree at the end of each batch; further signals change nothing. A
+    validation that is running, or that follows the batch, is finished first; so is an epoch whose last batch it is.
+    Only a second Ctrl-C in the same batch, no sooner than half a second after the first, goes to the handler that was
+    there before, which stops at once and without a checkpoint, as with every signal outside of training.
     """
 
     def __init__(self, stop_after: str | None = None) -> None:
@@ -67,7 +68,7 @@ class Preemption(Callback):
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup wants it
                 self._previous[signum] = signal.signal(signum, self._handle)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The frame of every command: parsers without abbreviations, one line for an error, a status a shell can test."""
+"""The frame of every command: a parser without abbreviations, one line for an error, a status that a shell can test."""
 
 import io
 import logging
@@ -136,6 +136,7 @@ def _end(error: BaseException | None, *, debug: bool) -> int:
             return 0
         case Stopped():
             _tell(error)
+            restarts.ask(error.status)
             return 0 if RANK_0 in os.environ else restarts.leave(error.status)  # rank 0 ends with it
         case Interrupted():
             _tell(error)

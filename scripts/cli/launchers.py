@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
@@ -67,9 +69,8 @@ def start_alone(devices: object, num_nodes: int) -> ClusterEnvironment:
 
 
 def _require_no_others(devices: object, num_nodes: int) -> None:
-    told = {
-        name: os.environ[name] for name, alone in OF_RANKS.items() if os.environ.get(name, alone) not in ("", alone)
-    }
+    told = {name: os.environ.get(name) or alone for name, alone in OF_RANKS.items()}
+    told = {name: value for name, value in told.items() if value != OF_RANKS[name]}
     if told:
         said = ", ".join(f"{name}={value}" for name, value in told.items())
         raise UsageError(

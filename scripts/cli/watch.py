@@ -44,7 +44,7 @@ class LostRank(Exception):
 
 
 class Watch:
-    """``with Watch(last_words) as watch:`` around a command; in a process without a main thread of its own it sleeps.
+    """``with Watch(last_words) as watch:`` around a command; outside the main thread it only answers questions.
 
     A signal raises ``Interrupted`` in the main thread. Where a callback has put its own handler in place, ending the
     run is left to it, and only a second Ctrl-C counts. ``last_words`` takes the reason for an end by force, says it,
@@ -166,8 +166,12 @@ class Watch:
     def _lost(self) -> BaseException | None:
         if self._rank_0 and os.getppid() != self._rank_0:
             return LostRank(f"rank 0 (process {self._rank_0}) is gone")
-        ended = [(process.poll(), rank, process.pid) for rank, process in enumerate(self.ranks, 1)]
-        return min((_farewell(*end) for end in ended if end[0]), key=_causes_first, default=None)
+        ends = [
+            _farewell(status, rank, process.pid)
+            for rank, process in enumerate(self.ranks, 1)
+            if (status := process.poll())
+        ]
+        return min(ends, key=_causes_first, default=None)
 
     def _end_by_force(self) -> None:
         assert self._reason is not None
@@ -183,7 +187,7 @@ def look_after(ranks: Sequence[subprocess.Popen[Any]]) -> None:
 
 
 def _elders() -> list[Callable[[], bool]]:
-    """Whether the processes that have started this rank, and do not train themselves, are gone: torchrun, and its script."""
+    """Whether torchrun, which has started this rank, is gone, and whether the script is that has started torchrun."""
     gone: list[Callable[[], bool]] = []
     if "TORCHELASTIC_RUN_ID" in os.environ:
         torchrun = os.getppid()
@@ -204,7 +208,7 @@ def _farewell(status: int, rank: int, pid: int) -> BaseException:
 
 
 def _causes_first(reason: BaseException) -> int:
-    """Order of what ended several ranks: those that lost a rank themselves have the smallest status, 1, and come last."""
+    """Where several ranks have ended, those that lost another one themselves, with status 1, come last."""
     return -getattr(reason, "status", 0)
 
 

@@ -104,7 +104,7 @@ def publish(inspection: Inspection, folder: Path) -> None:
     from scripts.inspect_head import tables
 
     for title, rows in tables.printed(inspection):
-        reporting.show(title, rows)
+        reporting.Report(title, rows).show()
     reporting.publish(folder, tables=tables.written(inspection), figures={"similarity": draw(inspection)})
 
 

@@ -11,8 +11,8 @@
 #   --nodes M        machines (1)                              --master HOST:PORT    where they meet, one of them
 #   --max_restarts R how often to start again (3)              --dry-run   print the command and run nothing
 #
-# Ends with 0 when training is done; with 143 (SIGTERM), 138 (SIGUSR1), 130 (Ctrl-C) or 75 (--stop_after) when it was
-# stopped and can go on; with 2 for a wrong option; with 1 for any other error.
+# Ends with 0 when training is done; with 143 (SIGTERM), 138 (SIGUSR1), 130 (Ctrl-C), 129 (SIGHUP) or 75 (--stop_after)
+# when it was stopped and can go on; with 2 for a wrong option; with 1 for any other error.
 
 # shellcheck source=scripts/launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -48,6 +48,8 @@ surroundings "$processes"
 # stopped run ends with 0 here and leaves its status in this folder (scripts/cli/restarts.py).
 stop_dir=$run_dir/.stop
 environment+=("LIKENESS_STOP_DIR=$stop_dir" "LIKENESS_STARTED=$(date +%s)")
+# The processes stop when this script is gone (scripts/cli/watch.py), and it finds them by this when torchrun is.
+environment+=("LIKENESS_LAUNCHER=$$")
 # By default torch keeps one store for all restarts, in which processes then find the addresses of those that are dead.
 environment+=("TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
 command=(
@@ -70,8 +72,9 @@ pass_on() {
     grep -ls "^PPid:[[:space:]]*$torchrun\$" /proc/[0-9]*/status | cut -d/ -f3 | xargs -r kill -s "$1" || true
 }
 trap 'pass_on INT 130' INT
-trap 'pass_on TERM 143' TERM HUP
+trap 'pass_on TERM 143' TERM
 trap 'pass_on USR1 138' USR1
+trap 'pass_on HUP 129' HUP
 set -m
 "${command[@]}" </dev/null &
 torchrun=$!
@@ -81,7 +84,24 @@ while ((heard != signals)); do # a signal ends `wait` early
     heard=$signals status=0
     wait "$torchrun" || status=$?
 done
-if ((status == 0)) && [[ -f $stop_dir/stopped ]]; then
-    status=$(<"$stop_dir/stopped")
+
+# Where torchrun was killed its processes stop by themselves, with a checkpoint; what is left after that is killed.
+descendants() {
+    grep -lsz "^LIKENESS_LAUNCHER=$$\$" /proc/[0-9]*/environ | cut -d/ -f3 | grep -vx "$$" || true
+}
+if ((status > 128)); then
+    echo "likeness: error: torchrun was killed by SIG$(kill -l "$status"): its processes are being stopped" >&2
+    for ((second = 0; second < 60; second++)); do
+        [[ $(descendants) ]] || break
+        sleep 1
+    done
+    descendants | xargs -r kill -s KILL || true
 fi
+
+# A stopped run has left its status; torchrun itself, told to stop or out of restarts, ends with 1.
+for said in stopped asked; do
+    if [[ -f $stop_dir/$said ]]; then
+        ((status == 0)) && [[ $said == asked ]] || exit "$(<"$stop_dir/$said")"
+    fi
+done
 exit "$status"

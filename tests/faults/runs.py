@@ -34,7 +34,8 @@ class Victim:
 
     def start(self, die_at_change: int = 0) -> Command:
         """With ``die_at_change``, a training that kills itself before that change of a file in ``run_dir``."""
-        return Command("train", *self.line, before=partial(die_at, die_at_change, str(self.run_dir)))
+        before = partial(die_at, die_at_change, str(self.run_dir)) if die_at_change else None
+        return Command("train", *self.line, before=before)
 
     def go(self) -> Ended:
         """One segment to its end."""

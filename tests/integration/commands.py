@@ -88,6 +88,10 @@ class Command:
         if self.runs:
             (os.killpg if group else os.kill)(self.pid, signum)
 
+    def left(self) -> list[int]:
+        """Processes of its session that still run, itself included."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.pid]
+
     def wait(self, until: Callable[[], bool], pause: float = 0.005) -> None:
         """Until the condition holds, or the command has ended."""
         deadline = time.monotonic() + TIMEOUT
@@ -108,6 +112,15 @@ class Command:
 
     def _status(self) -> int | None:
         return self._process.poll() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
+
+
+def _session(pid: int) -> int | None:
+    """The session of a process; None where it has ended."""
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:4]
+    except OSError:
+        return None
+    return None if state == "Z" else int(session)
 
 
 def environment() -> dict[str, str]:
@@ -173,5 +186,5 @@ def _forget_random_numbers() -> None:
 
     torch.set_num_threads(1)
     random.seed()
-    np.random.seed()
+    np.random.seed()  # noqa: NPY002
     torch.seed()

@@ -17,7 +17,7 @@ SRUN = """#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
 tasks=()
 for ((task = 0; task < SLURM_NTASKS; task++)); do
-    SLURM_PROCID=$task SLURM_LOCALID=$((task % SLURM_NTASKS_PER_NODE)) \
+    SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_PROCID=$task SLURM_LOCALID=$((task % SLURM_NTASKS_PER_NODE)) \
         SLURM_NODEID=$((task / SLURM_NTASKS_PER_NODE)) "$@" &
     tasks+=($!)
 done
@@ -30,7 +30,8 @@ done
 exit "$highest"
 """
 SCONTROL = """#!/usr/bin/env bash
-if [[ $1 == show ]]; then echo "JobId=$3 JobState=${FAKE_JOB_STATE:-RUNNING}"; else echo "$@" >>"$FAKE_SCONTROL"; fi
+echo "$@" >>"$FAKE_SCONTROL" || exit
+if [[ $1 == show ]]; then echo "JobId=$3 JobState=${FAKE_JOB_STATE:-RUNNING}"; fi
 """
 
 
@@ -58,10 +59,17 @@ class Slurm:
 
     def run(self, *options: str, **variables: str) -> Ended:
         """The batch script from the start to the end of one run of the job."""
-        return ended(start("slurm.sbatch", *options, **self.environment, **variables))
+        return ended(start("slurm.sbatch", *options, **{**self.environment, **variables}))
 
     @property
     def requests(self) -> list[str]:
+        return [note for note in self._noted() if not note.startswith("show ")]
+
+    @property
+    def questions(self) -> list[str]:
+        return [note for note in self._noted() if note.startswith("show ")]
+
+    def _noted(self) -> list[str]:
         return self.notes.read_text().splitlines() if self.notes.exists() else []
 
 

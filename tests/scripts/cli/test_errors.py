@@ -41,7 +41,8 @@ def test_other_ends_keep_their_status(capsys: pytest.CaptureFixture[str], error:
 
 
 def test_other_ranks_say_who_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert status(capsys, ValueError("x"))[1] == "likeness: error (rank 1): x\n"
 
 

@@ -145,6 +145,25 @@ def test_slurm_does_not_requeue_for_ever(tmp_path: Path, variables: dict[str, st
     assert slurm.requests == []
 
 
+@pytest.mark.parametrize("status", [75, 138, 143])
+def test_a_task_of_an_array_is_put_back_as_itself(tmp_path: Path, status: int) -> None:
+    slurm = Slurm(tmp_path, nodes=1, per_node=1, srun=GIVEN_STATUS)
+    for index in ("0", "1", "12"):
+        # The last task of an array has the number of the array itself, and that number means all of them.
+        task = {"SLURM_ARRAY_JOB_ID": slurm.job, "SLURM_ARRAY_TASK_ID": index}
+        job = slurm.run(*TRAINING[:-1], str(tmp_path / "run"), FAKE_STATUS=str(status), **task)
+        assert job.status == status, job.output
+    assert slurm.requests == [f"requeue {slurm.job}_{index}" for index in ("0", "1", "12")]
+    assert slurm.questions == [f"show job {slurm.job}_{index}" for index in ("0", "1", "12")]
+
+
+def test_a_queue_that_does_not_take_the_job_back_is_told(tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, nodes=1, per_node=1, srun=GIVEN_STATUS)
+    job = slurm.run(*TRAINING[:-1], str(tmp_path / "run"), FAKE_STATUS="143", FAKE_SCONTROL=str(tmp_path))
+    assert job.status == 143
+    assert f"job {slurm.job} stays out of the queue" in job.output
+
+
 def test_a_batch_script_lives_through_the_signal_that_stops_its_tasks(tmp_path: Path) -> None:
     waiting = f'#!/usr/bin/env bash\ntrap "exit 143" TERM\ntouch {tmp_path}/begun\nsleep 30 &\nwait\n'
     slurm = Slurm(tmp_path, nodes=1, per_node=1, srun=waiting)
