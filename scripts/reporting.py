@@ -23,6 +23,7 @@ from callbacks.figures.output import save_figure, write_csv
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDE = 200  # characters
 Cell = str | int | float | None  # None where a row has nothing to say
 Row = dict[str, Cell]
 
@@ -45,8 +46,10 @@ class Report:
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     def show(self) -> None:
-        """Print the title and the table."""
+        """Print the title and the table, in a file or a pipe as wide as it is."""
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=WIDE)
         console.print(self.title, highlight=False)
         console.print(self._table())
 

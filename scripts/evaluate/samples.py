@@ -138,9 +138,7 @@ def evaluate_samples(samples: GeneratedSamples, split: EvaluatedSplit, features:
     chunks = samples.images.split(split.batch_size)
     generated = _features(features, (chunk.to(split.device) for chunk in tracked(chunks, "features of the samples")))
     if min(len(real), len(generated)) < 2:
-        raise ValueError(
-            f"FID and KID need two samples or more, got {len(generated)} and {len(real)} of {split}"
-        )
+        raise ValueError(f"FID and KID need two samples or more, got {len(generated)} and {len(real)} of {split}")
     subsets = squared_mmds(real, generated, seed)
     n, size = len(generated), min(KID_SUBSET_SIZE, len(real), len(generated))
     row: Row = {f"fid_{n}": frechet_distance(real, generated), f"kid_{n}": float(subsets.mean())}

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.noise import training_noise
@@ -353,7 +353,7 @@ def evaluated(trained: DiffusionRun, out: Path, setting: Setting, device: str) -
     """A finished run with its test split, and with training samples to fit ratios on."""
     folder, where = trained.folder(out), choose_device(device)
     module = load_module(folder).eval().requires_grad_(False).to(where)
-    assert isinstance(module, DiffusionModule)
+    assert isinstance(module, VariationalDiffusion)
     data = load_data(default_data(str(folder)))
     test = open_split(data, "test", where, limit=setting.limit)
     train = open_split(data, "train", where, limit=min(setting.limit or FIT_SAMPLES, FIT_SAMPLES))

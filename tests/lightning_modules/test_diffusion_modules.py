@@ -9,7 +9,7 @@ import torch
 
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion import LearnedRatio, MonotoneSchedule
 from likeness.diffusion.elbo import bits_per_dim
@@ -20,7 +20,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 DIMS = 64
 
 
-def evaluated(module: DiffusionModule, parts: list[slice], size: int = 12) -> dict[str, float]:
+def evaluated(module: VariationalDiffusion, parts: list[slice], size: int = 12) -> dict[str, float]:
     whole = batch(size)
     with torch.no_grad():
         for part in parts:
