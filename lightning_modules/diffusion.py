@@ -23,7 +23,7 @@ from likeness.checks import require_positive
 from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
+from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
 from likeness.networks.encoder_networks import EncoderUNet

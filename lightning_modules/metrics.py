@@ -13,7 +13,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.similarity.rsa import average_ranks
 
 QUANTITIES = (*ElboTerms._fields, "bpd")
 
@@ -121,6 +120,8 @@ class Spearman(Metric):
 
     def compute(self) -> Tensor:
         """The correlation, a float64 scalar."""
+        from likeness.similarity.rsa import average_ranks  # diffusion models need nothing of it
+
         if not len(self.x):
             return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
         ranks = torch.stack([average_ranks(dim_zero_cat(values)) for values in (self.x, self.y)])

@@ -20,7 +20,6 @@ from likeness.diffusion.elbo import (
     x_hat,
 )
 from likeness.diffusion.encoders import DepthEncoder
-from likeness.diffusion.noise import step_of
 from likeness.diffusion.process import (
     Posterior,
     broadcast,
@@ -29,6 +28,7 @@ from likeness.diffusion.process import (
     neighbours_within_reach,
     posterior,
     scaled,
+    step_of,
 )
 from likeness.diffusion.schedules import NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules import DiffEnc, VariationalDiffusion
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.networks import EncoderUNet, ScoreUNet
 from scripts.bench.timing import Contestant, interleaved
 

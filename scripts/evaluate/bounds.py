@@ -19,7 +19,7 @@ from likeness.diffusion.bound_profiles import fit_ratio
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.likelihoods import flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import Noise, evaluation_noise
+from likeness.diffusion.process import Noise, evaluation_noise
 from likeness.diffusion.variance_ratio import VarianceRatio
 from likeness.seeding import generator
 from scripts.evaluate.data import EvaluatedSplit

@@ -35,7 +35,7 @@ from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.seeding import generator, mix, seeded
 from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth

@@ -12,7 +12,7 @@ from lightning_modules.diffusion import VariationalDiffusion
 from likeness.diffusion.bound_profiles import depth_curve, fit_ratio, ratio_profile
 from likeness.diffusion.diagnostics import depth_profile, gradient_norms, noisy_batches
 from likeness.diffusion.likelihoods import flow_bound, importance_weighted_bound
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.diffusion.sampling import sample
 from likeness.diffusion.schedules import gamma_grid
 from likeness.networks import CNN, MLP
