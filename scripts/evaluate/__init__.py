@@ -23,6 +23,7 @@ DRAWS = 5
 # Options that say something about models or samples of one kind only.
 OF_DIFFUSION = ("steps", "draws", "ratio", "importance", "ode")
 OF_SAMPLES = ("features",)
+COUNTS = ("draws", "importance", "fit_samples", "batch_size", "limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +67,9 @@ def evaluate(arguments: Namespace) -> Report:
     """The report on whatever was named."""
     from lightning_modules.checkpoints import load_module, softmax_models, split_member
     from lightning_modules.diffusion import VariationalDiffusion
+    from likeness.checks import require_positive
 
-    for option in ("draws", "importance", "fit_samples"):
-        if arguments[option] is not None and arguments[option] < 1:
-            raise ValueError(f"--{option} must be at least 1, got {arguments[option]}")
+    require_positive(**{f"--{option}": arguments[option] for option in COUNTS})
     if Path(arguments.model).suffix == ".npz":
         return evaluate_samples(arguments)
     location, index = split_member(arguments.model)

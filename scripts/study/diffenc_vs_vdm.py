@@ -33,6 +33,7 @@ from torch import Tensor
 from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
+from likeness.checks import require_positive
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import training_noise
@@ -326,10 +327,8 @@ class Setting:
 
     def runs(self) -> list[DiffusionRun]:
         """In the order of training. Raises ValueError for sizes below 1, FileNotFoundError for no configuration."""
-        sizes = {"seeds": self.seeds, "steps": self.steps, "draws": self.draws, "limit": self.limit}
-        for name, value in (sizes | {"depths": min(self.depths, default=None)}).items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require_positive(seeds=self.seeds, steps=self.steps, draws=self.draws, limit=self.limit)
+        require_positive(depths=min(self.depths, default=None))
         config = located(self.config)
         steps = self.steps or int(read_yaml(config)["trainer"]["max_steps"])
         return [DiffusionRun(config, model, seed, steps) for seed, model in product(range(self.seeds), MODELS)]
