@@ -11,9 +11,10 @@ from torchmetrics import Metric
 
 from callbacks.figures.hubness import k_occurrence_figure
 from callbacks.figures.output import publish_figure, publish_table
-from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
+from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.metrics.hubness import HubnessMetric
 from likeness.batch import Batch, PairBatch
+from likeness.checks import require_positive
 from likeness.hubness.analysis import HubnessReport
 from likeness.neighbours.exact import DistanceName
 from likeness.networks.dual import Dual
@@ -106,9 +107,9 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         num_hubs: int = 10,
     ) -> None:
         super().__init__(every_n_validations)
-        require_positive("k", k)
-        require_positive("max_samples", max_samples)
-        require_positive("num_hubs", num_hubs)
+        require_positive(k=k)
+        require_positive(max_samples=max_samples)
+        require_positive(num_hubs=num_hubs)
         if not layers or len({*layers}) < len(layers):
             raise ValueError(f"layers must name one layer at least, and each once, got {list(layers)}")
         self.layers = tuple(layers)

@@ -9,10 +9,11 @@ import torch
 
 from callbacks.figures.labels import label_heatmaps
 from callbacks.figures.output import publish_figure, write_csv
-from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
+from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.metrics.labels import LabelSimilarity
 from callbacks.run.run_files import note
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from likeness.label_geometry.similarity import largest_disagreements, rank_correlation
 from likeness.protocols import SoftmaxModel
 
@@ -48,7 +49,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(every_n_validations)
-        require_positive("num_disagreements", num_disagreements)
+        require_positive(num_disagreements=num_disagreements)
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}")
         self.num_disagreements = num_disagreements

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from likeness.protocols import SoftmaxModel
 
 M = TypeVar("M", bound=Metric)
@@ -30,7 +31,7 @@ class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
 
     def __init__(self, every_n_validations: int) -> None:
         super().__init__()
-        require_positive("every_n_validations", every_n_validations)
+        require_positive(every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
         self.values: dict[str, Tensor] = {}  # what was measured last, by name
         self._metric: M | None = None
@@ -123,9 +124,3 @@ def members(tensor: Tensor) -> Tensor:
 def may_write(trainer: pl.Trainer) -> bool:
     """Whether this process writes files: a fast_dev_run claims no run directory, whose files it would replace."""
     return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
-
-
-def require_positive(name: str, value: int | None) -> None:
-    """Raise ValueError unless the option is at least 1, or left out."""
-    if value is not None and value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")

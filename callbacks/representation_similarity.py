@@ -10,10 +10,11 @@ from torch import Tensor
 
 from callbacks.figures.output import publish_figure
 from callbacks.figures.similarity import EmbeddingSample, similarity_figures
-from callbacks.measure_at_validation import MeasureAtValidation, may_write, members, require_positive
+from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
 from lightning_modules.checkpoints import short_names
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from likeness.protocols import Embedder, SoftmaxModel
 from likeness.similarity.catalogue import MEASURES, Measure, reads_labels, select
 
@@ -50,7 +51,7 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         max_stored: int = 2000,
     ) -> None:
         super().__init__(every_n_validations)
-        require_positive("figures_every_n_validations", figures_every_n_validations)
+        require_positive(figures_every_n_validations=figures_every_n_validations)
         self.measures = select(measures)
         self.reference_paths = tuple(references)
         self.figures_every_n_validations = figures_every_n_validations

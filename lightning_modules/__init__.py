@@ -1,15 +1,9 @@
-"""What is trained. Configurations and checkpoints name classes as they are exported here."""
+"""Models as they are trained: classifiers, siblings, diffusion models, sentence encoders.
 
-from lightning_modules.diffusion import DiffEnc, VariationalDiffusion
-from lightning_modules.sentence_encoder import SentenceEncoder, ShardedDataParallel
-from lightning_modules.sibling_classifiers import SiblingClassifiers
-from lightning_modules.softmax_classifier import SoftmaxClassifier
+Configurations and checkpoints name classes as they are exported here. The names, and where each is defined, stand in
+``__init__.pyi``; a module is imported when a name of it is asked for.
+"""
 
-__all__ = [
-    "DiffEnc",
-    "SentenceEncoder",
-    "ShardedDataParallel",
-    "SiblingClassifiers",
-    "SoftmaxClassifier",
-    "VariationalDiffusion",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

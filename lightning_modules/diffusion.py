@@ -1,9 +1,4 @@
-"""The training and evaluation that variational diffusion models share.
-
-VDM: a variational diffusion model whose mean is the data at every depth.
-
-DiffEnc: a variational diffusion model with a depth-dependent encoder of the mean.
-"""
+"""What variational diffusion models train and evaluate: VDM, whose mean is the data at every depth, and DiffEnc."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
 from lightning_modules.metrics import QUANTITIES, BoundMetric
@@ -27,54 +23,97 @@ from likeness.checks import require_positive
 from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
+from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
 from likeness.networks.encoder_networks import EncoderUNet
 from likeness.networks.score_networks import ScoreUNet
 from likeness.seeding import mix, seeded
 
-ScoreFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
+NetworkFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
 ScheduleFactory = Callable[[], NoiseSchedule]
 RatioFactory = Callable[[], VarianceRatio]
 MONITOR = "val/bpd"
 
 
-class DiffusionModule(pl.LightningModule):
-    """Trains a :class:`DiffusionModel` on the batch mean of its negative ELBO in bits per dimension.
+class VariationalDiffusion(pl.LightningModule):
+    """VDM, trained on the batch mean of its negative ELBO in bits per dimension.
 
-    Times and noise of a training sample are a function of (seed, batch of the run, place in the global batch);
-    those of an evaluated sample of (seed, its id, draw). Subclasses build the model.
+    Kingma et al. 2021 (arXiv 2107.00630), in the v-prediction of Nielsen et al. 2024 (arXiv 2310.19789). Times and
+    noise of a training sample are a function of (seed, batch of the run, place in the global batch); those of an
+    evaluated sample of (seed, its id, draw).
+
+    Args:
+        input_shape: shape of one sample as the datamodule stores it, without the batch dimension.
+        levels: grey levels of the data.
+        network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
+        schedule: the noise schedule, a class or factory.
+        prediction: what the network predicts.
+        num_steps: T; none is infinite depth.
+        ratio: of the variances in finite depth, a class or factory; none is 1.
+        class_conditional: give the networks the labels.
+        num_classes: how many labels there are.
+        optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
+        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
+        ratio_lr: learning rate of the ratio, which has no weight decay.
+        eval_draws: how many times the noise of each evaluated sample is drawn; from two on there is a standard error
+            over draws.
+        compiled: compile the loss.
+        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
+        seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
+        order_seed: decides the order of the data.
     """
 
-    diffusion: DiffusionModel
+    counter_term = False  # whether the generative steps model how the mean changes
+    lean = False  # whether training leaves passes of the encoder out
 
-    def _prepare(
+    def __init__(
         self,
-        diffusion: DiffusionModel,
-        optimizer: OptimizerCallable,
-        scheduler: LRSchedulerCallable | None,
-        ratio_lr: float,
-        class_conditional: bool,
-        eval_draws: int,
-        compiled: bool,
-        channels_last: bool,
-        seed: int,
-        order_seed: int | None,
+        input_shape: Sequence[int],
+        levels: int,
+        network: NetworkFactory = ScoreUNet,
+        schedule: ScheduleFactory = LinearSchedule,
+        prediction: Prediction = "v",
+        num_steps: int | None = None,
+        ratio: RatioFactory | None = None,
+        class_conditional: bool = False,
+        num_classes: int | None = None,
+        optimizer: OptimizerCallable = DiffusionAdamW,
+        scheduler: LRSchedulerCallable | None = LinearWarmup,
+        ratio_lr: float = 1e-3,
+        eval_draws: int = 1,
+        compiled: bool = False,
+        channels_last: bool = True,
+        seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
+        super().__init__()
+        save_hyperparameters(self)
+        require_positive(eval_draws=eval_draws)
+        if class_conditional and (num_classes is None or num_classes < 1):
+            raise ValueError(f"class_conditional needs num_classes, got {num_classes}")
+        with seeded(mix(seed)):  # the score network first, so that it starts alike with every encoder
+            noise = schedule()
+            sizes = (input_shape, noise.gamma_min, noise.gamma_max, num_classes if class_conditional else None)
+            score, encoder = network(*sizes), self._build_encoder(*sizes)
+            variances = None if ratio is None else ratio()
+        options = (prediction, self.counter_term, num_steps, variances)
+        model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.diffusion = diffusion.to(memory_format=layout)
+        self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
         self.ratio_lr = ratio_lr
-        require_positive(eval_draws=eval_draws)
-        self.class_conditional, self.eval_draws = class_conditional, eval_draws
-        self.compiled = compiled
+        self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
-        self.lean = False
-        self.val_bound, self.test_bound = (BoundMetric(eval_draws) for _ in range(2))
+        self.val_bound, self.test_bound = BoundMetric(eval_draws), BoundMetric(eval_draws)
         self._terms: Callable[..., ElboTerms] | None = None
+
+    def _build_encoder(
+        self, input_shape: Sequence[int], gamma_min: float, gamma_max: float, num_labels: int | None
+    ) -> DepthEncoder:
+        """The encoder of the mean, at its first weights."""
+        return IdentityEncoder()
 
     def elbo_terms(
         self,
@@ -185,92 +224,7 @@ class DiffusionModule(pl.LightningModule):
         return torch.as_tensor(t, dtype=self.float_type, device=self.device).expand(len(like))
 
 
-class VariationalDiffusion(DiffusionModule):
-    """Kingma et al. 2021 (arXiv 2107.00630), in the v-prediction of Nielsen et al. 2024 (arXiv 2310.19789).
-
-    Args:
-        input_shape: shape of one sample as the datamodule stores it, without the batch dimension.
-        levels: grey levels of the data.
-        network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
-        schedule: the noise schedule, a class or factory.
-        prediction: what the network predicts.
-        num_steps: T; none is infinite depth.
-        ratio: of the variances in finite depth, a class or factory; none is 1.
-        class_conditional: give the network the labels.
-        num_classes: how many labels there are.
-        optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
-        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
-        ratio_lr: learning rate of the ratio, which has no weight decay.
-        eval_draws: how many times the noise of each evaluated sample is drawn; two or more give a standard error.
-        compiled: compile the loss.
-        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
-        seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
-        order_seed: decides the order of the data.
-    """
-
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        levels: int,
-        network: ScoreFactory = ScoreUNet,
-        schedule: ScheduleFactory = LinearSchedule,
-        prediction: Prediction = "v",
-        num_steps: int | None = None,
-        ratio: RatioFactory | None = None,
-        class_conditional: bool = False,
-        num_classes: int | None = None,
-        optimizer: OptimizerCallable = DiffusionAdamW,
-        scheduler: LRSchedulerCallable | None = LinearWarmup,
-        ratio_lr: float = 1e-3,
-        eval_draws: int = 1,
-        compiled: bool = False,
-        channels_last: bool = True,
-        seed: int = 0,
-        order_seed: int | None = None,
-    ) -> None:
-        super().__init__()
-        save_hyperparameters(self)
-        labels = required_labels(class_conditional, num_classes)
-        with seeded(mix(seed)):
-            noise = schedule()
-            score = network(input_shape, noise.gamma_min, noise.gamma_max, labels)
-            diffusion = DiffusionModel(
-                score,
-                IdentityEncoder(),
-                noise,
-                input_shape,
-                levels,
-                prediction,
-                num_steps=num_steps,
-                ratio=None if ratio is None else ratio(),
-            )
-        self._prepare(
-            diffusion,
-            optimizer,
-            scheduler,
-            ratio_lr,
-            class_conditional,
-            eval_draws,
-            compiled,
-            channels_last,
-            seed,
-            order_seed,
-        )
-
-
-def required_labels(class_conditional: bool, num_classes: int | None) -> int | None:
-    """How many labels the network is to know; raises ValueError where they are wanted and unknown."""
-    if not class_conditional:
-        return None
-    if num_classes is None or num_classes < 1:
-        raise ValueError(f"class_conditional needs num_classes, got {num_classes}")
-    return num_classes
-
-
-EncoderFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
-
-
-class DiffEnc(DiffusionModule):
+class DiffEnc(VariationalDiffusion):
     """Nielsen et al. 2024 (arXiv 2310.19789): x_t = alpha^2 x + sigma^2 y(x, t) with a trained y, or with none.
 
     Args:
@@ -278,78 +232,30 @@ class DiffEnc(DiffusionModule):
         levels: grey levels of the data.
         network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
         encoder: y, a class or factory called with the same; none is the encoder without parameters (DiffEnc-nt).
-        schedule: the noise schedule, a class or factory.
-        prediction: what the network predicts.
         counter_term: whether the generative steps model how the mean changes.
         lean: train with fewer passes of the encoder: it is skipped at gamma_0, and the latent term is taken of a
             quarter of the batch. Evaluation is always exact.
-        num_steps: T; none is infinite depth.
-        ratio: of the variances in finite depth, a class or factory; none is 1.
-        class_conditional: give the networks the labels.
-        num_classes: how many labels there are.
-        optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
-        scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
-        ratio_lr: learning rate of the ratio, which has no weight decay.
-        eval_draws: how many times the noise of each evaluated sample is drawn; two or more give a standard error.
-        compiled: compile the loss.
-        channels_last: keep images and weights with the channels innermost, which is faster on most machines.
-        seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
-        order_seed: decides the order of the data.
+        options: the other arguments of :class:`VariationalDiffusion`.
     """
 
     def __init__(
         self,
         input_shape: Sequence[int],
         levels: int,
-        network: ScoreFactory = ScoreUNet,
-        encoder: EncoderFactory | None = EncoderUNet,
-        schedule: ScheduleFactory = LinearSchedule,
-        prediction: Prediction = "v",
+        network: NetworkFactory = ScoreUNet,
+        encoder: NetworkFactory | None = EncoderUNet,
         counter_term: bool = True,
         lean: bool = False,
-        num_steps: int | None = None,
-        ratio: RatioFactory | None = None,
-        class_conditional: bool = False,
-        num_classes: int | None = None,
-        optimizer: OptimizerCallable = DiffusionAdamW,
-        scheduler: LRSchedulerCallable | None = LinearWarmup,
-        ratio_lr: float = 1e-3,
-        eval_draws: int = 1,
-        compiled: bool = False,
-        channels_last: bool = True,
-        seed: int = 0,
-        order_seed: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        save_hyperparameters(self)
-        labels = required_labels(class_conditional, num_classes)
-        with seeded(mix(seed)):  # the score network first, so that it starts as VDM's does
-            noise = schedule()
-            score = network(input_shape, noise.gamma_min, noise.gamma_max, labels)
-            mean: DepthEncoder = ParameterFreeEncoder()
-            if encoder is not None:
-                mean = TrainableEncoder(encoder(input_shape, noise.gamma_min, noise.gamma_max, labels))
-            diffusion = DiffusionModel(
-                score,
-                mean,
-                noise,
-                input_shape,
-                levels,
-                prediction,
-                counter_term,
-                num_steps,
-                None if ratio is None else ratio(),
-            )
-        self._prepare(
-            diffusion,
-            optimizer,
-            scheduler,
-            ratio_lr,
-            class_conditional,
-            eval_draws,
-            compiled,
-            channels_last,
-            seed,
-            order_seed,
-        )
-        self.lean = lean
+        self._encoder = plain_factory(encoder)  # before the model is built of it
+        self.counter_term, self.lean = counter_term, lean
+        super().__init__(input_shape, levels, network, **options)
+
+    @override
+    def _build_encoder(
+        self, input_shape: Sequence[int], gamma_min: float, gamma_max: float, num_labels: int | None
+    ) -> DepthEncoder:
+        if self._encoder is None:
+            return ParameterFreeEncoder()
+        return TrainableEncoder(self._encoder(input_shape, gamma_min, gamma_max, num_labels))

@@ -33,7 +33,7 @@ def save_hyperparameters(module: pl.LightningModule) -> None:
     """
     frame = inspect.currentframe()
     module.save_hyperparameters(frame=frame.f_back if frame else None)
-    own = {*inspect.signature(type(module)).parameters, "_class_path"}
+    own = {*arguments_of(type(module)), "_class_path"}
     for name in module.hparams.keys() - own:  # the CLI also records what it links to models that have use for it
         del module.hparams[name]
     hints = _hints(type(module))
@@ -61,7 +61,7 @@ def rebuild(cls: type[Any], hparams: Mapping[str, Any]) -> Any:
     network, an optimiser or a scheduler; and for arguments that ``cls`` does not take or that are missing.
     """
     given = {name: value for name, value in hparams.items() if name not in ("_class_path", "_instantiator")}
-    arguments = inspect.signature(cls).parameters
+    arguments = arguments_of(cls)
     for name in given:
         if name not in arguments:
             raise ValueError(f"{cls.__name__} takes no argument {name!r}")
@@ -69,6 +69,16 @@ def rebuild(cls: type[Any], hparams: Mapping[str, Any]) -> Any:
         if argument.default is argument.empty and name not in given:
             raise ValueError(f"{cls.__name__} needs an argument {name!r}, which is missing")
     return cls(**_build_arguments(cls, given))
+
+
+def arguments_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
+    """The arguments of ``cls`` by name; its ``**options`` stand for those of the class that it extends."""
+    arguments = dict(inspect.signature(cls).parameters)
+    rest = next((name for name, value in arguments.items() if value.kind is inspect.Parameter.VAR_KEYWORD), None)
+    if rest is None or cls.__base__ is None:
+        return arguments
+    del arguments[rest]
+    return arguments | {name: value for name, value in arguments_of(cls.__base__).items() if name not in arguments}
 
 
 def resolve_class(path: str, bases: tuple[type, ...] = BUILDABLE) -> type[Any]:
@@ -137,7 +147,7 @@ def _class_of(factory: functools.partial[Any]) -> type[Any] | None:
 def _defaults(cls: type[Any], called_with: int) -> dict[str, Any]:
     """The optional arguments of ``cls`` after those it is called with: a checkpoint outlives a change of defaults."""
     found = {}
-    for name, argument in list(inspect.signature(cls).parameters.items())[called_with:]:
+    for name, argument in list(arguments_of(cls).items())[called_with:]:
         if argument.default is not argument.empty:
             try:
                 found[name] = _describe(argument.default, name)
@@ -152,10 +162,15 @@ def _build_arguments(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _hints(cls: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls.__init__)
-    except NameError:  # an annotation that only a type checker can resolve
-        return {}
+    """The types of a class's arguments, those of the classes that it extends among them."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            try:
+                hints |= typing.get_type_hints(base.__init__)
+            except NameError:  # an annotation that only a type checker can resolve
+                continue
+    return hints
 
 
 def _build(value: Any, hint: Any) -> Any:

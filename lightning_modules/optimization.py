@@ -1,7 +1,4 @@
-"""What Lightning is told about optimisers and schedulers.
-
-The randomness of a training step as a function of where the run stands.
-"""
+"""Optimisers, schedulers and groups of parameters as Lightning takes them, and the seed of a training step."""
 
 import math
 from collections.abc import Iterable
@@ -14,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import ParamsT
 
+from likeness.checks import require_positive
 from likeness.seeding import mix
 
 MONITOR = "val/nll"
@@ -71,8 +69,7 @@ class WarmupThenDecay(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, steps: int, warmup: float = 0.1, last_epoch: int = -1) -> None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        require_positive(steps=steps)
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup must lie in [0, 1], got {warmup}")
         self.steps = steps

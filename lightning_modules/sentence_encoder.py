@@ -26,6 +26,7 @@ from likeness.batch import PairBatch
 from likeness.losses import SentenceLossName, sentence_loss
 from likeness.networks.pretrained_text import quiet, text_library
 from likeness.networks.text_pooling import (
+    EmbeddingZScore,
     FeatureCentre,
     FeatureZScore,
     HeadName,
@@ -33,7 +34,6 @@ from likeness.networks.text_pooling import (
     Pooling,
     PoolingName,
     RowCentre,
-    RowZScore,
     RunningMoments,
     embedding_head,
 )
@@ -75,7 +75,7 @@ def _parts(layer: nn.Module, dim: int) -> list[Any]:
             return [modules.Normalize()]
         case RowCentre():
             return [_dense(identity - 1 / dim)]
-        case RowZScore():
+        case EmbeddingZScore():
             return [_dense(identity - 1 / dim), modules.Normalize(), _dense(identity * dim**0.5)]
         case FeatureCentre():
             return [_dense(identity, -layer.mean)]

@@ -1,4 +1,4 @@
-"""Refusals of sizes that no network can have."""
+"""Refusals of values that cannot be meant: each raises ValueError with the name and the value received."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 
-def require_positive(**sizes: int) -> None:
-    """Raise ValueError naming the first of ``sizes`` that is below 1."""
+def require_positive(owner: str = "", /, **sizes: int | None) -> None:
+    """Raise ValueError naming the first of ``sizes`` that is below 1, and whose it is; None is a size left out."""
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value is not None and value < 1:
+            of = f" of {owner}" if owner else ""
+            raise ValueError(f"{name}{of} must be at least 1, got {value}")
 
 
 def require_shape(name: str, shape: Sequence[int], length: int | None = None) -> None:
@@ -53,9 +54,3 @@ def require_one_of(value: str, choices: Sequence[str], what: str) -> None:
     """Raise ValueError unless the value of the option ``what`` is one of its choices."""
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, but it is {value!r}")
-
-
-def at_least_one(what: str, value: int) -> None:
-    """Raise ValueError unless `value` is at least 1."""
-    if value < 1:
-        raise ValueError(f"{what} must be at least 1, got {value}")

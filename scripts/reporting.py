@@ -20,6 +20,7 @@ from likeness.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDE = 200  # characters
 Row = dict[str, Any]  # text, numbers, or None where a value is undefined
 
 
@@ -41,8 +42,10 @@ class Report:
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     def show(self) -> None:
-        """Print the title and the table."""
+        """Print the title and the table, in a file or a pipe as wide as it is."""
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=WIDE)
         console.print(Text(self.title))
         console.print(self._table())
 

@@ -22,7 +22,7 @@ FORBIDDEN = {
     "callbacks": {"datamodules", "scripts"},
 }
 # A callback knows modules by the protocols of likeness; comparing against checkpoints needs their reader.
-FILES = ("checkpoints", "checkpoint_files")  # reading and writing what was trained
+FILES = ("checkpoints", "checkpoint_files", "metrics")  # reading and writing what was trained, and its bound
 ALLOWED = {("callbacks", f"lightning_modules.{file}") for file in FILES}
 
 

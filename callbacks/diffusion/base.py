@@ -16,8 +16,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from callbacks.measure_at_validation import require_positive
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from likeness.diffusion.diagnostics import NoisyBatch, noisy_batches
 from likeness.protocols import Diffuser
 
@@ -34,7 +34,7 @@ class DiffusionDiagnostic(pl.Callback, ABC):
 
     def __init__(self, every_n_validations: int | None) -> None:
         super().__init__()
-        require_positive("every_n_validations", every_n_validations)
+        require_positive(every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
         self._validations = 0
         self._due = False

@@ -10,10 +10,11 @@ from torch import Tensor
 from callbacks.diffusion.base import DiffusionDiagnostic, first_samples, rows, spread_samples, with_noise
 from callbacks.figures.diffusion import depth_figure
 from callbacks.figures.output import publish_figure, publish_table
-from callbacks.measure_at_validation import may_write, require_positive
+from callbacks.measure_at_validation import may_write
 from callbacks.metrics.elbo import on_device
 from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
 from likeness.diffusion.elbo import ElboTerms
 from likeness.protocols import Diffuser
@@ -40,8 +41,8 @@ class ElboDiagnostics(DiffusionDiagnostic):
     looks_at_end: ClassVar[bool] = False
 
     def __init__(self, gap_every_n_validations: int | None = 5, gap_samples: int = 256) -> None:
-        require_positive("gap_every_n_validations", gap_every_n_validations)
-        require_positive("gap_samples", gap_samples)
+        require_positive(gap_every_n_validations=gap_every_n_validations)
+        require_positive(gap_samples=gap_samples)
         super().__init__(gap_every_n_validations)
         self.gap_samples = gap_samples
         self._train = BoundMetric()
@@ -149,7 +150,7 @@ class DepthCurve(DiffusionDiagnostic):
         every_n_validations: int | None = None,
     ) -> None:
         super().__init__(every_n_validations)
-        require_positive("num_samples", num_samples)
+        require_positive(num_samples=num_samples)
         if not depths or min(depths) < 1:
             raise ValueError(f"depths must be numbers of steps, at least 1, got {[*depths]}")
         self.depths = tuple(sorted(depths))

@@ -13,7 +13,8 @@ from callbacks.diffusion.base import DiffusionDiagnostic, first_samples
 from callbacks.figures.diffusion import heat_maps, point_strips, profile_figure, strips
 from callbacks.figures.output import publish_figure, publish_table
 from callbacks.figures.samples import is_image, is_point, pictures
-from callbacks.measure_at_validation import may_write, require_positive
+from callbacks.measure_at_validation import may_write
+from likeness.checks import require_positive
 from likeness.diffusion.diagnostics import DepthProfile, depth_profile, direction_at, mean_at, mean_change
 from likeness.diffusion.model import DiffusionModel
 from likeness.protocols import Diffuser
@@ -53,8 +54,7 @@ class EncoderDiagnostics(DiffusionDiagnostic):
         mean_times: Sequence[float] = (0.0, 0.7, 0.8, 0.9, 0.92, 0.94, 0.96, 0.98, 1.0),
     ) -> None:
         super().__init__(every_n_validations)
-        for name, value in (("num_samples", num_samples), ("num_images", num_images)):
-            require_positive(name, value)
+        require_positive(num_samples=num_samples, num_images=num_images)
         if num_times < 2:
             raise ValueError(f"num_times must be at least 2, got {num_times}")
         _require_times("change_times", change_times, STEP)

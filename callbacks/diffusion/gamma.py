@@ -15,11 +15,11 @@ from torch import Tensor
 from callbacks.diffusion.base import DiffusionDiagnostic, evaluating, require_diffuser, spread_samples, with_noise
 from callbacks.figures.diffusion import gradient_figure, loss_figure, ratio_figure, schedule_figure
 from callbacks.figures.output import publish_figure, publish_table
-from callbacks.measure_at_validation import may_write, require_positive
+from callbacks.measure_at_validation import may_write
 from callbacks.metrics.elbo import GammaBins, on_device
 from likeness.batch import Batch
-from likeness.diffusion.bound_profiles import LossByGamma as BinnedLoss
-from likeness.diffusion.bound_profiles import gamma_edges, ratio_profile
+from likeness.checks import require_positive
+from likeness.diffusion.bound_profiles import GammaProfile, gamma_edges, ratio_profile
 from likeness.diffusion.diagnostics import gradient_norms
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.protocols import Diffuser
@@ -49,7 +49,7 @@ class LossByGamma(DiffusionDiagnostic):
         if num_bins < 2:
             raise ValueError(f"num_bins must be at least 2, got {num_bins}")
         self.num_bins = num_bins
-        self.values: dict[str, BinnedLoss] = {}  # what was measured last, by split
+        self.values: dict[str, GammaProfile] = {}  # what was measured last, by split
         self._bins: dict[str, GammaBins] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -120,7 +120,7 @@ class LossByGamma(DiffusionDiagnostic):
         publish_table(trainer, "loss_by_gamma", BIN_COLUMNS, rows)
 
 
-def _rows(step: int, split: str, bins: BinnedLoss) -> list[tuple[object, ...]]:
+def _rows(step: int, split: str, bins: GammaProfile) -> list[tuple[object, ...]]:
     columns = (
         bins.centre,
         bins.samples.long(),
@@ -152,8 +152,7 @@ class GradientNorms(pl.Callback):
 
     def __init__(self, every_n_steps: int = 1000, num_bins: int = 20, num_samples: int = 32) -> None:
         super().__init__()
-        for name, value in (("every_n_steps", every_n_steps), ("num_bins", num_bins), ("num_samples", num_samples)):
-            require_positive(name, value)
+        require_positive(every_n_steps=every_n_steps, num_bins=num_bins, num_samples=num_samples)
         self.every_n_steps, self.num_bins, self.num_samples = every_n_steps, num_bins, num_samples
         self.rows: list[tuple[object, ...]] = []  # in the order of GRADIENT_COLUMNS
         self._measured_step = -1
@@ -208,7 +207,7 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
 
     def __init__(self, every_n_validations: int | None = None, num_samples: int = 512) -> None:
         super().__init__(every_n_validations)
-        require_positive("num_samples", num_samples)
+        require_positive(num_samples=num_samples)
         self.num_samples = num_samples
 
     def _look(self, trainer: pl.Trainer, module: Diffuser, *, final: bool) -> None:

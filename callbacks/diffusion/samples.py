@@ -11,7 +11,8 @@ from torch import Tensor
 from callbacks.diffusion.base import DiffusionDiagnostic, first_samples
 from callbacks.figures.output import publish_figure
 from callbacks.figures.samples import image_path, is_image, is_point, point_path, point_scatter, sample_grid
-from callbacks.measure_at_validation import may_write, require_positive
+from callbacks.measure_at_validation import may_write
+from likeness.checks import require_positive
 from likeness.diffusion.process import scaled
 from likeness.diffusion.sampling import Method, Samples, State, sample
 from likeness.diffusion.schedules import Spacing, gamma_grid
@@ -56,9 +57,8 @@ class SampleFigures(DiffusionDiagnostic):
         every_n_validations: int | None = None,
     ) -> None:
         super().__init__(every_n_validations)
-        sizes = {"num_samples": num_samples, "num_steps": num_steps}
-        for name, value in (sizes | {"path_samples": path_samples, "path_length": path_length}).items():
-            require_positive(name, value)
+        require_positive(num_samples=num_samples, num_steps=num_steps)
+        require_positive(path_samples=path_samples, path_length=path_length)
         self.num_samples, self.num_steps = num_samples, num_steps
         self.method: Method = method
         self.spacing: Spacing = spacing

@@ -12,7 +12,7 @@ import numpy as np
 
 from callbacks.figures.output import PALETTE
 from callbacks.figures.samples import GAMMA, angles, finish, image_table, point_row
-from likeness.diffusion.bound_profiles import DepthPoint, LossByGamma, RatioProfile
+from likeness.diffusion.bound_profiles import DepthPoint, GammaProfile, RatioProfile
 from likeness.diffusion.diagnostics import DepthProfile
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAMES = {"train": "training", "val": "validation"}
 COLOURS = {"train": PALETTE[0], "val": PALETTE[1]}
 
 
-def loss_figure(bins: Mapping[str, LossByGamma]) -> Figure:
+def loss_figure(bins: Mapping[str, GammaProfile]) -> Figure:
     """The integrand with its standard error, how much of its area lies to the left, and the loss's variance."""
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from likeness.diffusion.bound_profiles import SUMS, LossByGamma, bin_sums, from_sums
+from likeness.diffusion.bound_profiles import SUMS, GammaProfile, bin_sums, from_sums
 
 
 class GammaBins(Metric):
@@ -24,7 +24,7 @@ class GammaBins(Metric):
         """Add samples [n] with their losses in bits per dimension."""
         self.sums = self.sums + bin_sums(self.edges, gamma, dgamma_dt, loss).to(self.sums)
 
-    def compute(self) -> LossByGamma:
+    def compute(self) -> GammaProfile:
         """On the CPU."""
         return from_sums(self.edges.to("cpu", torch.float64), self.sums.cpu())
 

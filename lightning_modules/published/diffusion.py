@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.diffusion import DiffEnc, DiffusionModule, VariationalDiffusion
+from lightning_modules.diffusion import DiffEnc, VariationalDiffusion
 from lightning_modules.published.flax_weights import load_flax_weights
 from likeness.diffusion import AffineSchedule, LinearSchedule, NoiseSchedule, PolynomialSchedule
 from likeness.networks import EncoderOutput, EncoderUNet, PyramidScoreUNet, ScoreUNet
@@ -41,7 +41,7 @@ OUTPUT_OPTIONS = {
 
 def load_published_diffusion(
     params: Mapping[str, Any], model_config: Mapping[str, Any], input_shape: Sequence[int] | None = None
-) -> DiffusionModule:
+) -> VariationalDiffusion:
     """The model of Flax parameters by path (``score_model/conv_in/kernel``, ...) and the authors' configuration.
 
     ``input_shape`` is (C, H, W); it is what the model samples, and it evaluates images of any size its networks take.
@@ -64,7 +64,7 @@ def load_published_diffusion(
             gamma_max=float(model_config["gamma_max"]),
         ),
     }
-    model: DiffusionModule
+    model: VariationalDiffusion
     if kind in ("VDM2", "VDM2_V"):
         model = VariationalDiffusion(**shared, prediction="v" if kind == "VDM2_V" else "eps")
     else:

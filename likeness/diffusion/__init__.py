@@ -1,32 +1,9 @@
 """Variational diffusion models as hierarchical VAEs: schedules, encoders of the mean, ELBO terms, samplers.
 
-Configurations and checkpoints name classes as they are exported here.
+Configurations and checkpoints name classes as they are exported here. The names, and where each is defined, stand in
+``__init__.pyi``; a module is imported when a name of it is asked for.
 """
 
-from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
-from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.schedules import (
-    AffineSchedule,
-    LinearSchedule,
-    MonotoneSchedule,
-    NoiseSchedule,
-    PolynomialSchedule,
-)
-from likeness.diffusion.variance_ratio import ConstantRatio, FittedRatio, LearnedRatio, VarianceRatio
+import lazy_loader
 
-__all__ = [
-    "AffineSchedule",
-    "ConstantRatio",
-    "DepthEncoder",
-    "DiffusionModel",
-    "FittedRatio",
-    "IdentityEncoder",
-    "LearnedRatio",
-    "LinearSchedule",
-    "MonotoneSchedule",
-    "NoiseSchedule",
-    "ParameterFreeEncoder",
-    "PolynomialSchedule",
-    "TrainableEncoder",
-    "VarianceRatio",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,7 +26,7 @@ from likeness.numerics import as_float64
 SUMS = 5  # of 1, loss, loss^2, rate, rate^2
 
 
-class LossByGamma(NamedTuple):
+class GammaProfile(NamedTuple):
     """In G bins of gamma; losses are in bits per dimension, and NaN in bins without samples.
 
     The integrand is the loss per unit of gamma: no schedule changes it, and its area is the diffusion term.
@@ -80,12 +80,12 @@ def bin_sums(edges: Tensor, gamma: Tensor, dgamma_dt: Tensor, loss: Tensor) -> T
     return edges.new_zeros(SUMS, len(edges) - 1).index_add(1, bins, values)
 
 
-def from_sums(edges: Tensor, sums: Tensor) -> LossByGamma:
+def from_sums(edges: Tensor, sums: Tensor) -> GammaProfile:
     """What the sums [5, G] of :func:`bin_sums` say."""
     count, loss, squared_loss, rate, squared_rate = sums.unbind()
     variance = _variance(count, loss, squared_loss)
     error = (_variance(count, rate, squared_rate) / count).sqrt()
-    return LossByGamma(edges, count, loss / count, variance, rate / count, error)
+    return GammaProfile(edges, count, loss / count, variance, rate / count, error)
 
 
 def _variance(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.model import DiffusionModel, StepError
-from likeness.diffusion.noise import Noise, evaluation_noise, stratified
-from likeness.diffusion.process import broadcast, diffuse
+from likeness.diffusion.process import Noise, broadcast, diffuse, evaluation_noise, stratified
 from likeness.seeding import generator
 
 

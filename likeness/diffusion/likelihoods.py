@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from likeness.checks import require_positive
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import alpha, broadcast, diffuse, log_likelihood, sigma
 
@@ -36,8 +37,7 @@ def importance_weighted_bound(
 
     Raises ValueError for num_samples < 1 and a model in infinite depth.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    require_positive(num_samples=num_samples)
     weights = [log_weight(model, images, generator, labels) for _ in range(num_samples)]
     return math.log(num_samples) - torch.stack(weights).logsumexp(0)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from likeness.checks import require_positive
 from likeness.diffusion.elbo import (
     ElboTerms,
     Estimate,
@@ -20,7 +21,6 @@ from likeness.diffusion.elbo import (
     x_hat,
 )
 from likeness.diffusion.encoders import DepthEncoder
-from likeness.diffusion.noise import step_of
 from likeness.diffusion.process import (
     Posterior,
     broadcast,
@@ -29,12 +29,13 @@ from likeness.diffusion.process import (
     neighbours_within_reach,
     posterior,
     scaled,
+    step_of,
 )
 from likeness.diffusion.schedules import NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
 
 
-class ScoreNetwork(Protocol):
+class ScoreFunction(Protocol):
     """A network on noisy data z [B, ...] at gamma [B]; it answers in the shape of z."""
 
     def __call__(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -59,7 +60,7 @@ class DiffusionModel(nn.Module):
     """VDM and DiffEnc in finite and infinite depth.
 
     Args:
-        network: predicts from z_t; see :class:`ScoreNetwork`.
+        network: predicts from z_t; see :class:`ScoreFunction`.
         encoder: of the depth-dependent mean.
         schedule: gamma(t).
         input_shape: of one sample.
@@ -104,8 +105,7 @@ class DiffusionModel(nn.Module):
 
     @num_steps.setter
     def num_steps(self, num_steps: int | None) -> None:
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        require_positive(num_steps=num_steps)
         self._num_steps = num_steps
         self._require_finite_depth_for_ratio()
 

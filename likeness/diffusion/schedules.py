@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from likeness.checks import require_positive
+
 GAMMA_MIN, GAMMA_MAX = -13.3, 5.0  # of all models in both papers
 Spacing = Literal["t", "gamma"]
 
@@ -129,8 +131,7 @@ class MonotoneSchedule(NoiseSchedule):
         minimise_variance: bool = False,
     ) -> None:
         super().__init__(gamma_min, gamma_max)
-        if width < 1:
-            raise ValueError(f"width must be at least 1, got {width}")
+        require_positive(width=width)
         self.slope = nn.Parameter(torch.tensor(gamma_max - gamma_min))
         self.scale = nn.Parameter(0.01 * torch.randn(width))
         self.bias = nn.Parameter(torch.zeros(width))
@@ -195,8 +196,7 @@ def gamma_grid(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "t") 
 
     Raises ValueError for num_steps < 1 and an unknown spacing.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    require_positive(num_steps=num_steps)
     if spacing not in get_args(Spacing):
         raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
     like = next(schedule.parameters(), torch.empty((), dtype=torch.float64))

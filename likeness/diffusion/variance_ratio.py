@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from likeness.checks import require_positive
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
 
 
@@ -101,8 +102,7 @@ class FittedRatio(VarianceRatio):
         gamma_max: float = GAMMA_MAX,
     ) -> None:
         super().__init__()
-        if num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+        require_positive(num_bins=num_bins)
         self.dims = None if dims is None else tuple(dims)
         self.register_buffer("edges", torch.linspace(gamma_min, gamma_max, num_bins + 1, dtype=torch.float64))
         self.register_buffer("total", torch.zeros(num_bins, *(dims or ()), dtype=torch.float64))

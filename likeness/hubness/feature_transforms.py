@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from likeness.checks import at_least_one, require_one_of
+from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import AugmentedVectors, HubnessReduction
 from likeness.neighbours.distances import unit_rows
 from likeness.neighbours.exact import DistanceName, Neighbours, nearest_neighbours
@@ -157,7 +157,7 @@ class DropComponents(FeatureTransform):
 
     def __init__(self, num: int = 3, metric: DistanceName = "cosine") -> None:
         super().__init__(metric)
-        at_least_one(f"num of {self.name}", num)
+        require_positive(self.name, num=num)
         self.num = num
 
     def _fit_transform(self, index: Tensor) -> None:

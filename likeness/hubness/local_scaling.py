@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from likeness.checks import at_least_one, require_one_of
+from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import AugmentedVectors, InnerProductReduction
 from likeness.neighbours.distances import unit_rows
 from likeness.neighbours.exact import nearest_neighbours
@@ -28,7 +28,7 @@ class _LocallyScaled(InnerProductReduction):
     """
 
     def __init__(self, k: int = 10, metric: LocalMetric = "euclidean") -> None:
-        at_least_one(f"k of {self.name}", k)
+        require_positive(self.name, k=k)
         require_one_of(metric, get_args(LocalMetric), f"metric of {self.name}")
         self.k, self.metric = k, metric
         self._power = 2 if metric == "euclidean" else 1
@@ -164,7 +164,7 @@ class DisSimLocal(_Dissimilarity):
 
     def __init__(self, k: int = 10, metric: DissimilarityMetric = "euclidean") -> None:
         super().__init__(metric)
-        at_least_one(f"k of {self.name}", k)
+        require_positive(self.name, k=k)
         self.k = k
 
     def _fit(self) -> None:

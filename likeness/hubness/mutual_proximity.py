@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.checks import at_least_one, require_one_of
+from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import HubnessReduction
 from likeness.neighbours.distances import PointDistances
 from likeness.neighbours.exact import DistanceName, Neighbours, nearest_neighbours, top_k
@@ -410,9 +410,8 @@ class MutualProximity(HubnessReduction):
         require_one_of(variant, get_args(Variant), f"variant of {self.name}")
         require_one_of(metric, get_args(DistanceName), f"metric of {self.name}")
         require_one_of(moments, get_args(MomentSet), f"moments of {self.name}")
-        at_least_one(f"stored of {self.name}", stored)
-        if candidates is not None:
-            at_least_one(f"candidates of {self.name}", candidates)
+        require_positive(self.name, stored=stored)
+        require_positive(self.name, candidates=candidates)
         if moments == "graph" and variant in _COUNTS:
             raise ValueError(f"{self.name}: variant {variant!r} has no moments, so moments='graph' has no meaning")
         if variant == "gamma" and metric == "dot":

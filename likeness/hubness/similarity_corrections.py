@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from likeness.checks import at_least_one, require_one_of
+from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import InnerProductReduction
 from likeness.neighbours.distances import unit_rows
 from likeness.neighbours.exact import nearest_neighbours
@@ -60,7 +60,7 @@ class _NeighbourBias(SimilarityCorrection):
 
     def __init__(self, k: int = 10, metric: SimilarityMetric = "cosine") -> None:
         super().__init__(metric)
-        at_least_one(f"k of {self.name}", k)
+        require_positive(self.name, k=k)
         self.k = k
 
     def _index_similarity(self) -> Tensor:
@@ -162,7 +162,7 @@ class DynamicInvertedSoftmax(InvertedSoftmax):
 
     def __init__(self, beta: float = 20.0, activation: int = 1, metric: SimilarityMetric = "cosine") -> None:
         super().__init__(beta, metric)
-        at_least_one(f"activation of {self.name}", activation)
+        require_positive(self.name, activation=activation)
         self.activation = activation
 
     def _fit(self) -> None:

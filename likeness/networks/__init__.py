@@ -1,26 +1,9 @@
-"""Networks: f maps inputs to R^M, g maps labels to R^M; score networks and inner encoders of diffusion models."""
+"""Networks: f maps inputs to R^M, g maps labels to R^M; score networks and inner encoders of diffusion models.
 
-from likeness.networks.classifier_networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead, ResNet18
-from likeness.networks.encoder_networks import EncoderMLP, EncoderOutput, EncoderUNet
-from likeness.networks.score_networks import PyramidScoreUNet, ScoreMLP, ScoreUNet
-from likeness.networks.softmax_network import SoftmaxNetwork, build_networks
-from likeness.networks.text_transformer import PretrainedTransformer, SmallTransformer
+Configurations and checkpoints name classes as they are exported here. The names, and where each is defined, stand in
+``__init__.pyi``; a module is imported when a name of it is asked for.
+"""
 
-__all__ = [
-    "CNN",
-    "MLP",
-    "EncoderMLP",
-    "EncoderOutput",
-    "EncoderUNet",
-    "LabelNetwork",
-    "LabelTable",
-    "LinearHead",
-    "PretrainedTransformer",
-    "PyramidScoreUNet",
-    "ResNet18",
-    "ScoreMLP",
-    "ScoreUNet",
-    "SmallTransformer",
-    "SoftmaxNetwork",
-    "build_networks",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from likeness.checks import require_batch, require_positive, require_shape
 from likeness.networks.dual import Dual
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
-from likeness.networks.unet_blocks import LabelVectors, NetworkTime, dense, fourier_features
+from likeness.networks.unet_blocks import ClassEmbedding, NetworkTime, dense, fourier_features
 
 FOURIER_EXPONENTS = (6, 7)
 
@@ -146,7 +146,7 @@ class ScoreMLP(nn.Module):
         sizes = [inputs, *[width] * hidden_layers]
         self.hidden = nn.ModuleList(dense(a, b) for a, b in pairwise(sizes))
         self.out = dense(width, input_shape[0], zero=True)
-        self.labels = LabelVectors(num_labels, width)
+        self.labels = ClassEmbedding(num_labels, width)
 
     def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [B, D], gamma [B] and, with ``num_labels``, labels [B] -> o [B, D]."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from likeness.networks import SoftmaxNetwork
 from likeness.networks.classifier_networks import MLP, LabelNetwork, LabelTable, LinearHead
+from likeness.networks.softmax_network import SoftmaxNetwork
 
 
 class MemberStreams:

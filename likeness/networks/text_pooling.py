@@ -26,7 +26,7 @@ class RowCentre(nn.Module):
         return row_centre(x)
 
 
-class RowZScore(nn.Module):
+class EmbeddingZScore(nn.Module):
     """Layer normalisation without weights: mean 0 and standard deviation 1 over an embedding's own components.
 
     As in the modules of Nielsen & Hansen, 1e-6 is added to the standard deviation, so an embedding that varies by less
@@ -156,7 +156,7 @@ def embedding_head(name: HeadName, dim: int) -> nn.Sequential:
         raise ValueError(f"head must be one of {', '.join(get_args(HeadName))}, got {name!r}")
     first: dict[str, list[nn.Module]] = {
         "c": [RowCentre()],
-        "z": [RowZScore()],
+        "z": [EmbeddingZScore()],
         "feature_c": [FeatureCentre(dim)],
         "feature_z": [FeatureZScore(dim)],
     }

@@ -77,7 +77,7 @@ def fourier_features(z: Tensor, exponents: Sequence[int]) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class LabelVectors(nn.Module):
+class ClassEmbedding(nn.Module):
     """Adds vector y of [K, dim], zero at the start, to a sample of class y; adds nothing where K is None.
 
     So a network with classes starts as the one without.
@@ -139,7 +139,7 @@ class TimeEmbedding(nn.Module):
         self.time = time
         self.dense0 = dense(width + 1, 4 * width)
         self.dense1 = dense(4 * width, 4 * width)
-        self.labels = LabelVectors(num_labels, 4 * width)
+        self.labels = ClassEmbedding(num_labels, 4 * width)
 
     def forward(self, gamma: Dual, labels: Tensor | None = None) -> Dual:
         """The conditioning vectors [B, 4 width]. Raises ValueError where labels are missing, or not expected."""

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules import DiffEnc, VariationalDiffusion
-from lightning_modules.diffusion import DiffusionModule
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.networks import EncoderUNet, ScoreUNet
 from scripts.bench.timing import Contestant, interleaved
 
@@ -92,7 +91,7 @@ def diffusion(
     shape = (3, size, size)
     network = functools.partial(ScoreUNet, width=width, depth=depth)
     encoder = functools.partial(EncoderUNet, width=encoder_width, depth=levels)
-    models: dict[str, tuple[DiffusionModule, bool]] = {
+    models: dict[str, tuple[VariationalDiffusion, bool]] = {
         VDM: (VariationalDiffusion(shape, 256, network), False),
         EXACT: (DiffEnc(shape, 256, network, encoder), False),
         LEAN: (DiffEnc(shape, 256, network, encoder), True),

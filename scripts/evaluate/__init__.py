@@ -13,7 +13,7 @@ from scripts.cli.entry_point import Parser
 from scripts.inputs import choose_device, default_data, load_data
 
 if TYPE_CHECKING:
-    from lightning_modules.diffusion import DiffusionModule
+    from lightning_modules.diffusion import VariationalDiffusion
     from likeness.protocols import SoftmaxModel
     from scripts.evaluate.bounds import BoundEvaluation, Depth
     from scripts.evaluate.data import EvaluatedSplit
@@ -23,6 +23,7 @@ DRAWS = 5
 # Options that say something about models or samples of one kind only.
 OF_DIFFUSION = ("steps", "draws", "ratio", "importance", "ode")
 OF_SAMPLES = ("features",)
+COUNTS = ("draws", "importance", "fit_samples", "batch_size", "limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,16 +66,15 @@ def build_parser() -> ArgumentParser:
 def evaluate(arguments: Namespace) -> Report:
     """The report on whatever was named."""
     from lightning_modules.checkpoints import load_module, softmax_models, split_member
-    from lightning_modules.diffusion import DiffusionModule
+    from lightning_modules.diffusion import VariationalDiffusion
+    from likeness.checks import require_positive
 
-    for option in ("draws", "importance", "fit_samples"):
-        if arguments[option] is not None and arguments[option] < 1:
-            raise ValueError(f"--{option} must be at least 1, got {arguments[option]}")
+    require_positive(**{f"--{option}": arguments[option] for option in COUNTS})
     if Path(arguments.model).suffix == ".npz":
         return evaluate_samples(arguments)
     location, index = split_member(arguments.model)
     module = load_module(location, arguments.weights).eval().requires_grad_(False)
-    if isinstance(module, DiffusionModule) and index is None:
+    if isinstance(module, VariationalDiffusion) and index is None:
         return evaluate_diffusion(arguments, module)
     return evaluate_classifiers(arguments, softmax_models(module, location, index))
 
@@ -94,7 +94,7 @@ def evaluate_classifiers(arguments: Namespace, models: Sequence[tuple[str, Softm
     return Report(f"{split}, {weights}", rows, {"weights": weights, **split.about()})
 
 
-def evaluate_diffusion(arguments: Namespace, module: DiffusionModule) -> Report:
+def evaluate_diffusion(arguments: Namespace, module: VariationalDiffusion) -> Report:
     """The bounds of a diffusion model, and those of models that know next to nothing."""
     from lightning_modules.checkpoints import short_names
     from scripts.evaluate.bounds import BoundEvaluation, baselines, require_fit
@@ -115,7 +115,7 @@ def evaluate_diffusion(arguments: Namespace, module: DiffusionModule) -> Report:
     return Report(title, rows, {"model": name, "weights": weights, **split.about(), "draws": draws, "seed": seed})
 
 
-def _choose_bounds(arguments: Namespace, module: DiffusionModule) -> list[Depth]:
+def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[Depth]:
     """The depths to evaluate; refuses what cannot be computed before anything is."""
     import torch
 

@@ -12,14 +12,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.bound_profiles import fit_ratio
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.likelihoods import flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import Noise, evaluation_noise
+from likeness.diffusion.process import Noise, evaluation_noise
 from likeness.diffusion.variance_ratio import VarianceRatio
 from likeness.seeding import generator
 from scripts.evaluate.data import EvaluatedSplit
@@ -98,7 +98,7 @@ class BoundEvaluation:
     The noise of a sample is a function of (seed, its id, draw), so that no bound depends on the batch size.
     """
 
-    module: DiffusionModule  # in evaluation mode
+    module: VariationalDiffusion  # in evaluation mode
     split: EvaluatedSplit
     train: EvaluatedSplit  # on which ratios are fitted: each sample is seen at every step
     draws: int
@@ -177,7 +177,7 @@ class BoundEvaluation:
         return batch.y if self.module.class_conditional else None
 
 
-def require_fit(module: DiffusionModule, name: str, split: EvaluatedSplit) -> None:
+def require_fit(module: VariationalDiffusion, name: str, split: EvaluatedSplit) -> None:
     """Raise ValueError naming both where the data's grey levels, shape or labels are not the model's."""
     model, data = module.diffusion, split.data
     if data.levels != model.levels:

@@ -10,6 +10,7 @@ import torch
 from datamodules.base import TensorDataModule
 from datamodules.splits import TensorSplit
 from likeness.batch import Batch
+from likeness.checks import require_positive
 from scripts.reporting import Row, tracked
 
 SplitName = Literal["train", "val", "test"]
@@ -51,9 +52,7 @@ def open_split(
 
     Raises ValueError for sizes below 1, and for a datamodule whose splits are not tensors.
     """
-    for option, value in (("--batch_size", batch_size), ("--limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
+    require_positive(batch_size=batch_size, limit=limit)
     if not isinstance(data, TensorDataModule):
         raise ValueError(f"{type(data).__name__} does not hold its splits as tensors")
     data.prepare_data()

@@ -14,7 +14,7 @@ from scripts.inputs import choose_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightning_modules.diffusion import DiffusionModule
+    from lightning_modules.diffusion import VariationalDiffusion
     from scripts.sample.sampling import Drawn, Recipe
 
 STEPS = 1000
@@ -61,18 +61,18 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def load(arguments: Namespace) -> DiffusionModule:
+def load(arguments: Namespace) -> VariationalDiffusion:
     """The model, ready to be sampled from; raises ValueError for one of another kind."""
     from lightning_modules.checkpoints import load_module
-    from lightning_modules.diffusion import DiffusionModule
+    from lightning_modules.diffusion import VariationalDiffusion
 
     module = load_module(arguments.model, arguments.weights).eval().requires_grad_(False)
-    if not isinstance(module, DiffusionModule):
+    if not isinstance(module, VariationalDiffusion):
         raise ValueError(f"{arguments.model} holds a {type(module).__name__}, which is no model of its inputs")
     return module
 
 
-def choose_recipe(arguments: Namespace, module: DiffusionModule) -> Recipe:
+def choose_recipe(arguments: Namespace, module: VariationalDiffusion) -> Recipe:
     """How to sample; raises ValueError for numbers that cannot be meant, and for the ODE where it is unknown."""
     import torch
 
@@ -85,7 +85,7 @@ def choose_recipe(arguments: Namespace, module: DiffusionModule) -> Recipe:
     return Recipe(steps, **{name: arguments[name] for name in names})
 
 
-def choose_labels(arguments: Namespace, module: DiffusionModule) -> Tensor | None:
+def choose_labels(arguments: Namespace, module: VariationalDiffusion) -> Tensor | None:
     """[n] labels of a class-conditional model; raises ValueError for others' and for a label that is none."""
     import torch
 
@@ -101,7 +101,9 @@ def choose_labels(arguments: Namespace, module: DiffusionModule) -> Tensor | Non
     return labels.repeat(-(-arguments.n // len(labels)))[: arguments.n]
 
 
-def write(drawn: Drawn, labels: Tensor | None, module: DiffusionModule, recipe: Recipe, folder: Path) -> list[Path]:
+def write(
+    drawn: Drawn, labels: Tensor | None, module: VariationalDiffusion, recipe: Recipe, folder: Path
+) -> list[Path]:
     """``samples.npz`` and, of images and points, ``samples.png``."""
     import numpy as np
 

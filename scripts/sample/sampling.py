@@ -16,6 +16,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor
 
 from callbacks.figures.output import PALETTE, save_figure
+from likeness.checks import require_positive
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
@@ -44,9 +45,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = {"steps": self.num_steps, "keep_every": self.keep_every, "batch_size": self.batch_size}
-        for name, count in counts.items():
-            if count is not None and count < 1:
-                raise ValueError(f"--{name} must be at least 1, got {count}")
+        require_positive(**{f"--{name}": count for name, count in counts.items()})
         if self.threshold is not None and not 0 < self.threshold <= 100:
             raise ValueError(f"--threshold is a percentile in (0, 100], got {self.threshold}")
 

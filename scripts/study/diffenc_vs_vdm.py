@@ -32,10 +32,11 @@ from torch import Tensor
 
 from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
+from likeness.checks import require_positive
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.seeding import generator, mix, seeded
 from scripts.cli.configurations import located, read_configuration
@@ -328,10 +329,8 @@ class Setting:
 
     def runs(self) -> list[DiffusionRun]:
         """In the order of training. Raises ValueError for sizes below 1, FileNotFoundError for no configuration."""
-        sizes = {"seeds": self.seeds, "steps": self.steps, "draws": self.draws, "limit": self.limit}
-        for name, value in (sizes | {"depths": min(self.depths, default=None)}).items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require_positive(seeds=self.seeds, steps=self.steps, draws=self.draws, limit=self.limit)
+        require_positive(depths=min(self.depths, default=None))
         config = located(self.config)
         steps = self.steps or int(read_configuration(config)["trainer"]["max_steps"])
         return [DiffusionRun(config, model, seed, steps) for seed, model in product(range(self.seeds), MODELS)]
@@ -393,7 +392,7 @@ def evaluated(trained: DiffusionRun, out: Path, setting: Setting, device: str) -
     """A finished run with its test split, and with training samples to fit ratios on."""
     folder, where = trained.folder(out), choose_device(device)
     module = load_module(folder).eval().requires_grad_(False).to(where)
-    assert isinstance(module, DiffusionModule)
+    assert isinstance(module, VariationalDiffusion)
     data = load_data(default_data(str(folder)))
     test = open_split(data, "test", where, limit=setting.limit)
     train = open_split(data, "train", where, limit=min(setting.limit or FIT_SAMPLES, FIT_SAMPLES))

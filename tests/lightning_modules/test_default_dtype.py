@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
 from likeness.diffusion.bound_profiles import depth_curve, fit_ratio, ratio_profile
 from likeness.diffusion.diagnostics import depth_profile, gradient_norms, noisy_batches
 from likeness.diffusion.likelihoods import flow_bound, importance_weighted_bound
-from likeness.diffusion.noise import training_noise
+from likeness.diffusion.process import training_noise
 from likeness.diffusion.sampling import sample
 from likeness.diffusion.schedules import gamma_grid
 from likeness.networks import CNN, MLP
@@ -27,7 +27,7 @@ def _restored() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def training(module: DiffusionModule) -> Iterator[Tensor]:
+def training(module: VariationalDiffusion) -> Iterator[Tensor]:
     images = batch(6).x
     noise = training_noise(module._like(images), 0, 0, 0, 1)
     torch.manual_seed(0)
@@ -38,7 +38,7 @@ def training(module: DiffusionModule) -> Iterator[Tensor]:
     module.eval()
 
 
-def evaluation(module: DiffusionModule) -> Iterator[Tensor]:
+def evaluation(module: VariationalDiffusion) -> Iterator[Tensor]:
     known = batch(6)
     yield from module._evaluate(known, module.val_bound)["terms"]
     yield from module.val_bound.compute().values()
@@ -47,7 +47,7 @@ def evaluation(module: DiffusionModule) -> Iterator[Tensor]:
     yield module.encode(known.x, 0.3)
 
 
-def diagnostics(module: DiffusionModule) -> Iterator[Tensor]:
+def diagnostics(module: VariationalDiffusion) -> Iterator[Tensor]:
     model, known = module.diffusion, batch(6)
     noisy = list(noisy_batches(model, known.x, known.id, None, seed=0, draw=0, size=4))
     yield from depth_profile(model, known.x, torch.tensor([0.1, 0.9], dtype=torch.float32), seed=0)
@@ -55,7 +55,7 @@ def diagnostics(module: DiffusionModule) -> Iterator[Tensor]:
     yield torch.tensor([point[1:] for point in depth_curve(model, [3], noisy, noisy)], dtype=torch.float64)
 
 
-def sampling(module: DiffusionModule) -> Iterator[Tensor]:
+def sampling(module: VariationalDiffusion) -> Iterator[Tensor]:
     grid = gamma_grid(module.diffusion.schedule, 4)
     for method in ("ancestral", "flow"):
         drawn = sample(
@@ -65,7 +65,7 @@ def sampling(module: DiffusionModule) -> Iterator[Tensor]:
         yield from (part for state in drawn.path for part in state)
 
 
-def likelihoods(module: DiffusionModule) -> Iterator[Tensor]:
+def likelihoods(module: VariationalDiffusion) -> Iterator[Tensor]:
     model, known = module.diffusion, batch(6)
     noise = next(noisy_batches(model, known.x, known.id, None, seed=0, draw=0, size=2)).noise
     yield flow_bound(model, known.x[:2], noise.eps_0, probe=noise.eps)

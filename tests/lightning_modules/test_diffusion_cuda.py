@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.process import evaluation_noise
 from tests.lightning_modules.tiny_diffusion import SHAPE, awake, batch, diffenc, vdm
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,5 +1,7 @@
 """What training and evaluating diffusion models adds to the mathematics in ``likeness.diffusion``."""
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,18 +11,18 @@ import torch
 
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion import DiffusionModule
+from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion import LearnedRatio, MonotoneSchedule
 from likeness.diffusion.elbo import bits_per_dim
-from likeness.diffusion.noise import evaluation_noise, training_noise
+from likeness.diffusion.process import evaluation_noise, training_noise
 from tests.lightning_modules.tiny_diffusion import LEVELS, SHAPE, awake, batch, diffenc, vdm
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 DIMS = 64
 
 
-def evaluated(module: DiffusionModule, parts: list[slice], size: int = 12) -> dict[str, float]:
+def evaluated(module: VariationalDiffusion, parts: list[slice], size: int = 12) -> dict[str, float]:
     whole = batch(size)
     with torch.no_grad():
         for part in parts:
@@ -205,3 +207,22 @@ def test_images_that_no_model_can_take(images: torch.Tensor, message: str) -> No
     noise = evaluation_noise(torch.empty(images.shape), torch.arange(1), 0, 0)._asdict()
     with pytest.raises(ValueError, match=message):
         diffenc().elbo_terms(images, **noise)
+
+
+def test_a_training_step_imports_few_files(root: Path) -> None:
+    """What one must read to follow a step of DiffEnc."""
+    code = """
+import sys, torch, pytorch_lightning as pl
+from lightning_modules import DiffEnc
+from tests.lightning_modules.tiny_diffusion import batch, diffenc
+loader = torch.utils.data.DataLoader([batch(4)], batch_size=None)
+quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+pl.Trainer(max_steps=1, accelerator="cpu", **quiet).fit(diffenc(), loader)
+print(*sorted(name for name in sys.modules if name.split(".")[0] in ("likeness", "lightning_modules")))
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    files = result.stdout.split()
+    assert "lightning_modules.diffusion" in files
+    assert len(files) <= 22, files

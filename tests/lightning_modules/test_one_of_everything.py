@@ -1,4 +1,4 @@
-"""One sibling, one label, one sample in a batch, one step of depth, one draw, one pair: it works, or says what cannot."""
+"""One sibling, one label, one sample in a batch, one step of depth, one draw, one pair: it works, or says why not."""
 
 from functools import partial
 from pathlib import Path

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lightning_modules import DiffEnc, VariationalDiffusion
 from lightning_modules.checkpoints import load_module
-from lightning_modules.diffusion import DiffusionModule
 from lightning_modules.published import load_published_diffusion
 from likeness.diffusion.process import log_likelihood
 from scripts.import_published import save
@@ -37,7 +36,7 @@ class Reference:
         value = torch.from_numpy(self.arrays[name])
         return value.permute(0, 3, 1, 2) if value.dim() == 4 else value
 
-    def load(self) -> DiffusionModule:
+    def load(self) -> VariationalDiffusion:
         return load_published_diffusion(self.params, self.config)
 
 

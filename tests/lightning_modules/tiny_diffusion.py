@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from lightning_modules import DiffEnc, VariationalDiffusion
-from lightning_modules.diffusion import DiffusionModule
 from likeness.batch import Batch
 from likeness.diffusion import LinearSchedule
 from likeness.networks import EncoderUNet, ScoreUNet
@@ -25,7 +24,7 @@ def diffenc(**options: Any) -> DiffEnc:
     return DiffEnc(SHAPE, LEVELS, **{"network": SCORE, "encoder": ENCODER, "schedule": SCHEDULE} | options)
 
 
-def awake(module: DiffusionModule, seed: int = 0) -> DiffusionModule:
+def awake(module: VariationalDiffusion, seed: int = 0) -> VariationalDiffusion:
     """With random weights where layers start at zero."""
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():

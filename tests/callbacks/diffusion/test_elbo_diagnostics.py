@@ -14,7 +14,7 @@ from callbacks.diffusion.elbo import ElboDiagnostics
 from callbacks.loggers import RunCSVLogger
 from likeness.diffusion import AffineSchedule
 from likeness.diffusion.elbo import ElboTerms
-from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.process import evaluation_noise
 from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, ToyImages, fit
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, trainer
 from tests.lightning_modules.tiny_diffusion import SHAPE, vdm

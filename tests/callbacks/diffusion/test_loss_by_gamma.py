@@ -10,7 +10,7 @@ import torch
 from callbacks.diffusion.elbo import ElboDiagnostics
 from callbacks.diffusion.gamma import LossByGamma
 from likeness.diffusion import AffineSchedule, PolynomialSchedule
-from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.process import evaluation_noise
 from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, ToyImages, fit, keep_figures, table
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from likeness.batch import Batch
 from likeness.diffusion import DiffusionModel, LinearSchedule, NoiseSchedule, TrainableEncoder
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.diffusion.noise import Noise, evaluation_noise, training_noise
+from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from tests.callbacks.toy_siblings import InTurns
 from tests.callbacks.toy_siblings import fit as fit_siblings
 from tests.likeness.diffusion.exact_models import Smooth

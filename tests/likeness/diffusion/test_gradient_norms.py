@@ -8,7 +8,7 @@ import torch
 from likeness.diffusion.diagnostics import gradient_norms
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import stratified
+from likeness.diffusion.process import stratified
 from likeness.diffusion.schedules import MonotoneSchedule
 from likeness.seeding import generator
 from tests.likeness.diffusion.exact_models import Smooth, model_of

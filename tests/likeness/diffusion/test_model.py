@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from likeness.diffusion.elbo import Prediction, bits_per_dim
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.noise import stratified
-from likeness.diffusion.process import scaled
+from likeness.diffusion.process import scaled, stratified
 from likeness.diffusion.schedules import AffineSchedule, LinearSchedule, MonotoneSchedule, PolynomialSchedule
 from likeness.diffusion.variance_ratio import ConstantRatio, LearnedRatio
 from tests.likeness.diffusion.exact_models import Echo, Proportional, Smooth, legendre, model_of

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from likeness.diffusion.noise import evaluation_noise, training_noise
+from likeness.diffusion.process import evaluation_noise, training_noise
 
 SHAPE = (3, 4, 4)
 

@@ -3,7 +3,7 @@
 import torch
 
 from likeness.diffusion.diagnostics import noisy_batches
-from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.process import evaluation_noise
 from tests.likeness.diffusion.exact_models import Smooth, model_of
 
 IMAGES = torch.randint(0, 256, (10, 3), generator=torch.Generator().manual_seed(0))

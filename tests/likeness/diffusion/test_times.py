@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from likeness.diffusion.noise import spread_by_id, step_of, stratified
+from likeness.diffusion.process import spread_by_id, step_of, stratified
 
 SIZES = st.integers(1, 300)
 OFFSETS = st.floats(0, 1, exclude_max=True)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likeness.networks.text_pooling import FeatureCentre, FeatureZScore, L2Normalize, RowCentre, RowZScore
+from likeness.networks.text_pooling import EmbeddingZScore, FeatureCentre, FeatureZScore, L2Normalize, RowCentre
 from tests.callbacks.two_ranks import on_two_ranks
 
-HEADS = [RowCentre(), RowZScore(), L2Normalize(), FeatureCentre(6), FeatureZScore(6)]
+HEADS = [RowCentre(), EmbeddingZScore(), L2Normalize(), FeatureCentre(6), FeatureZScore(6)]
 RUNNING = [FeatureCentre, FeatureZScore]
 
 
@@ -26,8 +26,8 @@ def embeddings(n: int, dim: int = 6, seed: int = 0, shift: float = 3.0) -> Tenso
 def test_rows_are_normalised_as_layer_norm_does() -> None:
     x = embeddings(20)
     expected = F.layer_norm(x.double(), [6], eps=0).float()
-    torch.testing.assert_close(RowZScore()(x), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(RowZScore()(x).norm(dim=1), torch.full((20,), 6**0.5), rtol=1e-5, atol=0)
+    torch.testing.assert_close(EmbeddingZScore()(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(EmbeddingZScore()(x).norm(dim=1), torch.full((20,), 6**0.5), rtol=1e-5, atol=0)
     torch.testing.assert_close(RowCentre()(x), x - x.mean(1, keepdim=True))
     torch.testing.assert_close(L2Normalize()(x), x / x.norm(dim=1, keepdim=True))
 

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
 from lightning_modules.sibling_classifiers import SiblingClassifiers
-from likeness.diffusion.noise import evaluation_noise
+from likeness.diffusion.process import evaluation_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.networks import MLP
 from scripts import evaluate

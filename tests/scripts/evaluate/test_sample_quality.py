@@ -113,7 +113,7 @@ def test_a_set_is_at_no_distance_from_itself(features: str) -> None:
 
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(1, 12), st.floats(1e-9, 1.0), st.integers(0, 99))
 def test_near_sets_keep_their_distance(n: int, m: int, dim: int, step: float, seed: int) -> None:
-    """Moved by a step in one direction, a set is that far away however small the step, and never nearer than nothing."""
+    """Moved by a step in one direction, a set is that far away, however small the step."""
     source = torch.Generator().manual_seed(seed)
     f = torch.randn(n, dim, generator=source, dtype=torch.float64)
     other = torch.randn(m, dim, generator=source, dtype=torch.float64)

@@ -1,0 +1,14 @@
+from .encoders import DepthEncoder as DepthEncoder
+from .encoders import IdentityEncoder as IdentityEncoder
+from .encoders import ParameterFreeEncoder as ParameterFreeEncoder
+from .encoders import TrainableEncoder as TrainableEncoder
+from .model import DiffusionModel as DiffusionModel
+from .schedules import AffineSchedule as AffineSchedule
+from .schedules import LinearSchedule as LinearSchedule
+from .schedules import MonotoneSchedule as MonotoneSchedule
+from .schedules import NoiseSchedule as NoiseSchedule
+from .schedules import PolynomialSchedule as PolynomialSchedule
+from .variance_ratio import ConstantRatio as ConstantRatio
+from .variance_ratio import FittedRatio as FittedRatio
+from .variance_ratio import LearnedRatio as LearnedRatio
+from .variance_ratio import VarianceRatio as VarianceRatio

@@ -1,0 +1,16 @@
+from .classifier_networks import CNN as CNN
+from .classifier_networks import MLP as MLP
+from .classifier_networks import LabelNetwork as LabelNetwork
+from .classifier_networks import LabelTable as LabelTable
+from .classifier_networks import LinearHead as LinearHead
+from .classifier_networks import ResNet18 as ResNet18
+from .encoder_networks import EncoderMLP as EncoderMLP
+from .encoder_networks import EncoderOutput as EncoderOutput
+from .encoder_networks import EncoderUNet as EncoderUNet
+from .score_networks import PyramidScoreUNet as PyramidScoreUNet
+from .score_networks import ScoreMLP as ScoreMLP
+from .score_networks import ScoreUNet as ScoreUNet
+from .softmax_network import SoftmaxNetwork as SoftmaxNetwork
+from .softmax_network import build_networks as build_networks
+from .text_transformer import PretrainedTransformer as PretrainedTransformer
+from .text_transformer import SmallTransformer as SmallTransformer
