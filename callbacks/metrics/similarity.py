@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
-from likeness.checks import at_least_one
+from likeness.checks import require_positive
 from likeness.numerics import FactoredMoments, threads_for
 from likeness.similarity.catalogue import (
     DivergenceMeasure,
@@ -71,7 +71,7 @@ class PairwiseSimilarity(Metric):
         self, measures: Mapping[str, Measure], dims: Sequence[int], names: Sequence[str], max_stored: int = 2000
     ) -> None:
         super().__init__()
-        at_least_one("max_stored", max_stored)
+        require_positive(max_stored=max_stored)
         self.measures = dict(measures)
         self.dims, self.names = tuple(dims), tuple(names)
         self.unembeddings: list[Tensor] = []

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from likeness.checks import at_least_one
+from likeness.checks import require_positive
 
 MIN_CONDITIONING = 1e-6  # smallest singular value of N relative to its largest: below, N is numerically singular
 MAX_EXACT_INPUTS = 8192  # among which the best input set is found in about a second a pair
@@ -71,7 +71,7 @@ class ComparisonOptions:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("num_samples", "num_subsets", "max_choices"):
-            at_least_one(name, getattr(self, name))
+            require_positive(**{name: getattr(self, name)})
         for name in ("lambda_", "min_conditioning"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

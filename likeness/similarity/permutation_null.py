@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.checks import at_least_one
+from likeness.checks import require_positive
 from likeness.numerics import as_float64
 from likeness.seeding import generator
 from likeness.similarity.catalogue import RepresentationMeasure
@@ -78,7 +78,7 @@ def null_distribution(
         >>> round(null.observed, 6), null.p_value
         (1.0, 0.01)
     """
-    at_least_one("the number of permutations n", n)
+    require_positive("the permutations", n=n)
     require_same_samples([x, y], ("x", "y"))
     a, b = (measure.prepare(as_float64(z), name) for z, name in ((x, "x"), (y, "y")))
     return _null(measure, a, b, _Draws(n, len(x), seed))
@@ -92,7 +92,7 @@ def pairwise_nulls(
     Of a symmetric measure each pair is permuted once; a pair for which the measure is undefined has no null. ``names``
     are for messages.
     """
-    at_least_one("the number of permutations n", n)
+    require_positive("the permutations", n=n)
     require_same_samples(samples, names)
     prepared, _ = prepare_all(measure.prepare, samples, names)
     draws = _Draws(n, len(samples[0]), seed)
