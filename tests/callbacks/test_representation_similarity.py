@@ -186,10 +186,20 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path: Path, monk
         assert all(map(torch.equal, before, model.parameters()))
 
     refuses("nothing to compare this run with", RepresentationSimilarity(), ToySiblings(0))
-    refuses("m_cca_f needs more samples", RepresentationSimilarity(), ToySiblings(dim=4), ToyData(eval_size=3))
-    refuses("m_cca_g needs more labels", RepresentationSimilarity(), ToySiblings(dim=6))
     references(monkeypatch, five=ToySiblings(0, num_classes=5))
     refuses("this run has 4, five has 5", RepresentationSimilarity(references=["five"]), ToySiblings(0))
+
+
+@pytest.mark.filterwarnings("ignore:m_cca_. is NaN for 3 of 3 pairs")
+@pytest.mark.parametrize(("dim", "size"), [(6, 40), (4, 3)])
+def test_what_is_undefined_is_counted_and_the_rest_is_measured(tmp_path: Path, dim: int, size: int) -> None:
+    """More dimensions than labels, or than samples: m_CCA of g or of f does not exist."""
+    run = fit(tmp_path, RepresentationSimilarity(), model=ToySiblings(dim=dim), data=ToyData(eval_size=size))
+    values = logged(run)
+    name = "m_cca_g" if dim == 6 else "m_cca_f"
+    assert values[f"similarity/{name}/undefined"] == 3
+    assert f"similarity/{name}/mean" not in values
+    assert 0 < values["similarity/kl/mean"] < math.inf
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -70,6 +70,7 @@ def _runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     fake = ModuleType("lightning_modules.checkpoints")
     fake.load_softmax_models = load_softmax_models  # type: ignore[attr-defined]
+    fake.short_names = short_names  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lightning_modules.checkpoints", fake)
     (tmp_path / "one").mkdir()
     data = "data:\n  class_path: datamodules.Digits\n  init_args: {eval_batch_size: 100}\n"
@@ -113,7 +114,7 @@ def test_values_are_those_of_the_pure_functions() -> None:
         embeddings = [model.embed(batch.x) for model in models]
         log_p = log_probabilities(embeddings, [model.g for model in models])
     for row, log_q in zip(rows("out/models.csv"), log_p, strict=True):
-        assert float(row["accuracy"]) == pytest.approx(float((log_q.argmax(-1) == batch.y).double().mean()), abs=1e-6)
+        assert float(row["accuracy"]) == float((log_q.argmax(-1) == batch.y).double().mean())
         assert float(row["nll"]) == pytest.approx(float(-log_q[torch.arange(180), batch.y].mean()), rel=1e-9)
     pairs = rows("out/comparison.csv")
     assert [(row["model_a"], row["model_b"]) for row in pairs] == [
@@ -121,7 +122,8 @@ def test_values_are_those_of_the_pure_functions() -> None:
         ("one#0", "two"),
         ("one#1", "two"),
     ]
-    assert list(pairs[0]) == ["model_a", "model_b", "kl_ab", "kl_ba", "m_cca_f", "m_cca_g"]
+    assert list(pairs[0]) == ["model_a", "model_b", "kl_ab", "kl_ba", "m_cca_f", "m_cca_g", "undefined"]
+    assert {pair["undefined"] for pair in pairs} == {""}
     for row, (i, j) in zip(pairs, [(0, 1), (0, 2), (1, 2)], strict=True):
         assert float(row["kl_ab"]) == pytest.approx(float(kl(log_p[i], log_p[j]).mean()), rel=1e-9)
         assert float(row["kl_ba"]) == pytest.approx(float(kl(log_p[j], log_p[i]).mean()), rel=1e-9)
@@ -133,7 +135,10 @@ def test_bounds_stand_beside_what_they_bound(capsys: pytest.CaptureFixture[str])
     columns = ["d_fg", "paper_bound", "paper_bound_informative", "squared_bound", "squared_bound_informative"]
     columns += ["max_d_svd_f", "certificate", "certificate_informative"]
     found, *others = rows("out/comparison.csv")
-    assert list(found) == ["model_a", "model_b", *columns]
+    searches = ["d_fg_search", "max_d_svd_f_search"]
+    assert {*found} == {"model_a", "model_b", *columns, *searches, "kept_inputs", "undefined"}
+    assert [found[name] for name in searches] == ["exact", "exact"]
+    assert found["kept_inputs"] == "360"
     f, g = embeddings_of("one")
     expected = compare_softmax_models(f[0], g[0], f[1], g[1])
     for name in ("d_fg", "max_d_svd_f"):
@@ -144,6 +149,8 @@ def test_bounds_stand_beside_what_they_bound(capsys: pytest.CaptureFixture[str])
         assert found[f"{name}_informative"] == ("yes" if bound.informative else "no")
     for row in others:  # of models whose M differ
         assert {row[name] for name in columns} == {"nan", "no"}
+        assert {row[name] for name in searches} == {"none"}
+        assert "d_fg: the models have different M: 2 and 3; max_d_svd_f: the models" in row["undefined"]
     printed = capsys.readouterr().out
     for label in ("2 M d_LLV", "2 d_LLV^2", "certificate"):
         assert f"at most {label}" in printed
@@ -155,7 +162,7 @@ def test_what_unrelated_models_would_score(capsys: pytest.CaptureFixture[str]) -
     assert run("one", "--measures", "kl", "linear_cka", "pwcca", "--nulls", "20") == 0
     (found,) = rows("out/comparison.csv")
     of_pwcca = ["pwcca_ab", "pwcca_ba", "pwcca_null_ab", "pwcca_null_ba", "pwcca_p_ab", "pwcca_p_ba"]
-    assert list(found)[4:] == ["linear_cka", "linear_cka_null", "linear_cka_p", *of_pwcca]
+    assert list(found)[4:] == ["linear_cka", "linear_cka_null", "linear_cka_p", *of_pwcca, "kept_inputs", "undefined"]
     f, _ = embeddings_of("one")
     null = null_distribution(REPRESENTATION_MEASURES["linear_cka"], f[0], f[1], n=20)
     assert float(found["linear_cka"]) == pytest.approx(null.observed, rel=1e-9)
@@ -179,14 +186,45 @@ def embeddings_of(run: str) -> tuple[list[Tensor], list[Tensor]]:
 
 def test_the_first_run_tells_the_data_and_measures_are_chosen_by_name() -> None:
     assert run("one", "--measures", "js", "tv") == 0
-    assert list(rows("out/comparison.csv")[0]) == ["model_a", "model_b", "js", "tv"]
+    assert list(rows("out/comparison.csv")[0]) == ["model_a", "model_b", "js", "tv", "undefined"]
 
 
 def test_a_collapsed_model_is_reported_and_the_rest_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("one", "flat") == 0
-    assert "likeness: warning: m_cca_f is NaN: m_CCA of model 'flat'" in capsys.readouterr().err
-    values = rows("out/comparison.csv")
-    assert all(row["m_cca_f"] == "nan" and float(row["kl_ab"]) > 0 for row in values)
+    reason = "the embeddings of model 'flat', [360, 2], span 1 of 2 dimensions"
+    printed = capsys.readouterr()
+    assert f"likeness: warning: m_cca_f is NaN for 2 of 3 pairs: {reason}" in printed.err
+    assert "undefined: 2 of 3" in printed.out
+    healthy, *others = rows("out/comparison.csv")
+    assert 0 < float(healthy["m_cca_f"]) < 1
+    assert healthy["undefined"] == ""
+    for row in others:
+        assert row["m_cca_f"] == "nan"
+        assert row["undefined"] == f"m_cca_f: {reason}"
+        assert float(row["kl_ab"]) > 0
+
+
+def test_more_dimensions_than_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one", "wide", "--measures", "kl", "m_cca", "likelihood", "max_d_svd_f_of_ties") == 0
+    pair = rows("out/comparison.csv")[-1]
+    assert float(pair["kl_ab"]) > 0
+    assert 0 < float(pair["m_cca_f"]) <= 1
+    assert "m_cca_g: the unembeddings of model 'wide' less their mean, [10, 12], span 9 of 12" in pair["undefined"]
+    first = rows("out/comparison.csv")[0]
+    f, g = embeddings_of("one")
+    expected = compare_softmax_models(f[0], g[0], f[1], g[1])
+    assert float(first["max_d_svd_f_of_ties"]) == pytest.approx(expected.max_d_svd_f_of_ties, rel=1e-9)
+
+
+def test_what_was_sampled_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.similarity.options.MAX_EXACT_INPUTS", 100)
+    assert run("one", "--measures", "term_1", "term_2", "--max_stored", "200") == 0
+    (pair,) = rows("out/comparison.csv")
+    assert list(pair) == ["model_a", "model_b", "term_1", "term_2", "term_2_search", "kept_inputs", "undefined"]
+    assert (pair["term_2_search"], pair["kept_inputs"]) == ("sampled", "200")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sampled: 1 of 1" in printed
+    assert "term_2: of 200 kept inputs" in printed
 
 
 @pytest.mark.parametrize(
@@ -203,7 +241,6 @@ def test_a_collapsed_model_is_reported_and_the_rest_is_measured(capsys: pytest.C
         (["one", "small"], 1, "model 'small' does not take inputs [100, 1, 8, 8]: x has 64 pixels"),
         (["one", "four"], 1, "one#0 has 10, one#1 has 10, four has 4"),
         (["one", "--data", "radial.yaml"], 1, "model 'one#0' has 10 labels, but Radial has 4"),
-        (["one", "wide"], 1, "m_cca_g needs more labels than dimensions: model 'wide' has 12"),
         (["one", "--measures", "cka"], 1, "unknown measure 'cka': the known ones are kl, js"),
         (["one", "--nulls", "9"], 1, "--nulls needs measures of samples, such as --measures linear_cka"),
         (["one", "--measures", "rsa", "--nulls", "-1"], 1, "--nulls takes a number of permutations, got -1"),
