@@ -70,6 +70,7 @@ def _runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     fake = ModuleType("lightning_modules.checkpoints")
     fake.load_softmax_models = load_softmax_models  # type: ignore[attr-defined]
+    fake.short_names = checkpoints.short_names  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lightning_modules.checkpoints", fake)
     (tmp_path / "one").mkdir()
     data = "data:\n  class_path: datamodules.Digits\n  init_args: {eval_batch_size: 100}\n"
