@@ -72,10 +72,9 @@ def load_data(path: Path) -> pl.LightningDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
     try:
-        config = parser.parse_object({"data": content["data"]})
-    except ArgumentError as error:
+        data: pl.LightningDataModule = parser.instantiate(parser.parse_object({"data": content["data"]})).data
+    except (ArgumentError, ValueError, TypeError) as error:
         raise UsageError(f"data config {path}: {error}") from error
-    data: pl.LightningDataModule = parser.instantiate(config).data
     return data
 
 

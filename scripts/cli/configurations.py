@@ -65,7 +65,7 @@ ConfigurationLoader.add_constructor("tag:yaml.org,2002:str", ConfigurationLoader
 for _tag, _pattern, _first in SCALARS:
     ConfigurationLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 # Whatever jsonargparse reads, files and single values, it reads with this class. It has no public name for that.
-_loaders_dumpers.yaml_default_loader = ConfigurationLoader
+_loaders_dumpers.yaml_default_loader = ConfigurationLoader  # type: ignore[assignment]  # declared by its first value
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

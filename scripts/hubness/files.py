@@ -414,6 +414,14 @@ def _vectors(columns: Columns, source: Source, texts: bool) -> Tensor:
     if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.numel():
         found = list(vectors.shape) if isinstance(vectors, Tensor) else f"{len(vectors)} texts or numbers"
         raise DataError(f"embeddings are a matrix [points, dimensions], but {where} is {found}")
+    narrow = vectors.is_floating_point() and vectors.element_size() == 1  # of which torch cannot ask it
+    wrong = ~(vectors.float() if narrow else vectors).isfinite()
+    if rows := wrong.any(1).sum().item():
+        row, dimension = wrong.nonzero()[0].tolist()
+        value = vectors[row, dimension].item()
+        raise DataError(
+            f"{rows} rows of {where} are not finite; row {row + 1} has {value} in dimension {dimension + 1}"
+        )
     return as_points(vectors, where)
 
 

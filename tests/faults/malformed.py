@@ -16,8 +16,8 @@ BASES = {
     "distillation": "configs/experiment/digits_distillation.yaml",
     "sentences": "configs/experiment/docstrings_encoder.yaml",
 }
-# What a value of each type cannot be.
-NOT_OF_TYPE = {bool: "perhaps", int: "many", float: "much"}
+# What a value of each type cannot be; in YAML 1.1 the times of day are numbers.
+NOT_OF_TYPE = {bool: ("perhaps",), int: ("many", "1:30"), float: ("much", "12:30:00")}
 NUMBERS_OUT_OF_RANGE = {
     "classifier": {
         "data.init_args.batch_size": (0, -4, 100_000),
@@ -86,7 +86,8 @@ def _of(base: str, content: dict[str, Any]) -> Iterator[Malformed]:
             yield Malformed(base, "class", (f"--{'.'.join(path[:-1])}", f"{value}s"), str(value).rpartition(".")[2])
             yield Malformed(base, "class", (f"--{'.'.join(path[:-1])}", "os.system"), "os.system")
         if type(value) in NOT_OF_TYPE and last != "wd":
-            yield Malformed(base, "type", (f"--{key}", NOT_OF_TYPE[type(value)]), last)
+            for wrong in NOT_OF_TYPE[type(value)]:
+                yield Malformed(base, "type", (f"--{key}", wrong), last)
     for kind, table in (("range", NUMBERS_OUT_OF_RANGE), ("file", MISSING_FILES)):
         for key, values in table.get(base, {}).items():
             for value in values if isinstance(values, tuple) else (values,):

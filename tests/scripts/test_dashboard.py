@@ -112,21 +112,21 @@ def test_without_save_the_command_prints_what_it_would_make(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "status", "message"),
     [
-        (None, "neither a run directory with a config.yaml nor a configuration file"),
-        ("trainer: {max_epochs: 1}", "names no model"),
-        ("- 1", "holds no configuration"),
+        (None, 1, "neither a run directory with a config.yaml nor a configuration file"),
+        ("trainer: {max_epochs: 1}", 1, "names no model"),
+        ("- 1", 2, "config.yaml holds a list, and no keys"),
     ],
 )
 def test_what_is_no_configuration_is_refused(
-    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str | None, status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(SystemExit) as end:
         run_command(main, [str(tmp_path)])
-    assert end.value.code == 1
+    assert end.value.code == status
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

@@ -233,11 +233,13 @@ def test_what_was_sampled_is_said(capsys: pytest.CaptureFixture[str], monkeypatc
         (["missing"], 1, "there is no checkpoint missing"),
         (["two", "--data", "digits.yaml"], 1, "at least two models, and two is one"),
         (["two", "one"], 1, "name the data with --data: there is no"),
-        (["one", "--data", "none.yaml"], 1, "there is no data config none.yaml"),
-        (["one", "--data", "list.yaml"], 1, "data config list.yaml has no key 'data'"),
-        (["one", "--data", "broken.yaml"], 1, "data config broken.yaml is not YAML"),
-        (["one", "--data", "typo.yaml"], 1, "eval_batchsize"),
-        (["one", "--data", "class.yaml"], 1, "datamodules.Digitz"),
+        (["one", "--data", "none.yaml"], 2, "there is no configuration none.yaml"),
+        (["one", "--data", "list.yaml"], 2, "the configuration list.yaml holds a list, and no keys"),
+        (["one", "--data", "broken.yaml"], 2, "the configuration broken.yaml, line 1, column 8: "),
+        (["one", "--data", "model.yaml"], 2, "data config model.yaml has no key 'data'"),
+        (["one", "--data", "typo.yaml"], 2, "eval_batchsize"),
+        (["one", "--data", "class.yaml"], 2, "datamodules.Digitz"),
+        (["one", "--data", "size.yaml"], 2, "data config size.yaml: batch_size must be at least 1, got 0"),
         (["one", "small"], 1, "model 'small' does not take inputs [100, 1, 8, 8]: x has 64 pixels"),
         (["one", "four"], 1, "one#0 has 10, one#1 has 10, four has 4"),
         (["one", "--data", "radial.yaml"], 1, "model 'one#0' has 10 labels, but Radial has 4"),
@@ -254,6 +256,8 @@ def test_one_line_says_what_is_wrong(
 ) -> None:
     Path("list.yaml").write_text("- 1\n")
     Path("broken.yaml").write_text("data: [")
+    Path("model.yaml").write_text("model: {}")
+    Path("size.yaml").write_text("data:\n  class_path: datamodules.Digits\n  init_args: {batch_size: 0}\n")
     Path("typo.yaml").write_text("data:\n  class_path: datamodules.Digits\n  init_args: {eval_batchsize: 100}\n")
     Path("class.yaml").write_text("data:\n  class_path: datamodules.Digitz\n")
     Path("radial.yaml").write_text("data:\n  class_path: datamodules.Radial\n  init_args: {num_classes: 4}\n")
