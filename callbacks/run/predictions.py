@@ -1,5 +1,6 @@
 """The predictions of a model as one file, each sample once, whichever process has made it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -25,7 +27,8 @@ class WritePredictions(Callback):
     N samples of the test split, in the order of their ``id`` [N]; ``labels`` [N], or the ``scores`` of pairs; and all
     that the model's ``predict_step`` answers: of a classifier ``log_probs`` [N, K] in nats and ``representations``
     [N, M], of P siblings [P, N, K] and [P, N, M], of a diffusion model ``bpd`` [N] and ``representations``, of a
-    sentence encoder ``cosine`` [N]. ``numpy.load`` reads it without executing anything.
+    sentence encoder ``cosine`` [N]. ``numpy.load`` reads it without executing anything. A model whose ``predict_step``
+    answers anything but a dict with ``id`` in it has no such file, and that is said.
     """
 
     def __init__(self) -> None:
@@ -44,12 +47,16 @@ class WritePredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        answer = {"id": batch.id, **outputs}
-        answer |= {name: getattr(batch, key) for key, name in LABELS.items() if hasattr(batch, key)}
+        if not isinstance(outputs, Mapping) or "id" not in outputs:
+            return
+        answer = dict(outputs) | {name: getattr(batch, key) for key, name in LABELS.items() if hasattr(batch, key)}
         self._batches.append({name: _rows_first(name, value, pl_module).cpu() for name, value in answer.items()})
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         batches, self._batches = self._batches, []
+        if not batches:
+            rank_zero_warn(f"no {PREDICTIONS}: predict_step answers no dict of tensors with the id of each sample")
+            return
         gathered = {name: _of_all_ranks(torch.cat([batch[name] for batch in batches]), trainer) for name in batches[0]}
         if not may_write(trainer):
             return

@@ -8,7 +8,7 @@ was a list are known by their ``segments.json`` and ``config.yaml``; of their fi
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ def mark(run_dir: Path) -> None:
         return
     known = sorted(_known_without_list(run_dir))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write("".join(f"\n{json.dumps(name)}" for name in known))
+    _append(file, known)
 
 
 def note(path: Path) -> Path:
@@ -55,8 +54,7 @@ def note(path: Path) -> Path:
         return path
     name = absolute.relative_to(run_dir).as_posix() + ("/" if _is_folder(absolute) else "")
     if name not in noted(run_dir):
-        with (run_dir / LIST).open("a", encoding="utf-8") as lines:
-            lines.write(f"\n{json.dumps(name)}")  # first the line's end: a full disk may have cut the last one short
+        _append(run_dir / LIST, [name])
     return path
 
 
@@ -125,6 +123,15 @@ def absolute_paths(value: Any, run_dir: str) -> Any:
         return type(value)([absolute_paths(entry, run_dir) for entry in value])
     inside = isinstance(value, str) and (value == IN_RUN or value.startswith(f"{IN_RUN}/"))
     return os.path.realpath(run_dir) + value[len(IN_RUN) :] if inside else value
+
+
+def _append(file: Path, names: Iterable[str]) -> None:
+    try:
+        with file.open("a", encoding="utf-8") as lines:
+            # Each after the end of a line: a full disk may have cut the last one short.
+            lines.write("".join(f"\n{json.dumps(name)}" for name in names))
+    except OSError as error:
+        raise OSError(f"{file} could not be written: {error}") from error
 
 
 def _entry(line: str) -> str | None:

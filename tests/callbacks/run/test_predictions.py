@@ -91,3 +91,11 @@ def test_two_ranks_write_what_one_does(tmp_path: Path) -> None:
 
     on_two_ranks(on_rank, tmp_path)
     require_whole(read(tmp_path))
+
+
+def test_a_model_that_answers_otherwise_has_no_file_and_that_is_said(tmp_path: Path) -> None:
+    callback, ids = WritePredictions(), torch.arange(2)
+    callback.on_predict_batch_end(trainer(tmp_path), Any, log_probs(ids), Batch(ids, ids, ids), 0)
+    with pytest.warns(UserWarning, match=r"no predictions\.npz: predict_step answers no dict"):
+        callback.on_predict_end(trainer(tmp_path), Any)
+    assert list(tmp_path.iterdir()) == []

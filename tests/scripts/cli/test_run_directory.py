@@ -41,7 +41,6 @@ def write(path: Path, content: str) -> None:
 OWN = ("config.yaml", "metrics.csv", "segments.json", "weights.safetensors", "checkpoints/best.ckpt", "figures/kl.png")
 FOREIGN = (
     "config.yaml",
-    "config.yaml/mine",
     "metrics.csv",
     "wandb_id",
     "checkpoints/model.pt",
