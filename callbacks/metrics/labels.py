@@ -69,7 +69,7 @@ class LabelSimilarity(Metric):
 
 def _without_bias(g: Tensor, of_f: Moments) -> Tensor:
     """g [K, M] without its last column, if f's last coordinate was 1 on every input: it carries a head's bias."""
-    biased = bool((of_f.mean[-1] == 1) & (of_f.scatter[-1, -1] == 0))
+    biased = g.shape[1] > 1 and bool((of_f.mean[-1] == 1) & (of_f.scatter[-1, -1] == 0))
     return g[:, : g.shape[1] - biased]
 
 

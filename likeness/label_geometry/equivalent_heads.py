@@ -183,7 +183,7 @@ def _rejected(vector: Tensor, unit: Tensor) -> Tensor:
 
 def _unit(vector: Tensor) -> Tensor:
     scaled, _ = _scaled(vector)
-    return scaled / scaled.norm()
+    return torch.div(scaled, scaled.norm())
 
 
 def _length(vector: Tensor) -> float:

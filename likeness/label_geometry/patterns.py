@@ -145,7 +145,8 @@ def _signs(normals: Tensor, bias: bool, max_regions: int) -> np.ndarray:
         points = points[points[:, -1] > 0]
     else:
         points = regions(normals, max_regions)
-    return np.sign(points.numpy() @ _unit_rows(normals.numpy()).T).astype(np.int8)
+    signs: np.ndarray = np.sign(points.numpy() @ _unit_rows(normals.numpy()).T).astype(np.int8)
+    return signs
 
 
 class _Hyperplanes(NamedTuple):

@@ -84,7 +84,7 @@ class LabelMetric:
         size = torch.maximum(own, _largest(g, -1))
         vectors = vectors / own.where(own > _NEGLIGIBLE * size, torch.nan)
         if self.factor is None:
-            return vectors / vectors.norm(dim=-1, keepdim=True)
+            return torch.div(vectors, vectors.norm(dim=-1, keepdim=True))
         factor = self.factor / _largest(self.factor, (-2, -1))
         vectors = vectors @ factor
         length = vectors.norm(dim=-1, keepdim=True)

@@ -308,7 +308,7 @@ class _HullSystem:
             pivot(row, entering)
         return None, None
 
-    def _separation(self, y: Sequence[int], whole: Sequence[tuple[list[int], int]]) -> list[float] | None:
+    def _separation(self, y: np.ndarray, whole: Sequence[tuple[list[int], int]]) -> list[float] | None:
         """Features x, in float64, from multipliers y of the equations with y A >= 0 and y right < 0.
 
         Inside the set y . (x, s) >= -y_S, outside it <= y_O, and y_S + y_O < 0; s >= 0 belongs to the bias.

@@ -54,6 +54,7 @@ _BIAS = re.compile(
 # Parts of a model that do not write text: towers of other modalities, encoders, and heads for later tokens.
 _ELSEWHERE = re.compile(r"vision|visual|image|audio|speech|^encoder$|^layers$|^h$|^mtp$|draft")
 _CLASSIFIES = re.compile(r"For(?:Sequence|Token|Image|Audio|Video)\w*Classification")
+_OF_A_FOLDER = re.compile(r"(?:model|pytorch_model)\b.*\.(?:safetensors|bin)")  # beside its config.json
 _SCALES = ("weight_scale", "weight_scale_inv")  # both multiply, whatever the second is called
 _MULTIPLYING = ("fp8", "fbgemm_fp8", "compressed-tensors")  # quant_method
 _IGNORED = ("bias", "weight", "input_scale")
@@ -136,7 +137,8 @@ def read_head(path: Path, key: str | None = None) -> Head:
     if not path.is_dir() and path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}, nor a model directory")
     tensors = TensorFiles.of_folder(path) if path.is_dir() else TensorFiles(path)
-    config = ModelConfig.of(path if path.is_dir() else path.parent)
+    folder = path if path.is_dir() else path.parent if _OF_A_FOLDER.fullmatch(path.name) else None
+    config = ModelConfig({}) if folder is None else ModelConfig.of(folder)
     found = _named(tensors, key, config) if key is not None else _find(tensors, config)
     bias = _bias_of(found, tensors)
     _require_head(found.key or str(path), tensors[found.key].shape, bias)
@@ -149,7 +151,7 @@ def read_head(path: Path, key: str | None = None) -> Head:
     return Head(
         rows,
         bias,
-        _labels(path, tensors[found.key].shape[0], found, config),
+        _labels(folder, tensors[found.key].shape[0], found, config),
         f"{path}, {found.key}" if found.key else str(path),
         _name(tensors[found.key].dtype),
         found.key or None,
@@ -166,11 +168,10 @@ def _require_head(name: str, shape: Sequence[int], bias: Tensor | None) -> None:
         raise ValueError(f"the head {name} is {list(shape)}, but the bias beside it is {list(bias.shape)}")
 
 
-def _labels(path: Path, count: int, found: _Found, config: ModelConfig) -> Labels:
+def _labels(folder: Path | None, count: int, found: _Found, config: ModelConfig) -> Labels:
     if found.classifies:
         return Labels(count, names_of_classes(config.content, count))
-    folder = path if path.is_dir() else path.parent
-    return Labels(count, read_vocabulary(folder, count) if path.is_dir() or config.content else None)
+    return Labels(count, None if folder is None else read_vocabulary(folder, count))
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,13 @@ def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
             torch.testing.assert_close(values[name], matrix, rtol=1e-12, atol=1e-12)
 
 
+def test_one_dimension_that_never_moves_is_no_bias() -> None:
+    metric = LabelSimilarity(1, 3, 1)
+    metric.update(torch.ones(1, 4, 1), torch.tensor([[[1.0], [2.0], [-1.0]]]))
+    assert metric.compute()["raw"][0, 0].tolist() == [1, 1, -1]
+    assert metric.compute()["invariant"].isnan().all()
+
+
 def test_values_that_are_not_finite_are_named() -> None:
     metric, f, g = LabelSimilarity(2, 3, 2), torch.zeros(2, 4, 2), torch.zeros(2, 3, 2)
     f[1, 2] = torch.nan

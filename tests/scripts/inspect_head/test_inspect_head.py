@@ -104,6 +104,64 @@ def test_saved_heads_have_the_cosine_and_the_probabilities(matrix: Path, tmp_pat
     assert (tmp_path / "one.npy").is_file()
 
 
+def test_cosines_that_differ_in_a_late_digit_are_files_of_their_own(
+    matrix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cosines = (0.30001, 0.300011, 1e-12, 1e-13, -0.5)
+    options = ("--pair", 0, 1, "--save_equivalent", tmp_path / "eq.v2.npy")
+    run(matrix, *options, "--cosine", *cosines, out=tmp_path / "out")
+    for cosine in cosines:
+        a, b = np.load(tmp_path / f"eq.v2_cos{cosine:+}.npy")[:2]
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) == pytest.approx(cosine, abs=1e-15)
+    assert "--cosine names 0.5 twice" in refusal(capsys, matrix, *options, "--cosine", 0.5, 0.50)
+
+
+def test_a_soft_cap_is_said_and_no_equivalent_head_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"lm_head.weight": weights()}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"final_logit_softcapping": 30.0}')
+    run(tmp_path, "--pair", 0, 1, out=tmp_path / "out")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Without the soft cap" in printed
+    found = {row["quantity"]: row["value"] for row in table(tmp_path / "out" / "head.csv")}
+    assert found["soft cap"].endswith("with c = 30: rankings are those of f . g")
+    options = ("--pair", 0, 1, "--save_equivalent", tmp_path / "eq.npy")
+    assert "caps its logits" in refusal(capsys, tmp_path, *options)
+
+
+def test_undefined_similarities_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    g = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    np.save(tmp_path / "w.npy", g)
+    run(tmp_path / "w.npy", "--pair", 0, 1, "--neighbours", 0, 1, out=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "undefined: a label stands at zero" in printed
+    assert "undefined: a label stands at the mean" in printed
+    assert "no label has a direction to compare" in printed
+    assert {row["query"] for row in table(tmp_path / "out" / "neighbours.csv")} == {"1"}
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-13, 1e150])
+def test_the_report_does_not_depend_on_the_scale(tmp_path: Path, scale: float) -> None:
+    np.save(tmp_path / "w.npy", weights().double().numpy())
+    np.save(tmp_path / "scaled.npy", scale * weights().double().numpy())
+    for name in ("w", "scaled"):
+        run(tmp_path / f"{name}.npy", "--pair", 0, 1, "--cosine", 0.5, out=tmp_path / name)
+    for file in ("pairs", "labels", "patterns"):
+        for one, other in zip(*(table(tmp_path / name / f"{file}.csv") for name in ("w", "scaled")), strict=True):
+            for key, value in one.items():
+                same = value == other[key] or float(value) == pytest.approx(float(other[key]), abs=1e-12)
+                assert same, key
+    for row in table(tmp_path / "scaled" / "equivalent_heads.csv"):
+        assert float(row["max_log_probability_change"]) < 1e-11
+
+
+def test_more_dimensions_than_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", weights(4, 9).numpy())
+    run(tmp_path / "w.npy", "--pair", 0, 1, "--cosine", 0.5, out=tmp_path / "out")
+    assert {row["can_win"] for row in table(tmp_path / "out" / "labels.csv")} == {"yes"}
+    found = {row["quantity"]: row["value"] for row in table(tmp_path / "out" / "head.csv")}
+    assert found["rank of the centred label vectors"].startswith("3 of 9: the other directions")
+
+
 def test_labels_that_can_never_win_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "w.npy", shortened_head()[1].numpy())
     run(tmp_path / "w.npy", out=tmp_path / "out")
