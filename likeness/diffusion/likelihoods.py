@@ -2,7 +2,8 @@
 
 Importance weights: Burda et al. 2016 (arXiv 1509.00519). The weight of a path z_1, ..., z_0 drawn from q is
 p(x, z_0, ..., z_1) over q(z_0, ..., z_1 | x). Paths are followed in the noise of z_t = alpha_t x_t + sigma_t eps_t,
-where a step of the posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every encoder alike.
+where a step of the posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every
+encoder alike.
 
 The probability flow is the ODE in gamma whose marginals are those of the diffusion process: Song et al. 2021
 (arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation

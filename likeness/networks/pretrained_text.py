@@ -1,4 +1,4 @@
-"""Models and tokenizers of Hugging Face and sentence-transformers, from a folder or the hub, without running their code.
+"""Models and tokenizers of Hugging Face and sentence-transformers, from folder or hub, without running their code.
 
 The libraries come with the extra ``text`` and are kept from giving advice and drawing progress bars. A tokenizer may
 also be learned from texts, and becomes part of a checkpoint as the content of its files.

@@ -3,8 +3,8 @@
 The comparison of Nielsen et al. 2024 (arXiv 2310.19789) at a size that trains on two cores, and the experiment that
 the paper leaves out: variances of another ratio than 1, in finite depth.
 
-Of the ratios: section 3.3 and appendices F and G. To first order in 1 / T the best
-ratio gains the integral over t of l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time t in infinite depth.
+Section 3.3 and appendices F and G are on ratios. To first order in 1 / T the best one gains the integral over t of
+l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time t in infinite depth.
 """
 
 from __future__ import annotations
