@@ -21,6 +21,17 @@ from likeness.moved_names import moved
 PROJECT = ("likeness", "lightning_modules")
 BUILDABLE = (nn.Module, Optimizer, LRScheduler)
 Factory = typing.TypeVar("Factory")
+# Options of networks that are no more, each with the value at which it changed nothing: older checkpoints say so.
+RETIRED: dict[str, Any] = {
+    "vanish_at_zero": False,
+    "vanish_at_one": False,
+    "vanish_after_half": False,
+    "factor": 1.0,
+    "max_variance": 0.0,
+    "min_variance": 0.0,
+    "cap_by_input_variance": False,
+    "identity_at_zero": False,
+}
 INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
 
 
@@ -183,7 +194,7 @@ def _build(value: Any, hint: Any) -> Any:
         return tuple(value)
     options: Any = next((choice for choice in _choices(hint) if dataclasses.is_dataclass(choice)), None)
     if isinstance(value, Mapping) and options is not None:
-        return options(**value)
+        return options(**{name: entry for name, entry in value.items() if RETIRED.get(name) != entry})
     return value
 
 

@@ -1,8 +1,7 @@
 """Sentence embeddings: a transformer, pooling and a head, trained on pairs of sentences.
 
-A trained encoder as a folder of sentence-transformers, made of that library's own modules alone.
-
-Fully sharded data parallelism (FSDP2): every rank holds its share of the weights and optimiser states.
+With it stand its export as a folder of sentence-transformers, made of that library's own modules alone, and fully
+sharded data parallelism (FSDP2), where every rank holds its share of the weights and optimiser states.
 """
 
 import tempfile
@@ -40,6 +39,10 @@ from likeness.networks.text_pooling import (
 from likeness.networks.text_transformer import PretrainedTransformer, SmallTransformer, TextTransformer
 from likeness.numerics import FeatureMoments, cosines
 from likeness.seeding import seeded
+
+EncoderFactory = Callable[[], TextTransformer]
+MONITOR = "val/spearman"
+TOKENIZER = "tokenizer"  # where a checkpoint has it
 
 
 def export_sentence_transformer(encoder: TextTransformer, pooling: Pooling, head: nn.Sequential, folder: Path) -> None:
@@ -120,11 +123,6 @@ def shard(model: nn.Module, layers: list[nn.Module], mesh: DeviceMesh) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-
-
-EncoderFactory = Callable[[], TextTransformer]
-MONITOR = "val/spearman"
-TOKENIZER = "tokenizer"  # where a checkpoint has it
 
 
 class SentenceEncoder(pl.LightningModule):

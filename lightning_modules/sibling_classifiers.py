@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, optim
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -11,7 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
 from lightning_modules.metrics import MemberMean
 from lightning_modules.optimization import optimization, step_seed
-from lightning_modules.softmax_classifier import SoftmaxClassifier
+from lightning_modules.softmax_classifier import SoftmaxClassifier, SoftmaxModule
 from likeness.batch import Batch
 from likeness.checks import require_labels, require_positive
 from likeness.networks import MLP, LabelNetwork, SoftmaxNetwork, build_networks
@@ -36,7 +35,7 @@ ELEMENTWISE = (
 OF_SIBLINGS = ("num_members", "shared_order", "spread_over_ranks")  # arguments that one classifier has not
 
 
-class SiblingClassifiers(pl.LightningModule):
+class SiblingClassifiers(SoftmaxModule):
     """``num_members`` classifiers with seeds ``seed, seed + 1, ...``, each as ``SoftmaxClassifier`` would train it.
 
     Member i has its own first weights, dropout and, unless ``shared_order``, its own order of the training data; it
@@ -122,18 +121,6 @@ class SiblingClassifiers(pl.LightningModule):
         model.network.unembedding.load_state_dict(member_state(self.network.unembedding, index))
         return model
 
-    def embed(self, x: Tensor) -> Tensor:
-        """f(x), [P, N, M], of inputs [N, ...] as the datamodule stores them, or of each member's own [P, N, ...]."""
-        return self.network.embed(x)
-
-    def unembeddings(self) -> Tensor:
-        """g(y), [P, K, M]."""
-        return self.network.unembeddings()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities, [P, N, K]."""
-        return self.network(x).log_softmax(-1)
-
     @property
     def own_members(self) -> range:
         """The members that this rank trains: all, unless they are spread over ranks."""
@@ -217,11 +204,6 @@ class SiblingClassifiers(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        f = self.embed(batch.x)
-        log_probs = (f @ self.unembeddings().mT).log_softmax(-1)
-        return {"id": batch.id, "log_probs": log_probs, "representations": f}
 
     def _evaluate(self, batch: Batch, batch_idx: int) -> None:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)

@@ -1,7 +1,4 @@
-"""One classifier p(y | x) = softmax_y f(x) . g(y).
-
-The trained classifier that a student learns from.
-"""
+"""One classifier p(y | x) = softmax_y f(x) . g(y), trained on labels or on the logits of a teacher."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +86,30 @@ def _load(path: str) -> SoftmaxModel:
     return models[0][1]
 
 
-class SoftmaxClassifier(pl.LightningModule):
+class SoftmaxModule(pl.LightningModule):
+    """The ``network`` of one classifier or of P siblings, whose answers have a leading dimension P."""
+
+    network: SoftmaxNetwork
+
+    def embed(self, x: Tensor) -> Tensor:
+        """f(x), [N, M], of inputs [N, ...] as they are stored; siblings also take one batch each, [P, N, ...]."""
+        return self.network.embed(x)
+
+    def unembeddings(self) -> Tensor:
+        """g(y), [K, M]."""
+        return self.network.unembeddings()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-probabilities, [N, K]."""
+        return self.network(x).log_softmax(-1)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        f = self.embed(batch.x)
+        log_probs = (f @ self.unembeddings().mT).log_softmax(-1)
+        return {"id": batch.id, "log_probs": log_probs, "representations": f}
+
+
+class SoftmaxClassifier(SoftmaxModule):
     """Trains f and g on the mean negative log-likelihood, in nats, or on their distance from a teacher's logits.
 
     The first weights are a function of ``seed`` alone, dropout of (seed, batch of the run, rank); nothing depends on
@@ -148,18 +168,6 @@ class SoftmaxClassifier(pl.LightningModule):
         self.val_nll, self.val_accuracy = _metrics(num_classes)
         self.test_nll, self.test_accuracy = _metrics(num_classes)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """f(x), [N, M], of inputs as the datamodule stores them."""
-        return self.network.embed(x)
-
-    def unembeddings(self) -> Tensor:
-        """g(y), [K, M]."""
-        return self.network.unembeddings()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities, [N, K]."""
-        return self.network(x).log_softmax(-1)
-
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of the labels, in nats, or the distance from the teacher.
 
@@ -197,11 +205,6 @@ class SoftmaxClassifier(pl.LightningModule):
         self._evaluate(batch, self.test_nll, self.test_accuracy)
         self.log("test/nll", self.test_nll)
         self.log("test/accuracy", self.test_accuracy)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        f = self.embed(batch.x)
-        log_probs = (f @ self.unembeddings().mT).log_softmax(-1)
-        return {"id": batch.id, "log_probs": log_probs, "representations": f}
 
     def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> None:
         log_probs = self(batch.x)

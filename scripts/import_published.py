@@ -1,7 +1,4 @@
-"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``.
-
-Flax parameters from files: by path, as arrays.
-"""
+"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``."""
 
 from __future__ import annotations
 
@@ -18,6 +15,9 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 PREFIX = "param:"  # of parameters in an archive that holds other arrays too
+SUFFIX = ".ckpt"
+# The part that tells the authors' file names apart; the rest is the date and settings that all of them share.
+CLOSE_DIST_NAME = re.compile(r"(untrained_)?radial_classification_SmallMLP_classes(\d+)_seed(\d+)_features(\d+)")
 
 
 def read_parameters(file: Path) -> dict[str, Any]:
@@ -68,11 +68,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         leaves |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {prefix + name: value}
     return leaves
-
-
-SUFFIX = ".ckpt"
-# What tells the authors' file names apart; the rest is the date and settings that all of them share.
-CLOSE_DIST_NAME = re.compile(r"(untrained_)?radial_classification_SmallMLP_classes(\d+)_seed(\d+)_features(\d+)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""What callbacks that look at a diffusion model while it trains share: when they look, and that nothing notices.
+"""The base of callbacks that look at a diffusion model while it trains: when they look, on what, and unnoticed.
 
-The few samples on which a diffusion model is looked at: the same at every look, in every run.
+The few samples that they look at are the same at every look, in every run.
 """
 
 import time
@@ -20,6 +20,8 @@ from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.diagnostics import NoisyBatch, noisy_batches
 from likeness.protocols import Diffuser
+
+PART = 128  # samples that pass through the networks at once
 
 
 class DiffusionDiagnostic(pl.Callback, ABC):
@@ -138,9 +140,6 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for layer, training in modes:
             layer.training = training
-
-
-PART = 128  # samples that pass through the networks at once
 
 
 def first_samples(loader: Any, size: int, device: torch.device) -> Batch:

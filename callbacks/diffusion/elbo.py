@@ -19,6 +19,8 @@ from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
 from likeness.diffusion.elbo import ElboTerms
 from likeness.protocols import Diffuser
 
+FIT_DRAW = 1  # so that the noise of the fit is not that of the evaluation
+
 
 class ElboDiagnostics(DiffusionDiagnostic):
     """Logs the negative ELBO's three terms and their sum, in bits per dimension.
@@ -124,9 +126,6 @@ def _is_logged(trainer: pl.Trainer) -> bool:
     """Whether Lightning passes on to the loggers what this training step logs."""
     cadence = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(cadence) and trainer.global_step % cadence == 0
-
-
-FIT_DRAW = 1  # so that the noise of the fit is not that of the evaluation
 
 
 class DepthCurve(DiffusionDiagnostic):

@@ -1,9 +1,4 @@
-"""Where along the noise the diffusion loss is, and how uncertain it is there.
-
-How large the gradient of the diffusion loss is along the noise, while the model trains.
-
-The noise schedule, and the variances of the generative steps beside the best ones.
-"""
+"""Looks along the noise: where the diffusion loss and its gradient are, the schedule, the variances of the steps."""
 
 from typing import Any, ClassVar, cast
 
@@ -26,6 +21,9 @@ from likeness.protocols import Diffuser
 from likeness.seeding import mix
 
 BIN_COLUMNS = ("step", "split", "gamma", "samples", "loss", "variance", "share", "integrand", "integrand_se")
+GRADIENT_COLUMNS = ("step", "t", "gamma", "squared_gradient_norm")
+POINTS = 257  # of the schedule's curve
+_GRADIENTS = 3  # sets this noise apart from that of training and evaluation
 
 
 class LossByGamma(DiffusionDiagnostic):
@@ -133,10 +131,6 @@ def _rows(step: int, split: str, bins: GammaProfile) -> list[tuple[object, ...]]
     return [(step, split, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-GRADIENT_COLUMNS = ("step", "t", "gamma", "squared_gradient_norm")
-_GRADIENTS = 3  # sets this noise apart from that of training and evaluation
-
-
 class GradientNorms(pl.Callback):
     """Draws |grad|^2 of the diffusion loss in bins of time, with the weights that are being trained.
 
@@ -187,9 +181,6 @@ class GradientNorms(pl.Callback):
         norms = gradient_norms(module.diffusion, images, self.num_bins, seed, known)
         averaged: torch.Tensor = trainer.strategy.reduce(norms, reduce_op="mean")
         return averaged
-
-
-POINTS = 257  # of the curve
 
 
 class ScheduleDiagnostics(DiffusionDiagnostic):

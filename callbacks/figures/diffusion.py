@@ -1,7 +1,4 @@
-"""The figures of a diffusion model's bound: by gamma, by depth, its schedule and its variances.
-
-The figures of an encoder of the mean: its sizes by gamma, heat maps over depth, and what the data become.
-"""
+"""The figures of a diffusion model: its bound by gamma and by depth, its schedule and variances, its encoder."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 5.6  # inches
 LINEAR_BELOW = 0.01  # bits per dimension, where the logarithmic scale of an excess ends
+NEGLIGIBLE = 1e-4  # a relative residual that is rounding
 NAMES = {"train": "training", "val": "validation"}
 COLOURS = {"train": PALETTE[0], "val": PALETTE[1]}
 
@@ -159,9 +157,6 @@ def _log_scale(axes: Axes, *values: np.ndarray) -> None:
 def _line_with_band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str) -> None:
     axes.plot(x, y, color=colour, lw=1.4, label=label)
     axes.fill_between(x, y - error, y + error, color=colour, alpha=0.2, lw=0)
-
-
-NEGLIGIBLE = 1e-4  # a relative residual that is rounding
 
 
 def profile_figure(profile: DepthProfile) -> Figure:

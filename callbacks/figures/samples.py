@@ -1,8 +1,6 @@
-"""The figures of samples: a grid of images or a scatter of points, and the path that led to a few of them.
+"""The figures of samples, and the panels that all figures of diffusion models are made of.
 
-Panels of diffusion models' figures: lines, images in a grid, points in the plane.
-
-Data in (-1, 1) as pictures.
+Samples are a grid of images or a scatter of points, and the path that led to a few of them.
 """
 
 from __future__ import annotations

@@ -26,16 +26,16 @@ SCHEDULES: dict[str, type[NoiseSchedule]] = {
     "train_scalar": AffineSchedule,
 }
 ENCODER_KINDS: dict[str, Kind] = {"unet": "unet", "unet_mult_res": "unet_mult_res", "vdm_unet": "constant"}
-OUTPUT_OPTIONS = {
-    "m1_to_1": "tanh",
-    "gamma_reg": "vanish_at_zero",
-    "end_reg": "vanish_at_one",
-    "end_half_reg": "vanish_after_half",
-    "k": "factor",
-    "init_var": "max_variance",
-    "min_var": "min_variance",
-    "use_x_var": "cap_by_input_variance",
-    "id_at_zero": "identity_at_zero",
+# Of the encoder's output, each with the value that changes nothing: no published model has another.
+UNUSED = {
+    "gamma_reg": False,
+    "end_reg": False,
+    "end_half_reg": False,
+    "k": 1.0,
+    "init_var": 0.0,
+    "min_var": 0.0,
+    "use_x_var": False,
+    "id_at_zero": False,
 }
 
 
@@ -95,7 +95,11 @@ def _score_network(config: Mapping[str, Any]) -> Any:
 
 def _encoder(config: Mapping[str, Any]) -> Any:
     network = config["nn_config"]
-    options = {ours: config[theirs] for theirs, ours in OUTPUT_OPTIONS.items() if theirs in config}
+    for key, neutral in UNUSED.items():
+        if config.get(key, neutral) != neutral:
+            raise ValueError(
+                f"encoder_config has {key} {config[key]!r}, only {neutral} is known (of all published models)"
+            )
     return functools.partial(
         EncoderUNet,
         kind=ENCODER_KINDS[_option(network, "m_type", tuple(ENCODER_KINDS))],
@@ -106,7 +110,7 @@ def _encoder(config: Mapping[str, Any]) -> Any:
         attention=network["with_attention"],
         downsampling=_downsampling(network),
         doubling=network["channel_scaling"] == "double",
-        output=EncoderOutput(**options),
+        output=EncoderOutput(tanh=config.get("m1_to_1", True)),
     )
 
 

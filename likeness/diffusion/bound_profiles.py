@@ -1,10 +1,7 @@
-"""The diffusion loss in bins of gamma: at which noise the bits are, and where their estimate is uncertain.
+"""Profiles of a trained model's bound: by gamma, by depth T, and of the variances of its generative steps.
 
-The bound of one trained model at several depths T, with equal variances and with the closed-form ratio.
-
-How far the variances of the generative steps are from the best ones, by gamma.
-
-The closed-form variance ratio of a model, fitted on training data.
+By gamma they say at which noise the bits are, and where their estimate is uncertain; by depth, what the bound is with
+equal variances and with the ratio that is fitted on training data in closed form.
 """
 
 import math
@@ -24,6 +21,7 @@ from likeness.diffusion.variance_ratio import FittedRatio
 from likeness.numerics import as_float64
 
 SUMS = 5  # of 1, loss, loss^2, rate, rate^2
+MAX_BINS = 32  # of gamma in which rho is fitted; where T is larger, the steps of a bin share their samples
 
 
 class GammaProfile(NamedTuple):
@@ -81,7 +79,7 @@ def bin_sums(edges: Tensor, gamma: Tensor, dgamma_dt: Tensor, loss: Tensor) -> T
 
 
 def from_sums(edges: Tensor, sums: Tensor) -> GammaProfile:
-    """What the sums [5, G] of :func:`bin_sums` say."""
+    """The profile that the sums [5, G] of :func:`bin_sums` make."""
     count, loss, squared_loss, rate, squared_rate = sums.unbind()
     variance = _variance(count, loss, squared_loss)
     error = (_variance(count, rate, squared_rate) / count).sqrt()
@@ -92,9 +90,6 @@ def _variance(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
     """The unbiased one; NaN of fewer than two samples."""
     spread = (squares - total.square() / count).clamp(min=0) / (count - 1)
     return spread.masked_fill(count < 2, math.nan)
-
-
-MAX_BINS = 32  # of gamma in which rho is fitted; where T is larger, the steps of a bin share their samples
 
 
 class DepthPoint(NamedTuple):

@@ -1,11 +1,7 @@
-"""What a diffusion model's encoder and counter-term do at each depth, measured on samples.
+"""A diffusion model looked at by depth: its encoder and counter-term, and the gradients that its networks get there.
 
-Nielsen et al. 2024 (DiffEnc), whose letters these are: x_t = x + sigma^2 u with u = y - x, and lambda = -gamma, the
-log signal-to-noise ratio.
-
-How large the gradient of the diffusion loss is along the noise: which depths the networks are trained by.
-
-Samples together with the noise with which a bound looks at them.
+The letters are those of Nielsen et al. 2024 (DiffEnc): x_t = x + sigma^2 u with u = y - x, and lambda = -gamma, the
+log signal-to-noise ratio. A ``NoisyBatch`` is samples together with the noise with which a bound looks at them.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,12 @@
-"""The importance-weighted bound of a diffusion model of finite depth.
+"""Likelihoods beside the ELBO: the importance-weighted bound in finite depth, and the probability flow's.
 
-Burda et al. 2016 (arXiv 1509.00519). The weight of a path z_1, ..., z_0 drawn from q is p(x, z_0, ..., z_1) over
-q(z_0, ..., z_1 | x). Paths are followed in the noise of z_t = alpha_t x_t + sigma_t eps_t, where a step of the
-posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every encoder alike.
+Importance weights: Burda et al. 2016 (arXiv 1509.00519). The weight of a path z_1, ..., z_0 drawn from q is
+p(x, z_0, ..., z_1) over q(z_0, ..., z_1 | x). Paths are followed in the noise of z_t = alpha_t x_t + sigma_t eps_t,
+where a step of the posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every
+encoder alike.
 
-The probability flow: the ODE in gamma whose marginals are those of the diffusion process, and its likelihood.
-
-Song et al. 2021 (arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation
+The probability flow is the ODE in gamma whose marginals are those of the diffusion process: Song et al. 2021
+(arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation
 given z, dz/dgamma = alpha^2 z / 2 - alpha E[x_t | z] / 2 + alpha E[dx_t/dgamma | z]. The head of a model with the
 counter-term answers E[x_t - dx_t/dgamma | z] / (1 + sigma^2), so that both can be had where x_t is x times a known
 factor m(gamma), in VDM and with the parameter-free encoder; with a trained encoder they cannot.

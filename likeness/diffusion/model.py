@@ -72,6 +72,18 @@ class DiffusionModel(nn.Module):
         ratio: of the variances, None for 1.
 
     Raises ValueError for fewer than two levels, T < 1, an unknown prediction and a ratio in infinite depth.
+
+    Example:
+        >>> import torch
+        >>> from likeness import DiffusionModel
+        >>> from likeness.diffusion import IdentityEncoder, LinearSchedule
+        >>> from likeness.networks import ScoreMLP
+        >>> model = DiffusionModel(ScoreMLP((2,), width=8), IdentityEncoder(), LinearSchedule(), (2,), levels=256)
+        >>> points = torch.tensor([[0, 255], [128, 127]])
+        >>> t, (eps_0, eps) = torch.tensor([0.25, 0.75]), torch.zeros(2, 2, 2)
+        >>> terms = model.elbo_terms(points, t=t, eps_0=eps_0, eps=eps)  # in nats, one for each point
+        >>> terms.total.shape
+        torch.Size([2])
     """
 
     def __init__(

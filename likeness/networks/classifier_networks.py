@@ -1,8 +1,6 @@
-"""The multilayer perceptron of the papers, and the label network built on it.
+"""The networks of classifiers: embeddings f of points and images, and label representations g.
 
-Convolutional embeddings for images [B, C, H, W].
-
-Label representations g(y) that are free parameters rather than networks.
+g is a network of the label's code, a table of free vectors, or the last layer of an ordinary classifier.
 """
 
 import math

@@ -4,9 +4,8 @@ Every block of the diffusion networks is written once, over ``Dual``. A plain pa
 ``with_derivative`` seeds the tangent of gamma with ones. A zero tangent is ``None``, so what does not depend on gamma
 (everything before the first conditioning) costs nothing. Ordinary autograd differentiates the result once more.
 
-swish(group norm(h)) and its derivative along a tangent of h, with a backward pass by hand.
-
-With x = (h - mean) r and r = 1 / sqrt(variance + eps) in each group, the tangent of x is dx = J dh, where
+swish(group norm(h)) with its derivative along a tangent of h has a backward pass by hand. With x = (h - mean) r and
+r = 1 / sqrt(variance + eps) in each group, the tangent of x is dx = J dh, where
 
     J a = r (a - <a> - x <a x>),        < > the mean over a group.
 
@@ -16,10 +15,6 @@ J is symmetric, so a gradient c of dx reaches dh as J c. With a the gradient of 
 
 These layers do little arithmetic on tensors as large as the outputs of convolutions: what counts is how often they go
 through memory, and autograd's own version of the above does so four times as often.
-
-Group normalisation of a value and its tangent.
-
-Dropout of a value and its tangent by one mask.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,5 @@
-"""The inner encoder of DiffEnc: y(x, gamma), where the depth-dependent mean x_t = alpha^2 x + sigma^2 y.
+"""The inner encoders of DiffEnc: y(x, gamma), where the depth-dependent mean is x_t = alpha^2 x + sigma^2 y."""
 
-What the inner encoder's last layer goes through: bounds on y and, if asked, fixed values at an end of time.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,118 +9,41 @@ import torch
 from torch import Tensor, nn
 
 from likeness.checks import require_batch, require_positive, require_shape
-from likeness.networks.dual import Dual, affine, concat, multiply, swish, tanh
+from likeness.networks.dual import Dual, affine, concat, swish, tanh
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
 from likeness.networks.unet_blocks import NetworkTime, TimeEmbedding, dense
-
-
-@dataclass(frozen=True)
-class EncoderOutput:
-    """y(x, t) from the last layer's h; the options of Nielsen et al. 2024 and, beside them, their configuration's keys.
-
-    They apply in this order, and all published models use ``tanh`` alone.
-
-    vanish_at_zero: multiply by t, so that y = 0 at t = 0 (gamma_reg)
-    vanish_at_one: multiply by 1 - t (end_reg)
-    vanish_after_half: multiply by max(t / 2 - t^2, 0) (end_half_reg). The published code takes the maximum over the
-        batch here instead of the elementwise one that is meant.
-    tanh: bound y to (-1, 1) (m1_to_1)
-    factor: multiply by a constant (k)
-    max_variance: scale y down where the variance of its entries, image by image, exceeds this; 0 for none (init_var)
-    min_variance: after such a maximum only, scale y up where its variance is smaller than this; 0 for none. Variances
-        below 0.001 count as 0.001 (min_var)
-    cap_by_input_variance: where there is no maximum, scale y down where its variance exceeds that of x (use_x_var)
-    identity_at_zero: add x; with ``tanh``, also divide by max(1, max |y|), image by image (id_at_zero)
-
-    Raises ValueError for a negative variance.
-    """
-
-    tanh: bool = True
-    vanish_at_zero: bool = False
-    vanish_at_one: bool = False
-    vanish_after_half: bool = False
-    factor: float = 1.0
-    max_variance: float = 0.0
-    min_variance: float = 0.0
-    cap_by_input_variance: bool = False
-    identity_at_zero: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_variance", "min_variance"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-
-    def __call__(self, h: Dual, x: Tensor, t: Dual) -> Dual:
-        """y for the last layer's ``h`` [B, ...], the data ``x`` [B, ...] and times ``t`` [B]."""
-        h = self._bend(h, Dual(*(None if part is None else _column(part, x) for part in t)))  # type: ignore[arg-type]
-        if self.tanh:
-            h = tanh(h)
-        if self.factor != 1:
-            h = multiply(h, Dual(x.new_tensor(self.factor)))
-        h = self._bound_variance(h, x)
-        if self.identity_at_zero:
-            h = Dual(x + h.value, h.tangent)
-            h = _divide_by_maximum(h) if self.tanh else h
-        return h
-
-    def _bend(self, h: Dual, t: Dual) -> Dual:
-        if self.vanish_at_zero:
-            h = multiply(h, t)
-        if self.vanish_at_one:
-            h = multiply(h, Dual(1 - t.value, None if t.tangent is None else -t.tangent))
-        if self.vanish_after_half:
-            factor = (t.value / 2 - t.value.square()).clamp(min=0)
-            slope = None if t.tangent is None else (0.5 - 2 * t.value) * t.tangent * (factor > 0)
-            h = multiply(h, Dual(factor, slope))
-        return h
-
-    def _bound_variance(self, h: Dual, x: Tensor) -> Dual:
-        if self.max_variance > 0:
-            maximum = x.new_tensor(self.max_variance)
-            h = _scale_variance(h, target=maximum, low=maximum, high=maximum.new_tensor(math.inf))
-            if self.min_variance > 0:
-                minimum = x.new_tensor(self.min_variance)
-                h = _scale_variance(h, target=minimum, low=minimum.new_tensor(0.001), high=minimum)
-        elif self.cap_by_input_variance:
-            cap = x.var(_dims(x), correction=0, keepdim=True)
-            h = _scale_variance(h, target=cap, low=cap, high=torch.full_like(cap, math.inf))
-        return h
-
-
-def _scale_variance(h: Dual, target: Tensor, low: Tensor, high: Tensor) -> Dual:
-    """h sqrt(target / v), where v is the variance of its entries, image by image, held between ``low`` and ``high``."""
-    variance, mean = torch.var_mean(h.value, _dims(h.value), correction=0, keepdim=True)
-    held = variance.clamp(min=low).clamp(max=high)
-    factor = (target / held).sqrt()
-    if h.tangent is None:
-        return Dual(h.value * factor)
-    rate = 2 * ((h.value - mean) * h.tangent).mean(_dims(h.value), keepdim=True)
-    return multiply(h, Dual(factor, -factor / (2 * held) * torch.where(held == variance, rate, 0)))
-
-
-def _divide_by_maximum(h: Dual) -> Dual:
-    """h / max(1, max |h|), image by image."""
-    magnitudes = h.value.abs().flatten(1)
-    largest, where = magnitudes.max(1, keepdim=True)
-    factor = 1 / largest.clamp(min=1)
-    if h.tangent is None:
-        return Dual(h.value * _column(factor, h.value))
-    rate = (h.value.sign() * h.tangent).flatten(1).gather(1, where) * (largest > 1)
-    return multiply(h, Dual(_column(factor, h.value), _column(-factor.square() * rate, h.value)))
-
-
-def _column(per_image: Tensor, like: Tensor) -> Tensor:
-    return per_image.view(-1, *[1] * (like.dim() - 1))
-
-
-def _dims(h: Tensor) -> tuple[int, ...]:
-    return tuple(range(1, h.dim()))
-
 
 Kind = Literal["unet", "unet_mult_res", "constant"]
 
 
-class EncoderUNet(ConditionedUNet):
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What the last layer's output goes through to y: a bound to (-1, 1) by ``tanh``, as in all published models."""
+
+    tanh: bool = True
+
+    def __call__(self, h: Dual) -> Dual:
+        """y, [B, ...]."""
+        return tanh(h) if self.tanh else h
+
+
+class DualEncoder(nn.Module):
+    """An encoder whose one pass carries a value and, where it is asked for, its derivative in gamma."""
+
+    def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x [B, ...], gamma [B] and, with ``num_labels``, labels [B] -> y, as x."""
+        return self._pass(x, Dual(gamma), labels).value
+
+    def with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """y and dy/dgamma, by one pass of value and tangent through the same layers; both can be differentiated."""
+        y, dy = self._pass(x, Dual(gamma, torch.ones_like(gamma)), labels)
+        return y, torch.zeros_like(y) if dy is None else dy
+
+    def _pass(self, x: Tensor, gamma: Dual, labels: Tensor | None) -> Dual:
+        raise NotImplementedError
+
+
+class EncoderUNet(DualEncoder, ConditionedUNet):
     """y(x, gamma) for images x in [-1, 1], [B, C, H, W], with its derivative in gamma. Nielsen et al. 2024.
 
     kind "unet": a ``PyramidUNet`` of ``depth`` levels with one block each. "unet_mult_res": ``depth`` blocks shared out
@@ -167,26 +86,16 @@ class EncoderUNet(ConditionedUNet):
             body = PyramidUNet(
                 input_shape[1:], width, levels, blocks, groups, mid_groups, dropout, downsampling, doubling
             )
-        time = NetworkTime(gamma_min, gamma_max)
-        super().__init__(input_shape, input_shape[0], width, body, output_groups, time, num_labels)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups)
         self.kind = kind
         self.output = output or EncoderOutput()
-
-    def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x [B, C, H, W], gamma [B] and, with ``num_labels``, labels [B] -> y, as x."""
-        return self._pass(x, Dual(gamma), labels).value
-
-    def with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y and dy/dgamma, by one pass of value and tangent through the same layers; both can be differentiated."""
-        y, dy = self._pass(x, Dual(gamma, torch.ones_like(gamma)), labels)
-        return y, torch.zeros_like(y) if dy is None else dy
 
     def _pass(self, x: Tensor, gamma: Dual, labels: Tensor | None) -> Dual:
         require_batch("x", x, gamma.value, (self.input_shape[0], "H", "W"))
         with torch.autocast(x.device.type, enabled=False):
             cond = self.time_embedding(gamma, labels)
             h = self.head(self.body(self.stem(x), cond))
-            return self.output(h, x, self.time_embedding.time(gamma))
+            return self.output(h)
 
 
 def levels_and_blocks(depth: int, height: int) -> tuple[int, int]:
@@ -201,7 +110,7 @@ def levels_and_blocks(depth: int, height: int) -> tuple[int, int]:
     return depth, 1
 
 
-class EncoderMLP(nn.Module):
+class EncoderMLP(DualEncoder):
     """y(x, gamma) for points, an MLP of x and the time embedding, with its derivative in gamma; 0 at the start.
 
     The time embedding is that of the U-Nets, ``4 time_width`` numbers. ``output`` shapes y; see ``EncoderOutput``.
@@ -229,19 +138,10 @@ class EncoderMLP(nn.Module):
         self.out = dense(width, input_shape[0], zero=True)
         self.output = output or EncoderOutput()
 
-    def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x [B, D], gamma [B] and, with ``num_labels``, labels [B] -> y [B, D]."""
-        return self._pass(x, Dual(gamma), labels).value
-
-    def with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y and dy/dgamma in one pass; both can be differentiated."""
-        y, dy = self._pass(x, Dual(gamma, torch.ones_like(gamma)), labels)
-        return y, torch.zeros_like(y) if dy is None else dy
-
     def _pass(self, x: Tensor, gamma: Dual, labels: Tensor | None) -> Dual:
         require_batch("x", x, gamma.value, self.input_shape)
         with torch.autocast(x.device.type, enabled=False):
             h = concat([Dual(x), self.time_embedding(gamma, labels)])
             for layer in self.hidden:
                 h = swish(affine(layer, h))  # type: ignore[arg-type]
-            return self.output(affine(self.out, h), x, self.time_embedding.time(gamma))
+            return self.output(affine(self.out, h))

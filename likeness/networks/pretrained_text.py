@@ -1,8 +1,7 @@
-"""Reading a Hugging Face or sentence-transformers model from a folder or from the hub, without running its code.
+"""Models and tokenizers of Hugging Face and sentence-transformers, from folder or hub, without running their code.
 
-Hugging Face's libraries, which come with the extra ``text``, without their advice and progress bars.
-
-Tokenizers: one learned from texts, and any of them as the content of its files.
+The libraries come with the extra ``text`` and are kept from giving advice and drawing progress bars. A tokenizer may
+also be learned from texts, and becomes part of a checkpoint as the content of its files.
 """
 
 import importlib
@@ -22,6 +21,10 @@ from torch import Tensor, nn
 from likeness.networks.text_pooling import PoolingName
 
 EXTRA = 'pip install -e ".[text]"'
+SPECIAL = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+MIN_SIZE = 256 + len(SPECIAL)  # every byte has a token, so that every text can be written
+PATIENCE = 10.0  # seconds until the hub counts as out of reach
+PARTS = ("Transformer", "Pooling", "Normalize")  # of a sentence-transformers model
 
 
 def text_library(name: str) -> Any:
@@ -55,10 +58,6 @@ def quiet() -> Iterator[None]:
             library.set_verbosity(level)
         if bars:
             transformers.enable_progress_bar()
-
-
-SPECIAL = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-MIN_SIZE = 256 + len(SPECIAL)  # every byte has a token, so that every text can be written
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
@@ -123,10 +122,6 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     if tokenizer.pad_token is None:
         raise ValueError(f"the tokenizer of {name} has no padding token")
     return tokenizer
-
-
-PATIENCE = 10.0  # seconds until the hub counts as out of reach
-PARTS = ("Transformer", "Pooling", "Normalize")  # of a sentence-transformers model
 
 
 def read_pretrained(name: str) -> tuple[nn.Module, Any, PoolingName]:

@@ -1,7 +1,4 @@
-"""The score networks of VDM and DiffEnc: what the noise, or the velocity, in z looks like.
-
-The pair of networks for points [B, D]: a score network and an inner encoder, with the interfaces of the U-Nets.
-"""
+"""The score networks of VDM and DiffEnc: o(z, gamma), from which the noise, velocity or data in z follow."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +12,8 @@ from likeness.networks.dual import Dual
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
 from likeness.networks.unet_blocks import ClassEmbedding, NetworkTime, dense, fourier_features
 
-FOURIER_EXPONENTS = (6, 7)
+FOURIER_EXPONENTS = (6, 7)  # of images of 256 levels, as in the papers
+POINT_EXPONENTS = range(8)
 
 
 class ScoreNetwork(ConditionedUNet):
@@ -29,16 +27,17 @@ class ScoreNetwork(ConditionedUNet):
     def __init__(
         self,
         input_shape: Sequence[int],
+        gamma_min: float,
+        gamma_max: float,
+        num_labels: int | None,
         width: int,
         body: ConstantUNet | PyramidUNet,
         output_groups: int,
-        time: NetworkTime,
         fourier_exponents: Sequence[int],
-        num_labels: int | None,
     ) -> None:
         require_shape("input_shape", input_shape, length=3)
         in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents))
-        super().__init__(input_shape, in_channels, width, body, output_groups, time, num_labels)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups, in_channels)
         self.fourier_exponents = tuple(fourier_exponents)
 
     def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -82,8 +81,8 @@ class ScoreUNet(ScoreNetwork):
         fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
     ) -> None:
         body = ConstantUNet(width, depth, groups, dropout, attention)
-        time = NetworkTime(gamma_min, gamma_max)
-        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
+        sizes = (width, body, output_groups or groups)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents)
 
 
 class PyramidScoreUNet(ScoreNetwork):
@@ -113,11 +112,8 @@ class PyramidScoreUNet(ScoreNetwork):
     ) -> None:
         rest = (dropout, downsampling, doubling, attention_levels)
         body = PyramidUNet(input_shape[1:], width, levels, blocks, groups, mid_groups, *rest)
-        time = NetworkTime(gamma_min, gamma_max)
-        super().__init__(input_shape, width, body, output_groups or groups, time, fourier_exponents, num_labels)
-
-
-POINT_EXPONENTS = range(8)
+        sizes = (width, body, output_groups or groups)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents)
 
 
 class ScoreMLP(nn.Module):

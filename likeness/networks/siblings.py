@@ -1,10 +1,7 @@
 """Several networks of one architecture, evaluated together: output [P, ...] with a leading member dimension.
 
-One random stream for each sibling, so that each draws what it would draw if it were trained alone.
-
-Gradient clipping that treats each sibling as if it were alone.
-
-Siblings divided among the ranks: each rank computes its own members, and all ranks hold the weights of all.
+Each sibling is what it would be if it were trained alone: it has a random stream and a clipping of gradients of its
+own. Siblings may be divided among the ranks, where each computes its own members and all hold the weights of all.
 """
 
 import copy

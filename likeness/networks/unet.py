@@ -1,8 +1,7 @@
-"""A U-Net of one resolution: Kingma et al. 2021 found that likelihoods gain nothing from coarser levels.
+"""U-Nets that are told gamma and, if any, a class: two bodies, and what score networks and encoders put around them.
 
-A U-Net of several resolutions, each half as high and wide as the one before.
-
-What the score network and the encoder share: an image-to-image U-Net that is told gamma and, if any, a class.
+The body of one resolution is that of Kingma et al. 2021, who found that likelihoods gain nothing from coarser levels;
+in the other each level is half as high and wide as the one before.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from likeness.checks import require_positive, require_probability
 from likeness.networks.dual import Dual, NormSwish, affine, concat, max_pool
 from likeness.networks.unet_blocks import Middle, NetworkTime, Stage, TimeEmbedding, convolution, transposed_convolution
+
+Downsampling = Literal["max_pool", "convolution", "none"]
 
 
 class ConstantUNet(nn.Module):
@@ -46,9 +47,6 @@ class ConstantUNet(nn.Module):
             h = stage(h, cond)
             skips.append(h)
         return self.middle(h, cond), skips
-
-
-Downsampling = Literal["max_pool", "convolution", "none"]
 
 
 class PyramidUNet(nn.Module):
@@ -154,24 +152,26 @@ class UpLevel(nn.Module):
 class ConditionedUNet(nn.Module):
     """conv_in, a body with conditioning, norm, swish and a zero-initialised conv_out.
 
-    ``input_shape`` is (C, H, W); conv_in reads ``in_channels`` and conv_out writes C. Activations lie in memory as the
-    weights do, and on a CPU always with the channels innermost, where its convolutions are a quarter faster.
+    ``input_shape`` is (C, H, W); conv_in reads ``in_channels``, C where None, and conv_out writes C. Activations lie
+    in memory as the weights do, and on a CPU always with the channels innermost, where its convolutions are a quarter
+    faster.
     """
 
     def __init__(
         self,
         input_shape: Sequence[int],
-        in_channels: int,
+        gamma_min: float,
+        gamma_max: float,
+        num_labels: int | None,
         width: int,
         body: ConstantUNet | PyramidUNet,
         output_groups: int,
-        time: NetworkTime,
-        num_labels: int | None,
+        in_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
-        self.time_embedding = TimeEmbedding(width, time, num_labels)
-        self.conv_in = convolution(in_channels, width)
+        self.time_embedding = TimeEmbedding(width, NetworkTime(gamma_min, gamma_max), num_labels)
+        self.conv_in = convolution(in_channels or input_shape[0], width)
         self.body = body
         self.norm_out = NormSwish(output_groups, width)
         self.conv_out = convolution(width, input_shape[0], zero=True)

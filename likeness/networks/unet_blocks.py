@@ -1,16 +1,7 @@
-"""Layers at the first weights that Flax gives them: LeCun-normal kernels (truncated), zero biases.
+"""The blocks of diffusion U-Nets: layers, Fourier features, the conditioning on time and class, residuals, attention.
 
-Sines and cosines of the input at octaves, by which a network sees fine detail (Kingma et al. 2021, appendix C).
-
-Class conditioning: a learned vector for each class.
-
-What the diffusion networks are told besides the image: the time, and a class where there are classes.
-
-The convolutional residual block of the diffusion networks.
-
-Self-attention over the positions of an image.
-
-Residual blocks at one resolution.
+Layers start at the weights that Flax gives them: LeCun-normal kernels (truncated), zero biases. Fourier features are
+sines and cosines of the input at octaves, by which a network sees fine detail (Kingma et al. 2021, appendix C).
 """
 
 import math
@@ -26,6 +17,7 @@ from likeness.networks.dual import Dual, DualDropout, DualGroupNorm, NormSwish, 
 
 # The standard deviation of a standard normal that is truncated to [-2, 2].
 TRUNCATED_STD = 0.87962566103423978
+FEW_POSITIONS = 64  # 8x8; up to here the weights of attention are no larger than the image
 
 
 def lecun_normal_(weight: Tensor, fan_in: int) -> None:
@@ -190,9 +182,6 @@ class ResidualBlock(nn.Module):
 def _over_positions(shift: Dual) -> Dual:
     tangent = None if shift.tangent is None else shift.tangent[:, :, None, None]
     return Dual(shift.value[:, :, None, None], tangent)
-
-
-FEW_POSITIONS = 64  # 8x8; up to here the weights are no larger than the image
 
 
 class AttentionBlock(nn.Module):

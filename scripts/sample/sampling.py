@@ -1,7 +1,4 @@
-"""Samples of a diffusion model in batches, with one progress bar for all of them.
-
-What is written of samples: an ``.npz`` file, and a picture of them.
-"""
+"""Samples of a diffusion model, drawn in batches and written as an ``.npz`` file and a picture."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
 
 Sampler = Literal["ancestral", "ode"]
 Spacing = Literal["t", "gamma"]
+MAX_DRAWN = 256  # images in a grid
+SMALLEST = 64  # pixels of a side, to which images are enlarged by a whole factor
 _SAMPLE = 0x5A3  # sets these streams apart from every other use of the same seed
 
 
@@ -108,10 +107,6 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-MAX_DRAWN = 256  # images in a grid
-SMALLEST = 64  # pixels of a side, to which images are enlarged by a whole factor
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:

@@ -3,16 +3,8 @@
 The comparison of Nielsen et al. 2024 (arXiv 2310.19789) at a size that trains on two cores, and the experiment that
 the paper leaves out: variances of another ratio than 1, in finite depth.
 
-VDM, DiffEnc without parameters and DiffEnc: three models from one training configuration, the last one's.
-
-The figures of the DiffEnc study: the bound by model and seed, and gains of variance ratios as predicted.
-
-Means over seeds of the DiffEnc study, their standard errors, and the test of the paper.
-
-What variances of another ratio than 1 gain in finite depth: predicted, learned, and in closed form.
-
-Nielsen et al. 2024 (DiffEnc, arXiv 2310.19789), section 3.3 and appendices F and G. To first order in 1 / T the best
-ratio gains the integral over t of l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time t in infinite depth.
+Section 3.3 and appendices F and G are on ratios. To first order in 1 / T the best one gains the integral over t of
+l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time t in infinite depth.
 """
 
 from __future__ import annotations

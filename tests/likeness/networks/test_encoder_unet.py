@@ -25,7 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "convolution": {"downsampling": "convolution"},
     "no halving": {"downsampling": "none", "doubling": False},
     "classes": {"num_labels": 3, "depth": 1},
-    "caps": {"output": EncoderOutput(max_variance=0.1, vanish_at_zero=True, identity_at_zero=True), "depth": 1},
+    "unbounded": {"output": EncoderOutput(tanh=False), "depth": 1},
 }
 
 

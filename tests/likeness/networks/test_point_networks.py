@@ -39,7 +39,7 @@ def test_both_start_from_nothing() -> None:
         torch.testing.assert_close(part, torch.zeros_like(z))
 
 
-@pytest.mark.parametrize("output", [None, EncoderOutput(tanh=False, vanish_at_one=True, identity_at_zero=True)])
+@pytest.mark.parametrize("output", [None, EncoderOutput(tanh=False)])
 def test_encoder_answers_value_and_derivative(output: EncoderOutput | None) -> None:
     network, (x, gamma) = randomised(EncoderMLP((2,), width=16, output=output)), batch()
     y, derivative = network.with_derivative(x, gamma)
