@@ -29,7 +29,7 @@ TIMEOUT = 300
 PRELOADED = (
     *("scripts.cli.lightning_cli", "datamodules", "callbacks.representation_similarity", "likeness.networks"),
     *("lightning_modules.diffusion", "lightning_modules.sentence_encoder", "lightning_modules.sibling_classifiers"),
-    *("lightning_modules.softmax_classifier", "tests.integration.recorder", "sklearn.datasets", "torchvision", "wandb"),
+    *("lightning_modules.softmax_classifier", "tests.integration.recorder", "sklearn.datasets", "torchvision"),
 )
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([__name__, *PRELOADED])

@@ -3,12 +3,16 @@
 More of this is in tests/faults/test_launchers.py.
 """
 
+import os
 import signal
+import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from callbacks.run.segments import read_segments
+from tests.integration.commands import TIMEOUT
 from tests.integration.launchers import Slurm, ended, free_port, start
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 
@@ -57,6 +61,49 @@ def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -
     assert finished.status == 0, finished.output
     assert_same_run(Run(run_dir), whole, ranks=2)
     assert [segment["first_step"] for segment in read_segments(run_dir)] == [0, 10]
+
+
+@pytest.mark.parametrize("killed", ["torchrun", "its script"])
+def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole: Run) -> None:
+    run_dir, mark = tmp_path / "run", {"LIKENESS_TEST": uuid4().hex}
+    line = ("--cpus", "2", *options(run_dir, wait_at_step=13), "--allow_changes", "true")
+    launcher = start("torchrun.sh", *line, **mark)
+    deadline = time.monotonic() + TIMEOUT
+    while not (run_dir / "waiting").exists():
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (torchrun,) = children(launcher.pid)
+    os.kill(torchrun if killed == "torchrun" else launcher.pid, signal.SIGKILL)
+    output = ended(launcher)
+    assert "continue with --ckpt_path last" in output.output  # its processes wrote the last of it
+    if killed == "torchrun":
+        assert output.status == 143
+        assert "likeness: error: torchrun was killed by SIGKILL" in output.output
+    while left := marked(**mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    assert reasons(run_dir) == ["stopped by SIGTERM"]
+    finished = ended(start("torchrun.sh", *line))
+    assert finished.status == 0, finished.output
+    assert_same_run(Run(run_dir), whole, ranks=2)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def marked(**variables: str) -> list[int]:
+    """Processes with these variables in their environment."""
+    ((name, value),) = variables.items()
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if f"{name}={value}" in _environment(pid)]
+
+
+def _environment(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def test_slurm_puts_a_job_back_once_and_it_goes_on(tmp_path: Path, whole: Run) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.integration.commands import QUIET, command
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+VALIDATIONS = 3  # one in a few ended badly while a process group was left to the end of the interpreter
 BASE = (*QUIET, "--config", "tests/integration/siblings.yaml", "--trainer.accelerator", "cpu")
 
 
@@ -26,8 +27,10 @@ def test_two_ranks_measure_what_one_measures(tmp_path: Path) -> None:
     one = command("train", "validate", *BASE, *run_dir)
     assert one.status == 0, one.output
     alone = validated(tmp_path)
-    two = command("train", "validate", *BASE, *run_dir, "--data.eval_batch_size", "7", launcher=TWO)
-    assert two.status == 0, two.output
+    for _ in range(VALIDATIONS):
+        two = command("train", "validate", *BASE, *run_dir, "--data.eval_batch_size", "7", launcher=TWO)
+        assert two.status == 0, two.output
+        assert "terminate called" not in two.output
     together = validated(tmp_path)
     assert {"val/nll", "val/accuracy/1", "similarity/kl/mean", "similarity/m_cca_f/min"} <= alone.keys()
     assert together == pytest.approx(alone, rel=1e-6)  # float32 forward passes of other batch sizes round otherwise
