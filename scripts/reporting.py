@@ -7,6 +7,7 @@ What every study leaves behind: a table on the terminal, CSV files and figures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from callbacks.figures.output import save_figure, write_csv
+from likeness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,12 +33,13 @@ Row = dict[str, Cell]
 class Report:
     """Rows of the same columns: on the terminal under a title and with four decimals, in a file with all digits.
 
-    ``about`` is what all rows share, and the title says: only the file has columns of it.
+    ``about`` is what all rows share, and the title says: only the file has columns of it. ``notes`` are footnotes.
     """
 
     title: str
     rows: Sequence[Row]
     about: Row = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -45,10 +48,12 @@ class Report:
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     def show(self) -> None:
-        """Print the title and the table."""
+        """Print the title, the table and its footnotes."""
         console = Console()
-        console.print(self.title, highlight=False)
+        console.print(Text(self.title))
         console.print(self._table())
+        for note in self.notes:
+            console.print(Text(note))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -56,14 +61,23 @@ class Report:
             numbers = not any(isinstance(row.get(name), str) for row in self.rows)
             table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
         for row in self.rows:
-            table.add_row(*(_shown(row.get(name)) for name in self.columns))
+            table.add_row(*(Text(_shown(row.get(name))) for name in self.columns))
         return table
 
     def write(self, path: Path) -> Path:
-        """The whole file or none of it; its folder is made."""
+        """The whole file, CSV or by its suffix JSON, or none of it; its folder is made."""
+        if path.suffix == ".json":
+            return write_json(path, {"title": self.title, **self.about, "rows": list(self.rows), "notes": self.notes})
         columns = [*self.about, *self.columns]
         rows: list[Mapping[str, Cell]] = [{**self.about, **row} for row in self.rows]
         return write_csv(path, columns, ([row.get(name) for name in columns] for row in rows))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """The whole file or none of it; its folder is made."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _shown(value: Cell) -> str:
