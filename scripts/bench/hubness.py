@@ -28,7 +28,7 @@ PLAIN, OURS, FAISS = "dense matrix, NumPy and SciPy", "in blocks", "FAISS IndexF
 
 
 @dataclass
-class HubnessReport:
+class HubnessBench:
     """Times of both searches, and the memory that the larger one takes."""
 
     ratios: Ratios
@@ -64,7 +64,7 @@ def hubness(
     proximity: bool = True,
     large: bool = False,
     device: Literal["cpu", "cuda"] = "cpu",
-) -> HubnessReport:
+) -> HubnessBench:
     """Seconds for the exact neighbours of all points, by Euclidean distance and by mutual proximity.
 
     Args:
@@ -89,7 +89,7 @@ def hubness(
     asked = (points, dim, k) == (POINTS, DIM, K)
     wanted = (required, seconds) if asked else ({}, {})
     ratios = Ratios(f"hubness, float32, {device}", comparisons, *wanted)
-    return HubnessReport(ratios, peak_of(search_large) if large else None)
+    return HubnessBench(ratios, peak_of(search_large) if large else None)
 
 
 def random_points(n: int, d: int) -> Tensor:
