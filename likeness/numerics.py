@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DEAD = 1e-6  # a dimension with a standard deviation of at most this times the embeddings' root mean square is dead
+DEAD = 1e-6  # a dimension whose standard deviation is at most this share of the others' median one is dead
+ROUNDING = 1e-14  # of a dimension's mean: a standard deviation at most as large is that of a constant
 ROW_EPS = 1e-6  # added to a row's standard deviation, as in the modules of Nielsen & Hansen
 _FACTOR_ROWS = 2  # in units of D: with room for new ones, each row takes part in few factorisations
 _SMALL = 2**22  # elements of the largest tensor for which one thread is enough
@@ -224,16 +225,18 @@ class FeatureMoments(NamedTuple):
         variance, mean = torch.var_mean(as_float64(embeddings), dim=0, correction=0)
         return cls(mean, variance)
 
-    def size(self) -> Tensor:
-        """The root mean square of all components, a scalar."""
-        return (self.mean.square() + self.variance).mean().sqrt()
-
     def live(self, eps: float = DEAD) -> Tensor:
         """Which dimensions vary, bool [D]: the others hold rounding errors, which no z-score must blow up.
 
-        ``eps`` is relative to the embeddings' size, so no common factor makes a dimension dead.
+        A dimension is dead if it is constant to the rounding of its own mean, or if it varies by at most ``eps`` times
+        as much as the median of those that vary. How large the means are, and how wide a few dimensions, does not
+        count, nor does a common factor.
         """
-        return self.variance.sqrt() > eps * self.size()
+        spread = self.variance.sqrt()
+        varies = spread > ROUNDING * self.mean.abs()
+        if not bool(varies.any()):
+            return varies
+        return varies & (spread > eps * spread[varies].median())
 
     def inverse_std(self, eps: float = DEAD) -> Tensor:
         """1 / standard deviation [D]; 0 where the dimension is dead, which a z-score therefore sets to 0."""

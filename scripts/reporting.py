@@ -28,12 +28,13 @@ Row = dict[str, Any]  # text, numbers, or None where a value is undefined
 class Report:
     """Rows of the same columns: on the terminal under a title and with four decimals, in a file with all digits.
 
-    ``about`` is what all rows share, and the title says: only the file has columns of it.
+    ``about`` is what all rows share, and the title says: only the file has columns of it. ``notes`` are footnotes.
     """
 
     title: str
     rows: Sequence[Row]
     about: Row = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -42,12 +43,14 @@ class Report:
         return [name for name in names if any(row.get(name) is not None for row in self.rows)]
 
     def show(self) -> None:
-        """Print the title and the table, in a file or a pipe as wide as it is."""
+        """Print the title, the table and its footnotes, in a file or a pipe as wide as they are."""
         console = Console()
         if not console.is_terminal:
             console = Console(width=WIDE)
         console.print(Text(self.title))
         console.print(self._table())
+        for note in self.notes:
+            console.print(Text(note))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -60,10 +63,10 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write a CSV file, or by its suffix a JSON file, whole or not at all; its folder is made."""
+        if path.suffix == ".json":
+            return write_json(path, {"title": self.title, **self.about, "rows": list(self.rows), "notes": self.notes})
         columns = [*self.about, *self.columns]
         rows: list[Row] = [{**self.about, **row} for row in self.rows]
-        if path.suffix == ".json":
-            return write_json(path, [{name: row.get(name) for name in columns} for row in rows])
         return write_csv(path, columns, ([row.get(name) for name in columns] for row in rows))
 
 

@@ -23,7 +23,7 @@ CHANCE = "if neighbours were random"
 
 
 class Quantity(NamedTuple):
-    """One number of each of R methods, the first of which is the base."""
+    """One number of each of R methods."""
 
     name: str
     values: Sequence[float]
@@ -53,8 +53,11 @@ def k_occurrence_figure(reports: Mapping[str, HubnessReport]) -> Figure:
     return figure
 
 
-def method_figure(methods: Sequence[str], quantities: Sequence[Quantity]) -> Figure:
-    """A panel for each quantity with a row for each of R methods; the base is the first row and a line through all."""
+def method_figure(methods: Sequence[str], quantities: Sequence[Quantity], bases: Sequence[int] = (0,)) -> Figure:
+    """A panel for each quantity with a row for each of R methods.
+
+    ``bases`` are the rows, ascending, that those after them are compared with: each is a line down to the next.
+    """
     from matplotlib.figure import Figure
 
     longest = max(map(len, methods))
@@ -62,7 +65,7 @@ def method_figure(methods: Sequence[str], quantities: Sequence[Quantity]) -> Fig
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
     for axes, quantity in zip(panels, quantities, strict=True):
-        _draw_quantity(axes, quantity)
+        _draw_quantity(axes, quantity, bases)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
     finish(*panels)
@@ -123,10 +126,12 @@ def _scale(density: Axes, survival: Axes, histograms: Mapping[str, np.ndarray], 
     finish(density, survival)
 
 
-def _draw_quantity(axes: Axes, quantity: Quantity) -> None:
+def _draw_quantity(axes: Axes, quantity: Quantity, bases: Sequence[int]) -> None:
     values, rows = np.asarray(quantity.values), np.arange(len(quantity.values))
     margins = np.zeros(len(values)) if quantity.margins is None else np.asarray(quantity.margins)
-    axes.axvline(values[0], color=FAINT, lw=1, label="the baseline", zorder=0)
+    for base, end in zip(bases, [*bases[1:], len(values)], strict=True):
+        name = "the points as they are" if base == bases[0] else None
+        axes.plot([values[base]] * 2, [base - 0.4, end - 0.6], color=FAINT, lw=1, label=name, zorder=0)
     if quantity.chance is not None:
         axes.axvline(quantity.chance, color=NULL, lw=1.2, ls="--", label=CHANCE, zorder=0)
     axes.hlines(rows, values - margins, values + margins, color=PALETTE[0], lw=1.4)

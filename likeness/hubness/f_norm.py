@@ -1,7 +1,4 @@
-"""f-norm: features with the same normal distribution each, in rows of length 1.
-
-Every dimension with the values of a normal sample, in the order of its own.
-"""
+"""f-norm: every dimension with the values of a normal sample, in the order of its own; rows of length 1."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, Self, get_args
@@ -9,12 +6,11 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from likeness.checks import require_one_of
 from likeness.hubness.feature_transforms import FeatureTransform
 from likeness.hubness.reduction_base import AugmentedVectors
-from likeness.neighbours.exact import DistanceName
+from likeness.neighbours.distances import DistanceName
 from likeness.numerics import DEAD, FeatureMoments
 
 Order = Literal["deterministic", "random"]
@@ -32,8 +28,9 @@ class NormalScores:
     interpolated linearly; those beyond its range get the outermost scores.
     """
 
-    def __init__(self, values: Tensor, scores: Tensor) -> None:
+    def __init__(self, values: Tensor, scores: Tensor, live: Tensor) -> None:
         self._values, self._scores = values, scores  # [d, n], ascending
+        self.live = live  # [d], which dimensions vary
 
     @classmethod
     def of(cls, index: Tensor, order: Order = "deterministic", seed: int = 0, eps: float = DEAD) -> Self:
@@ -43,7 +40,7 @@ class NormalScores:
         statistics = _sorted_draws(index, seed) if order == "random" else _middles(index)
         values = torch.cat([columns[rows].sort(dim=1).values for rows in _blocks(index)])
         scores = [_shared_by_ties(values[rows], statistics[rows]) * live[rows, None] for rows in _blocks(index)]
-        return cls(values, torch.cat(scores))
+        return cls(values, torch.cat(scores), live)
 
     def __call__(self, points: Tensor) -> Tensor:
         """Scores [m, d] of points [m, d]."""
@@ -129,15 +126,19 @@ class FNorm(FeatureTransform):
     def transform_jointly(self, queries: Any) -> tuple[Tensor, Tensor]:
         """Index [n, d] and queries [m, d], ranked as one set. Fits nothing, and needs no ``joint``."""
         points = torch.cat([self.index, self._like_index(queries, "queries")])
-        vectors: Tensor = normalize(self._scores_of(points)(points), dim=1)
+        vectors = _of_length_1(self._scores_of(points)(points))
         return vectors[: len(self.index)], vectors[len(self.index) :]
 
     def _fit_transform(self, index: Tensor) -> None:
         self._scores = self._scores_of(index)
 
     def _transform(self, points: Tensor) -> Tensor:
-        unit: Tensor = normalize(self._scores(points), dim=1)
-        return unit
+        return _of_length_1(self._scores(points))
+
+    @property
+    def dead_dimensions(self) -> Tensor:
+        """Those that became 0."""
+        return (~self._scores.live).nonzero().flatten()
 
     def _mapped(self, queries: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.transform_jointly(queries) if self.joint and queries is not None else super()._mapped(queries)
@@ -151,3 +152,9 @@ class FNorm(FeatureTransform):
                 f"{self.name} with joint=True has no {method}(): its index depends on the queries. "
                 "Use rerank(queries), or transform_jointly(queries)"
             )
+
+
+def _of_length_1(rows: Tensor) -> Tensor:
+    """Rows [n, d] divided by their length; rows of zeros stay."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, 1)

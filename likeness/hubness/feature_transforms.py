@@ -1,21 +1,21 @@
-"""Reductions of hubness that move the points: what is fitted on the index is applied to queries as it is.
+"""Reductions of hubness that move the points: what is fitted on the index is applied to queries in the same way.
 
-Transforms by the principal components of the index: leave out the largest, or give all the same variance.
+Two of them go by the principal components of the index: leave out the largest, or give all the same variance.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from likeness.checks import require_one_of, require_positive
-from likeness.hubness.reduction_base import AugmentedVectors, HubnessReduction
-from likeness.neighbours.distances import unit_rows
-from likeness.neighbours.exact import DistanceName, Neighbours, nearest_neighbours
-from likeness.neighbours.tiles import DistanceTiles
-from likeness.numerics import DEAD, FeatureMoments, Moments, full_precision, row_centre, row_z_score
+from likeness.hubness.reduction_base import AugmentedVectors, HubnessReduction, QueryOperation
+from likeness.neighbours.distances import DistanceName, PointDistances, first_rows, unit_rows
+from likeness.neighbours.exact import Neighbours, nearest_neighbours
+from likeness.numerics import DEAD, ROUNDING, FeatureMoments, Moments, full_precision, row_centre
+
+_RANK = 1e-12  # of the largest variance: components of standardised dimensions with less are rounding
 
 
 class FeatureTransform(HubnessReduction):
@@ -40,20 +40,41 @@ class FeatureTransform(HubnessReduction):
 
         |q - x|^2 = |q|^2 - 2 (<q, x> - |x|^2 / 2), and |q|^2 ranks nothing.
         """
-        vectors = self._index_vectors()
-        if self.metric == "dot":
-            return AugmentedVectors(vectors, self._moved)
+        vectors, last = self.transformed_index(), QueryOperation()
         if self.metric == "cosine":
-            return AugmentedVectors(unit_rows(vectors, "transformed index"), self._moved)
-        half = vectors.square().sum(1, keepdim=True) / 2
-        return AugmentedVectors(torch.cat([vectors, -half], 1), _with_one(self._moved))
+            vectors = unit_rows(vectors, "transformed index")
+        elif self.metric != "dot":
+            half = vectors.double().square().sum(1, keepdim=True) / 2
+            vectors, last = torch.cat([vectors, -half.to(vectors.dtype)], 1), QueryOperation(append=(1.0,))
 
-    def _moved(self, queries: Any) -> Tensor:
-        return self._index_vectors() if queries is None else self.transform(queries)
+        def moved(queries: Any) -> Tensor:
+            return last(self.transformed_index() if queries is None else self.transform(queries))
+
+        operation = self.operation
+        return AugmentedVectors(vectors, moved, None if operation is None else (operation, last))
+
+    @property
+    def operation(self) -> QueryOperation | None:
+        """`transform` as a scaling and a shift of each query; None where it is no such thing."""
+        return None
+
+    @property
+    def dead_dimensions(self) -> Tensor:
+        """The dimensions that the fit left out because they do not vary, ascending."""
+        return torch.empty(0, dtype=torch.int64)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which dimensions were left out."""
+        dead = self.dead_dimensions
+        if not len(dead):
+            return ()
+        of = f"{len(dead):,} of {self.index.shape[1]:,} dimensions"
+        return (f"{self.name} leaves out {of}, which do not vary: {first_rows(dead)}",)
 
     def _fit(self) -> None:
         self._fit_transform(self.index)
-        self._vectors = self._transform(self.index)
+        self._vectors = self._of_first_copies(self._transform(self.index))
 
     def _rerank(self, queries: Tensor | None, k: int) -> Neighbours:
         index, points = self._mapped(queries)
@@ -61,11 +82,10 @@ class FeatureTransform(HubnessReduction):
 
     def _distances(self, queries: Tensor | None) -> Tensor:
         index, points = self._mapped(queries)
-        tiles = DistanceTiles(index, self.metric)
-        prepared = tiles.index if points is None else tiles.prepare(points, "transformed queries")
-        return tiles.tile(prepared, slice(None))
+        return PointDistances(index, points, self.metric).dense().to(index.dtype)
 
-    def _index_vectors(self) -> Tensor:
+    def transformed_index(self) -> Tensor:
+        """The index as it was mapped, [n, d']; copies of a point are copies of each other here, too."""
         self.index  # noqa: B018  raises before fit
         return self._vectors
 
@@ -88,16 +108,21 @@ class Centring(FeatureTransform):
     name = "centring"
 
     def _fit_transform(self, index: Tensor) -> None:
-        self._mean = FeatureMoments.of(index).mean.to(index.dtype)
+        self._mean = FeatureMoments.of(index).mean
+
+    @property
+    def operation(self) -> QueryOperation:
+        """x - mean."""
+        return QueryOperation(add=-self._mean)
 
     def _transform(self, points: Tensor) -> Tensor:
-        return points - self._mean
+        return (points.double() - self._mean).to(points.dtype)
 
 
 class ZScore(FeatureTransform):
     """(x - mean) / standard deviation of each dimension of the index; dead dimensions become 0.
 
-    Dead is what varies by at most ``eps`` times the index's root mean square: division would make noise of it.
+    Dead is what does not vary, see :meth:`FeatureMoments.live`: division would make noise of it.
     """
 
     name = "z_score"
@@ -108,11 +133,15 @@ class ZScore(FeatureTransform):
 
     def _fit_transform(self, index: Tensor) -> None:
         moments = FeatureMoments.of(index)
-        self._mean = moments.mean.to(index.dtype)
-        self._inverse_std = moments.inverse_std(self.eps).to(index.dtype)
+        self._mean, self._inverse_std = moments.mean, moments.inverse_std(self.eps)
+
+    @property
+    def dead_dimensions(self) -> Tensor:
+        """Those that became 0."""
+        return (self._inverse_std == 0).nonzero().flatten()
 
     def _transform(self, points: Tensor) -> Tensor:
-        return (points - self._mean) * self._inverse_std
+        return ((points.double() - self._mean) * self._inverse_std).to(points.dtype)
 
 
 class RowCentring(FeatureTransform):
@@ -127,8 +156,8 @@ class RowCentring(FeatureTransform):
         return row_centre(points)
 
 
-class RowZScore(FeatureTransform):
-    """Each point with mean 0 and standard deviation 1 over its own components."""
+class RowStandardisation(FeatureTransform):
+    """Each point with mean 0 and standard deviation 1 over its own components; one of equal components becomes 0."""
 
     name = "row_z_score"
 
@@ -136,15 +165,11 @@ class RowZScore(FeatureTransform):
         pass
 
     def _transform(self, points: Tensor) -> Tensor:
-        return row_z_score(points)
-
-
-def _with_one(transform: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-    def extended(queries: Any) -> Tensor:
-        points = transform(queries)
-        return torch.cat([points, points.new_ones(len(points), 1)], 1)
-
-    return extended
+        centred = row_centre(points.double())
+        # Rounding is all that is left of components that are equal.
+        lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+        lengths = torch.where(lengths > ROUNDING * points.double().abs().amax(1, keepdim=True), lengths, torch.inf)
+        return (centred / lengths * points.shape[1] ** 0.5).to(points.dtype)
 
 
 class DropComponents(FeatureTransform):
@@ -164,32 +189,40 @@ class DropComponents(FeatureTransform):
         if self.num >= index.shape[1]:
             raise ValueError(f"{self.name}: num is {self.num}, but the index has {index.shape[1]} dimensions")
         mean, _, directions = _principal_components(index)
-        self._mean, self._top = mean.to(index.dtype), directions[:, : self.num].to(index.dtype)
+        self._mean, self._top = mean, directions[:, : self.num]
 
     def _transform(self, points: Tensor) -> Tensor:
-        centred = points - self._mean
-        return centred - (centred @ self._top) @ self._top.T
+        centred = points.double() - self._mean
+        return (centred - (centred @ self._top) @ self._top.T).to(points.dtype)
 
 
 class Whitening(FeatureTransform):
     """Coordinates along the principal components of the index, each divided by its standard deviation.
 
-    Components in which the index does not vary are left out, so d' is at most its rank. Raises ValueError if all
-    index points are equal.
+    Components in which the index does not vary are left out, so d' is at most its rank, and dead dimensions before
+    them. The components are those of standardised dimensions, which spans the same distances whatever the dimensions'
+    units. Raises ValueError if all index points are equal.
     """
 
     name = "whitening"
 
+    @property
+    def dead_dimensions(self) -> Tensor:
+        """Those that no component has a part of."""
+        return (self._map == 0).all(1).nonzero().flatten()
+
     def _fit_transform(self, index: Tensor) -> None:
-        mean, variance, directions = _principal_components(index)
-        live = variance.sqrt() > DEAD * FeatureMoments.of(index).size()
-        if not bool(live.any()):
+        moments = FeatureMoments.of(index)
+        inverse_std = moments.inverse_std()
+        if not bool((inverse_std > 0).any()):
             raise ValueError(f"{self.name}: all {len(index)} index points are equal")
-        self._mean = mean.to(index.dtype)
-        self._map = (directions[:, live] * variance[live].rsqrt()).to(index.dtype)
+        self._mean = moments.mean
+        _, variance, directions = _principal_components((index.double() - self._mean) * inverse_std)
+        live = variance > _RANK * variance[0]
+        self._map = inverse_std[:, None] * directions[:, live] * variance[live].rsqrt()
 
     def _transform(self, points: Tensor) -> Tensor:
-        return (points - self._mean) @ self._map
+        return ((points.double() - self._mean) @ self._map).to(points.dtype)
 
 
 def _principal_components(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,83 +4,53 @@ Squared distances less what each point adds to all of its own: local and global 
 """
 
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from likeness.checks import require_one_of, require_positive
-from likeness.hubness.reduction_base import AugmentedVectors, InnerProductReduction
-from likeness.neighbours.distances import unit_rows
+from likeness.hubness.reduction_base import LinearRanking, LinearReduction, QueryOperation
+from likeness.neighbours.distances import PointDistances, unit_rows
 from likeness.neighbours.exact import nearest_neighbours
 
 LocalMetric = Literal["euclidean", "sqeuclidean", "cosine"]
+DissimilarityMetric = Literal["euclidean", "cosine"]
 
-_FLOOR = 1e-6  # of the mean scale: k duplicates have scale 0, by which nothing can be divided
-_UNIT = 1e-6  # lengths that differ from 1 by no more are those of unit vectors in float32
+_STEP = 1e-6  # of the smallest scale: what stands for the scale 0 of k + 1 copies, by which nothing can be divided
 
 
-class _LocallyScaled(InnerProductReduction):
+class _LocallyScaled(LinearReduction):
     """A function of the ratio d(q, x) / sqrt(s_q s_x), where s is a point's scale.
 
-    The power of d that is linear in <q, x> (1, or 2 for Euclidean distances), times the same power of 1/sqrt(s_x),
-    is the inner product; s_q scales it afterwards.
+    The key is the power of d that is linear in <q, x> (1, or 2 for Euclidean distances), over the same power of
+    sqrt(s_x).
     """
 
     def __init__(self, k: int = 10, metric: LocalMetric = "euclidean") -> None:
         require_positive(self.name, k=k)
         require_one_of(metric, get_args(LocalMetric), f"metric of {self.name}")
-        self.k, self.metric = k, metric
+        self.k = k
+        self.metric: LocalMetric = metric
+        self.linear_in = "cosine" if metric == "cosine" else "sqeuclidean"
         self._power = 2 if metric == "euclidean" else 1
-
-    def augment(self) -> AugmentedVectors:
-        """One dimension more for cosines and for unit vectors, two for Euclidean distances of other vectors.
-
-        Where the index holds unit vectors so must the queries: their map raises ValueError otherwise.
-        """
-        if self.metric == "cosine" or not _are_unit(self.index):
-            return super().augment()
-        weight = self._weight().to(self.index.dtype)
-        return AugmentedVectors(torch.cat([2 * weight * self.index, -2 * weight], 1), self._unit_queries)
 
     def _fit(self) -> None:
         scales = self._scales(None)
-        self._smallest = _FLOOR * scales.mean().clamp(min=torch.finfo(scales.dtype).tiny ** 0.25)
-        self._own_scales = scales.clamp(min=self._smallest)
-        self._centre = self.index.double().mean(0)
-        x, weight = self._in_metric(self.index, "index"), self._weight()
-        parts = (
-            [x, -torch.ones_like(weight)]
-            if self.metric == "cosine"
-            else [2 * x, -torch.ones_like(weight), -_squares(x)]
-        )
-        self._vectors = torch.cat(parts, 1).mul_(weight)
-
-    def _weight(self) -> Tensor:
-        return self._own_scales.pow(-self._power / 2)[:, None]
-
-    def _in_metric(self, points: Tensor, what: str) -> Tensor:
-        """Points in float64: of length 1 for cosines, otherwise about the index's mean, where less cancels."""
-        return unit_rows(points.double(), what) if self.metric == "cosine" else points.double() - self._centre
-
-    def _query_vectors(self, queries: Tensor | None) -> Tensor:
-        q = self._in_metric(self.index if queries is None else queries, "queries")
-        one = q.new_ones(len(q), 1)
-        return torch.cat([q, one] if self.metric == "cosine" else [q, _squares(q), one], 1)
-
-    def _unit_queries(self, queries: Any) -> Tensor:
-        q = self.index if queries is None else self._like_index(queries, "queries")
-        if not _are_unit(q):
-            raise ValueError(
-                f"{self.name} was fitted on vectors of length 1, so its augmented queries must have it, too"
-            )
-        return torch.cat([q, q.new_ones(len(q), 1)], 1)
+        positive = scales[scales > 0]
+        self._smallest = _STEP * float(positive.min()) if len(positive) else 1.0
+        self._own_scales = self._positive(scales)
+        self._factor = self._own_scales.pow(-self._power / 2)
+        self._bias = torch.zeros_like(self._factor)
 
     def _query_statistic(self, queries: Tensor | None) -> Tensor:
-        return self._own_scales if queries is None else self._scales(queries).clamp(min=self._smallest)
+        return self._own_scales if queries is None else self._positive(self._scales(queries))
 
-    def _reduced(self, scores: Tensor, statistic: Tensor) -> Tensor:
-        return self._of_ratio((-scores).clamp(min=0).pow(1 / self._power) / statistic.sqrt())
+    def _reduced(self, keys: Tensor, statistic: Tensor) -> Tensor:
+        return self._of_ratio(keys.pow(1 / self._power) / statistic.sqrt())
+
+    def _positive(self, scales: Tensor) -> Tensor:
+        return torch.where(scales > 0, scales, self._smallest)
 
     def _scales(self, queries: Tensor | None) -> Tensor:
         """s of queries, [m], or of the index points without themselves, [n]."""
@@ -131,23 +101,12 @@ class Nicdm(_LocallyScaled):
         return ratio
 
 
-def _squares(points: Tensor) -> Tensor:
-    return points.square().sum(1, keepdim=True)
-
-
-def _are_unit(points: Tensor) -> bool:
-    return bool((torch.linalg.vector_norm(points, dim=1) - 1).abs().max() <= _UNIT)
-
-
-DissimilarityMetric = Literal["euclidean", "cosine"]
-
-
-class _Dissimilarity(InnerProductReduction):
+class _Dissimilarity(LinearReduction):
     """||q - x||^2 - ||q - c_q||^2 - ||x - c_x||^2, of the vectors as they are or ("cosine") of unit vectors."""
 
     def __init__(self, metric: DissimilarityMetric = "euclidean") -> None:
         require_one_of(metric, get_args(DissimilarityMetric), f"metric of {self.name}")
-        self.metric = metric
+        self.metric: DissimilarityMetric = metric
 
     def _in_metric(self, points: Tensor, what: str) -> Tensor:
         wide = points.double()
@@ -166,32 +125,24 @@ class DisSimLocal(_Dissimilarity):
         super().__init__(metric)
         require_positive(self.name, k=k)
         self.k = k
+        self.linear_in = "cosine" if metric == "cosine" else "sqeuclidean"
 
     def _fit(self) -> None:
-        self._points = self._in_metric(self.index, "index")
-        self._own_spread = self._spread(None)
-        squares = self._points.square().sum(1)
-        self._vectors = torch.cat([self._points, (self._own_spread - squares)[:, None]], 1)
-
-    def _query_vectors(self, queries: Tensor | None) -> Tensor:
-        q = self._queries(queries)
-        return torch.cat([2 * q, q.new_ones(len(q), 1)], 1)
+        self._own_spread = self._of_first_copies(self._spread(None))
+        self._bias = -self._own_spread
+        # Of unit vectors ||q - x||^2 is twice the cosine distance.
+        self._factor = torch.full_like(self._bias, 2.0 if self.metric == "cosine" else 1.0)
 
     def _query_statistic(self, queries: Tensor | None) -> Tensor:
-        spread = self._own_spread if queries is None else self._spread(self._queries(queries))
-        return self._queries(queries).square().sum(1) - spread
-
-    def _reduced(self, scores: Tensor, statistic: Tensor) -> Tensor:
-        return statistic - scores
-
-    def _queries(self, queries: Tensor | None) -> Tensor:
-        return self._points if queries is None else self._in_metric(queries, "queries")
+        return -(self._own_spread if queries is None else self._spread(queries))
 
     def _spread(self, queries: Tensor | None) -> Tensor:
         """||q - c_q||^2 of queries [m, d] in the metric, or of the index points without themselves."""
-        ids = nearest_neighbours(self._points, self.k, queries=queries).ids
-        q = self._points if queries is None else queries
-        return (q - _mean_of(self._points, ids)).square().sum(1)
+        metric = "cosine" if self.metric == "cosine" else "euclidean"
+        ids = nearest_neighbours(self.index, self.k, metric=metric, queries=queries).ids
+        x = self._in_metric(self.index, "index")
+        q = x if queries is None else self._in_metric(queries, "queries")
+        return _mean_difference(q, x, ids).square().sum(1)
 
 
 class DisSimGlobal(_Dissimilarity):
@@ -201,25 +152,30 @@ class DisSimGlobal(_Dissimilarity):
     """
 
     name = "dissim_global"
+    linear_in = "dot"
+
+    def _augmented(self) -> tuple[Tensor, QueryOperation]:
+        unit = self.metric == "cosine"
+        return self._vectors, QueryOperation(scale_to_length_1=unit, add=-self._mean)
 
     def _fit(self) -> None:
         points = self._in_metric(self.index, "index")
         self._mean = points.mean(0)
         self._vectors = points - self._mean
+        self._factor = points.new_full((len(points),), 2.0)
+        self._bias = torch.zeros_like(self._factor)
 
-    def _query_vectors(self, queries: Tensor | None) -> Tensor:
-        return self._vectors if queries is None else self._in_metric(queries, "queries") - self._mean
+    def _ranking(self, queries: Tensor | None) -> LinearRanking:
+        moved = None if queries is None else self._in_metric(queries, "queries") - self._mean
+        return LinearRanking(PointDistances(self._vectors, moved, "dot"), self._factor, self._bias)
 
     def _query_statistic(self, queries: Tensor | None) -> Tensor:
         return self._mean.new_zeros(len(self.index if queries is None else queries))
 
-    def _reduced(self, scores: Tensor, statistic: Tensor) -> Tensor:
-        return statistic - 2 * scores
 
-
-def _mean_of(points: Tensor, ids: Tensor) -> Tensor:
-    """Means [m, d] of the rows [m, k] of `points`, summed one neighbour at a time to need no [m, k, d]."""
-    total = torch.zeros(len(ids), points.shape[1], dtype=points.dtype, device=points.device)
+def _mean_difference(queries: Tensor, points: Tensor, ids: Tensor) -> Tensor:
+    """q less the mean of the points ids [m, k], [m, d]: differences are summed, of which none loses its digits."""
+    total = torch.zeros_like(queries)
     for column in ids.T:
-        total += points[column]
+        total += queries - points[column]
     return total / ids.shape[1]

@@ -1,14 +1,13 @@
-"""What the indices of hubness are where there is none: every query's k neighbours are drawn at random.
+"""What the indices of hubness are where there is none, and what they are of all queries where few were searched.
 
-Each query draws k different ones of the points that it may have, so that N is a binomial count. The indices are those
-of its distribution, exact up to rounding; a sample of n points differs from them by its own noise and O(1 / n).
+Null: each query draws k different ones of the points that it may have, so that N is a binomial count. The indices are
+those of its distribution, exact up to rounding; a sample of n points differs from them by its own noise and O(1 / n).
 
-Hubness from a sample of the queries, where searching all of them costs too much.
-
-A point's count over s queries, drawn from M without replacement, is hypergeometric given its count N over all. Its
-factorial moments are therefore those of N times s (s - 1) ... / (M (M - 1) ...): about (s / M)^r, which is what they
-would be if each query were kept with that probability. Moments of N have unbiased estimates, and only those of order
-up to 3 are needed for its skewness. Other indices are of the sampled queries, and belong beside the null of as many.
+Thinned queries: a point's count over s queries, drawn from M without replacement, is hypergeometric given its count N
+over all. Its factorial moments are therefore those of N times s (s - 1) ... / (M (M - 1) ...): about (s / M)^r, which
+is what they would be if each query were kept with that probability. Moments of N have unbiased estimates, and only
+those of order up to 3 are needed for its skewness. Other indices are of the sampled queries, beside the null of as
+many.
 """
 
 from dataclasses import replace
@@ -103,13 +102,17 @@ def _asymmetry(n: int, k: int, include_self: bool) -> float:
     return drawn / k * (1 - drawn / (n - 1))
 
 
+_ROUNDING = 1e-12  # of the second moment, below which a variance is rounding
+
+
 class ThinnedEstimate(NamedTuple):
     """Of the k-occurrence over all queries, from some of them."""
 
     queries: int  # all of them
     mean: float
     variance: float  # population variance over the points; unbiased, and so below 0 at times
-    k_skewness: float  # 0 where the variance is estimated as 0 or less
+    k_skewness: float | None  # None where the variance is estimated as 0 or less
+    reason: str | None = None  # why there is no skewness
 
 
 def thinned_estimate(histogram: Tensor, searched: int, queries: int) -> ThinnedEstimate:
@@ -124,7 +127,10 @@ def thinned_estimate(histogram: Tensor, searched: int, queries: int) -> ThinnedE
     square, cube = second + first, third + 3 * second + first
     variance = square - first**2
     central = cube - 3 * first * square + 2 * first**3
-    return ThinnedEstimate(queries, first, variance, central / variance**1.5 if variance > 0 else 0.0)
+    if variance <= _ROUNDING * square:
+        reason = f"the variance over all {queries} queries is estimated as {variance:.3g} from {searched}: search more"
+        return ThinnedEstimate(queries, first, variance, None, reason)
+    return ThinnedEstimate(queries, first, variance, central / variance**1.5)
 
 
 def choose_queries(queries: int, fraction: float, seed: int) -> Tensor:

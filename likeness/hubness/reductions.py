@@ -12,7 +12,7 @@ from likeness.hubness.feature_transforms import (
     DropComponents,
     FeatureTransform,
     RowCentring,
-    RowZScore,
+    RowStandardisation,
     Whitening,
     ZScore,
 )
@@ -48,7 +48,7 @@ REDUCTIONS: dict[str, type[HubnessReduction]] = {
         Centring,
         ZScore,
         RowCentring,
-        RowZScore,
+        RowStandardisation,
         FNorm,
         DropComponents,
         Whitening,
@@ -86,21 +86,30 @@ class Composition(HubnessReduction):
             raise ValueError(f"all but the last of a composition must transform features, which {stuck} do not")
         self.last = steps[-1]
         self.name = " + ".join(step.name for step in steps)
-        self.takes_bank = self.last.takes_bank
+        self.takes_bank, self.metric = self.last.takes_bank, self.last.metric
 
     def augment(self) -> AugmentedVectors:
         """The last reduction's vectors, of transformed points."""
         self.index  # noqa: B018  raises before fit
         vectors = self.last.augment()
+        before = [step.operation for step in self.transforms]
+        operations = None
+        if vectors.operations is not None and None not in before:
+            operations = (*(step for step in before if step is not None), *vectors.operations)
         return AugmentedVectors(
-            vectors.index, lambda queries: vectors.queries(self._transformed(self._checked(queries)))
+            vectors.index, lambda queries: vectors.queries(self._transformed(self._checked(queries))), operations
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the steps."""
+        return tuple(note for step in (*self.transforms, self.last) for note in step.notes)
 
     def _fit(self) -> None:
         points, bank = self.index, self._bank
         for step in self.transforms:
             step.fit(points)
-            points, bank = step.transform(points), None if bank is None else step.transform(bank)
+            points, bank = step.transformed_index(), None if bank is None else step.transform(bank)
         self.last.fit(points, bank)
 
     def _rerank(self, queries: Tensor | None, k: int) -> Neighbours:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from likeness.checks import require_one_of
 from likeness.neighbours.distances import DistanceName, PointDistances
-from likeness.neighbours.exact import Neighbours, ranked, require_enough, search, without_own
+from likeness.neighbours.exact import Neighbours, Ranking, ranked, require_enough, search, without_own
 from likeness.seeding import generator
 
 
@@ -41,7 +41,7 @@ def approximate_neighbours(
     The recall is of `sample` queries that are drawn with `seed` and searched exactly. Raises ImportError that
     names the extra `ann` where FAISS is missing, and ValueError as the exact search does.
     """
-    faiss = _faiss()
+    faiss = require_faiss()
     require_one_of(metric, get_args(DistanceName), "metric")
     distances = PointDistances(index, queries, metric)
     exclude_self = queries is None and not include_self
@@ -70,7 +70,7 @@ def _completed(distances: PointDistances, ids: Tensor, k: int, exclude_self: boo
         found = without_own(found, rows, k)
     short = (ids < 0).any(1).nonzero()[:, 0]
     if len(short):
-        found.distances[short], found.ids[short] = search(distances, short, k, exclude_self)
+        found.distances[short], found.ids[short] = search(Ranking(distances), short, k, exclude_self)
     return found
 
 
@@ -78,13 +78,14 @@ def _recall(distances: PointDistances, found: Neighbours, exclude_self: bool, sa
     if sample < 1:
         raise ValueError(f"sample must be at least 1 query, but it is {sample}")
     rows = torch.randperm(distances.m, generator=generator(seed))[:sample].to(distances.device)
-    exact = search(distances, rows, found.ids.shape[1], exclude_self)
+    exact = search(Ranking(distances), rows, found.ids.shape[1], exclude_self)
     return float((found.ids[rows][:, :, None] == exact.ids[:, None]).any(2).double().mean())
 
 
-def _faiss() -> Any:
+def require_faiss() -> Any:
+    """FAISS, or an ImportError that names the extra."""
     try:
         import faiss
     except ImportError as error:
-        raise ImportError('approximate neighbours need FAISS: pip install -e ".[ann]"') from error
+        raise ImportError('approximate neighbours and indexes need FAISS: pip install -e ".[ann]"') from error
     return faiss

@@ -1,6 +1,7 @@
-"""Distances between points: bounds from below by float32 matrix products, and exact ones of the pairs that matter.
+"""Points as they come in, checked, and the distances between them.
 
-Points as they come in: checked, or refused with the rows at fault.
+Float32 matrix products bound distances from below, float64 products give tiles of them, and differences of the points
+themselves give those of the pairs that matter.
 """
 
 from collections.abc import Iterator
@@ -10,14 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+DistanceName = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
+
 _NAMED_ROWS = 5
+_LARGEST, _SMALLEST = 1e150, 1e-150  # beyond which squares leave float64
+_ELEMENTS, _ELEMENTS_ON_DEVICE = 2**16, 2**24  # of float64 at a time: what a cache holds, what fills a GPU
+_TINY = torch.finfo(torch.float64).tiny
+_NEAR = 1e-3  # of |x|^2 + |y|^2: squared distances below it lose digits in a product, and are taken by differences
+_EQUAL = 1e-11  # distances that differ by this share are equal to all that a tile of products tells
 
 
 def as_points(points: Any, what: str) -> Tensor:
     """`points` [n, d], a tensor or an array, as a finite float32 or float64 tensor without gradient.
 
     On the CPU where their device has no float64 (Apple's MPS). Raises ValueError that names `what` and the shape of
-    what is no matrix or is empty, or the first rows that are not finite.
+    what is no matrix or is empty, the first rows that are not finite, or a value whose square leaves float64.
     """
     tensor = as_tensor(points).detach()
     if tensor.dim() != 2 or tensor.numel() == 0 or tensor.is_complex():
@@ -30,6 +38,9 @@ def as_points(points: Any, what: str) -> Tensor:
     if len(rows):
         value = float(tensor[rows[0]][wrong[rows[0]]][0])
         raise ValueError(f"{len(rows)} rows of {what} are not finite: {first_rows(rows)}; row {rows[0]} has {value}")
+    largest = float(tensor.abs().max())
+    if largest > _LARGEST or 0 < largest < _SMALLEST:
+        raise ValueError(f"the largest value of {what} is {largest:g}, and its square leaves float64: rescale {what}")
     return tensor
 
 
@@ -40,22 +51,23 @@ def as_tensor(values: Any) -> Tensor:
 
 def row_lengths(points: Tensor, what: str) -> Tensor:
     """Euclidean lengths [n] of the points in float64; ValueError names rows of length 0, which have no cosine."""
-    lengths: Tensor = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
+    lengths = torch.cat([_lengths(rows) for rows in torch.split(points, _at_once(points))])
     zero = (lengths == 0).nonzero().flatten()
     if len(zero):
         raise ValueError(f"{len(zero)} rows of {what} are zero and have no cosine: {first_rows(zero)}")
     return lengths
 
 
+def _lengths(points: Tensor) -> Tensor:
+    """Euclidean lengths [n]; divided by a power of two no component's square underflows or overflows."""
+    unit = torch.exp2(torch.frexp(points.abs().amax(1).double()).exponent.double())
+    lengths: Tensor = torch.linalg.vector_norm(points / unit[:, None], dim=1)
+    return lengths * unit
+
+
 def first_rows(rows: Tensor) -> str:
     """The numbers of the first few rows, for a message."""
     return ", ".join(map(str, rows[:_NAMED_ROWS].tolist())) + (", ..." if len(rows) > _NAMED_ROWS else "")
-
-
-DistanceName = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
-
-_ELEMENTS, _ELEMENTS_ON_DEVICE = 2**16, 2**24  # of float64 at a time: what a cache holds, what fills a GPU
-_TINY = torch.finfo(torch.float64).tiny
 
 
 class PointDistances:
@@ -69,11 +81,11 @@ class PointDistances:
     Keys are taken about the mean of the index: a shift changes no Euclidean distance, and adds the same to all inner
     products of one query. The cosine distance is half the squared Euclidean one of points scaled to length 1.
     `points` [n, d] and `probes` [m, d], float32, are what is multiplied: for "dot" their inner products, else their
-    Euclidean distances rank as the metric does.
+    Euclidean distances rank as the metric does; `centre` [d] is the mean of the index, of unit vectors for the cosine.
     """
 
     def __init__(self, index: Tensor, queries: Tensor | None, metric: DistanceName) -> None:
-        self._metric, unit_length = metric, metric == "cosine"
+        unit_length = metric == "cosine"
         self._index = _Vectors(as_points(index, "index"), "index", unit_length)
         self._queries = self._index
         if queries is not None:
@@ -81,6 +93,7 @@ class PointDistances:
             self._queries = _Vectors(points, "queries", unit_length)
         self.m, self.n, self.device = len(self._queries), len(self._index), self._index.stored.device
         dim, centre = self._index.stored.shape[1], self._index.mean()
+        self.metric, self.centre = metric, centre
         if self._queries.stored.shape[1] != dim:
             raise ValueError(
                 f"queries and index must have the same dimensions, but the shapes are "
@@ -108,6 +121,7 @@ class PointDistances:
     def _keys_of_products(self, centre: Tensor, error: float) -> None:
         """-<x, y> = -|x| <x / |x|, y - c> - <x, c>: of queries of length 1 the error depends on y alone."""
         squares, lengths = self._index.squares(centre), self._queries.squares(torch.zeros_like(centre)).sqrt()
+        self._lengths = lengths, self._index.squares(torch.zeros_like(centre)).max().sqrt()  # for the tolerance
         unit = _power_of_two(squares.max())
         self.points = self._index.rounded(centre, unit)
         self.probes = self._queries.rounded(torch.zeros_like(centre), lengths.clamp(min=_TINY)[:, None])
@@ -119,11 +133,7 @@ class PointDistances:
         """The index points [n, d] as they came."""
         return self._index.stored
 
-    def among(self, ids: Tensor) -> "PointDistances":
-        """The distances of the same queries to some of the index points alone."""
-        return PointDistances(self._index.stored[ids], self._queries.stored, self._metric)
-
-    def keys(self, rows: Tensor, columns: slice) -> Tensor:
+    def keys(self, rows: Tensor, columns: slice | Tensor) -> Tensor:
         """Of the queries `rows` [r] and index points [c], [r, c] float32: the smaller, the nearer may the point be."""
         return torch.addmm(self._bias[columns], self.probes[rows], self.points[columns].T, alpha=-1)
 
@@ -131,8 +141,67 @@ class PointDistances:
         """A lower bound [r] of the distance from each of the queries `rows` to all points of at least this key [r]."""
         return self._distance(self._slope[rows] * keys + self._offset[rows])
 
+    def bounds(self, rows: Tensor, columns: slice | Tensor) -> Tensor:
+        """Lower bounds [r, c] float64 of the distances from the queries `rows` to some of the index points."""
+        keys = self.keys(rows, columns).double()
+        return self._distance(keys.mul_(self._slope[rows, None]).add_(self._offset[rows, None]))
+
+    def tile(self, rows: Tensor, columns: slice) -> Tensor:
+        """Distances [r, c] in float64 from the queries `rows` to some of the index points, by a matrix product.
+
+        Pairs that are much nearer to each other than to the centre of the index are taken by their differences, so
+        all but inner products are right to 1e-12 of themselves.
+        """
+        x, y = self._queries.take(rows), self._index.take(columns)
+        if self.metric == "dot":
+            return (x @ y.T).neg_()
+        halves, near = _half_squares(x.sub_(self.centre), y.sub_(self.centre))
+        if len(near):
+            row, column = near.T
+            halves[row, column] = self._halves(rows[row], (column + columns.start)[:, None])[:, 0]
+        return self._distance(halves)
+
+    def between(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distances [r, c, w] in float64 between index points `first` [r, c] and `second` [r, w], as `tile` has them.
+
+        Of distances without queries of their own.
+        """
+        x, y = self._index.take(first), self._index.take(second)
+        if self.metric == "dot":
+            return (x @ y.transpose(1, 2)).neg_()
+        halves, near = _half_squares(x.sub_(self.centre), y.sub_(self.centre))
+        if len(near):
+            row, left, right = near.T
+            halves[row, left, right] = self._halves(first[row, left], second[row, right][:, None])[:, 0]
+        return self._distance(halves)
+
+    def tolerance(self, rows: Tensor, distances: Tensor) -> Tensor:
+        """By how much distances [r, c] of the queries `rows` may differ from equal ones by rounding alone."""
+        if self.metric == "dot":
+            of_queries, longest = self._lengths
+            return (_EQUAL / 100 * longest * of_queries[rows, None]).expand_as(distances)
+        slack = _EQUAL * distances
+        return slack + 1e-15 * distances.clamp(min=0).sqrt() if self.metric == "cosine" else slack
+
     def exact(self, rows: Tensor, ids: Tensor) -> Tensor:
         """Distances [r, c] in float64 from the queries `rows` to the index points `ids` [r, c]."""
+        return self._distance(self._halves(rows, ids))
+
+    def dense(self) -> Tensor:
+        """All distances [m, n] in float64."""
+        rows = torch.arange(self.m, device=self.device)
+        return self.exact(rows, torch.arange(self.n, device=self.device).expand(self.m, -1))
+
+    def centred(self, rows: slice, *, queries: bool) -> Tensor:
+        """Some of the queries, or of the index points, about the centre of the index, in float64."""
+        return (self._queries if queries else self._index).take(rows).sub_(self.centre)
+
+    def query_vectors(self, rows: slice) -> Tensor:
+        """Some of the queries as the metric sees them, in float64."""
+        return self._queries.take(rows)
+
+    def _halves(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Half the squared Euclidean distances [r, c] of pairs, or minus their inner products."""
         pairs = _at_once(self.points)
         height, width = max(1, pairs // ids.shape[1]), min(pairs, ids.shape[1])
         return torch.cat(
@@ -144,16 +213,23 @@ class PointDistances:
 
     def _differences(self, rows: Tensor, ids: Tensor) -> Tensor:
         x, y = self._queries.take(rows)[:, None], self._index.take(ids)
-        if self._metric == "dot":
-            return self._distance(y.mul_(x).sum(-1).neg_())
-        return self._distance(y.sub_(x).square_().sum(-1) / 2)
+        return y.mul_(x).sum(-1).neg_() if self.metric == "dot" else y.sub_(x).square_().sum(-1).div_(2)
 
     def _distance(self, value: Tensor) -> Tensor:
         """From half a squared Euclidean distance, or from minus an inner product."""
-        if self._metric in ("dot", "cosine"):
+        if self.metric == "dot":
             return value
+        if self.metric == "cosine":
+            return value.clamp(min=0)
         squares = 2 * value.clamp(min=0)
-        return squares.sqrt() if self._metric == "euclidean" else squares
+        return squares.sqrt() if self.metric == "euclidean" else squares
+
+
+def _half_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """|x - y|^2 / 2 of x [..., r, d] and y [..., c, d], and the places of those that lost their digits."""
+    a, b = x.square().sum(-1, keepdim=True).div_(2), y.square().sum(-1).div_(2).unsqueeze(-2)
+    halves = (x @ y.transpose(-1, -2)).neg_().add_(a).add_(b)
+    return halves, (halves < _NEAR * (a + b)).nonzero()
 
 
 class _Vectors:

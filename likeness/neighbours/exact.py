@@ -1,8 +1,7 @@
 """Exact k nearest neighbours by blocked matrix products: memory is set by the block, not by the number of points.
 
-The k smallest entries of each row of a matrix, equal ones in the order of their columns.
-
-Points that are copies of each other, searched as one.
+Equally near points go by their ids. Points that are copies of each other are searched as one where many of them lie at
+one distance. Every ranking that grows with the distance is searched in the same way, see :class:`Ranking`.
 """
 
 from collections.abc import Callable
@@ -15,107 +14,17 @@ from likeness.checks import require_one_of
 from likeness.neighbours.distances import DistanceName, PointDistances
 from likeness.numerics import full_precision
 
-_SMALLEST_GROUP = 8  # below which the whole row is searched as fast
-
-
-def smallest(tile: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and columns [r, k] of the k <= c smallest entries of each row of a tile [r, c], without NaN.
-
-    Sorted by (value, column), and chosen by it as well where the k-th value occurs more often than it fits.
-    """
-    columns = tile.shape[1]
-    values, chosen = _unordered(tile, min(k + 1, columns))
-    if k < columns:
-        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
-        values, chosen = values[:, :k], chosen[:, :k]
-        if len(tied):
-            chosen[tied] = _with_first_ties(tile[tied], values[tied], chosen[tied])
-    chosen, order = chosen.sort(dim=1)
-    values, order = values.gather(1, order).sort(dim=1, stable=True)
-    return values, chosen.gather(1, order)
-
-
-def _with_first_ties(tile: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
-    """Columns [r, k] in which those of the largest of the ascending values are the first that hold it."""
-    k, last = values.shape[1], values[:, -1:]
-    below = (values < last).sum(1, keepdim=True)
-    numbers = torch.arange(tile.shape[1], dtype=torch.int32, device=tile.device)
-    first = _unordered(torch.where(tile == last, numbers, tile.shape[1]), k)[0].long()
-    slots = torch.arange(k, device=tile.device) - below
-    return torch.where(slots < 0, chosen, first.gather(1, slots.clamp(min=0)))
-
-
-def _unordered(tile: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest entries [r, k] of each row and their columns, ascending; any of those that tie with the last.
-
-    The k smallest lie in the k groups of columns with the smallest minima. One vectorised pass finds these minima,
-    so that the search itself reads a small part of the row.
-    """
-    rows, columns = tile.shape
-    size = int((columns / k) ** 0.5)  # of a group: as many minima to search as members of the best groups
-    if size < _SMALLEST_GROUP:
-        values, order = tile.topk(k, dim=1, largest=False)
-        return values, order
-    groups = columns // size
-    minima = tile[:, : groups * size].view(rows, size, groups).amin(1)
-    best = minima.topk(k, dim=1, largest=False, sorted=False).indices
-    members = torch.arange(0, groups * size, groups, device=tile.device)
-    rest = torch.arange(groups * size, columns, device=tile.device)
-    candidates = torch.cat([(best[:, None] + members[:, None]).flatten(1), rest.expand(rows, -1)], dim=1)
-    values, order = tile.gather(1, candidates).topk(k, dim=1, largest=False)
-    return values, candidates.gather(1, order)
-
-
-_ELEMENTS = 2**20  # of lists at a time
-
-
-class DistinctPoints:
-    """The places of index points [n, d]: copies of a point share one, and a place is named by its first point.
-
-    The k first points by (distance, id) stand at the k first places by (distance, first id).
-    """
-
-    def __init__(self, points: Tensor) -> None:
-        place: Tensor = torch.unique(points, dim=0, return_inverse=True)[1]
-        numbers = torch.arange(len(points), device=points.device)
-        first = numbers.new_full((int(place.max()) + 1,), len(points)).scatter_reduce(0, place, numbers, "amin")
-        self.first, order = first.sort()  # [places], ids of points
-        place = order.argsort()[place]
-        self._copies = torch.bincount(place)
-        self._start = self._copies.cumsum(0) - self._copies
-        self._members = place.argsort(stable=True)
-
-    def expand(self, distances: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Distances and ids [r, k] of points by (distance, id), from those of the min(k, all) first places."""
-        size = max(1, _ELEMENTS // (places.shape[1] * min(k, int(self._copies.max()))))
-        parts = zip(torch.split(distances, size), torch.split(places, size), strict=True)
-        values, ids = zip(*(self._expand(values, ids, k) for values, ids in parts), strict=True)
-        return torch.cat(values), torch.cat(ids)
-
-    def _expand(self, distances: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        copies = self._copies[places].clamp(max=k)  # more of one place are in no list
-        entry = torch.arange(copies.numel(), device=copies.device).repeat_interleave(copies.flatten())
-        before = copies.flatten().cumsum(0) - copies.flatten()
-        turn = torch.arange(len(entry), device=copies.device) - before[entry]
-        ids = self._members[self._start[places.flatten()[entry]] + turn]
-        values, row = distances.flatten()[entry], entry // places.shape[1]
-        order = ids.argsort()
-        for key in (values, row):
-            order = order[key[order].argsort(stable=True)]
-        chosen = order[before.view(places.shape)[:, :1] + torch.arange(k, device=copies.device)]
-        return values[chosen], ids[chosen]
-
-
-__all__ = ["Block", "DistanceName", "Neighbours", "nearest_neighbours", "top_k"]
+__all__ = ["Block", "DistanceName", "Neighbours", "Ranking", "nearest_neighbours", "search", "top_k"]
 
 Block = Callable[[slice, slice], Tensor]
 """The tile [rows, columns] of a matrix of distances, smaller nearer."""
 
 _TILE, _TILE_ON_DEVICE = 2**21, 2**26  # elements of a tile: what a cache holds, what fills a GPU
 _COLUMNS = 2**14  # of a tile at most: wider ones are searched faster, and multiplied slower
-_SPARE = 3  # candidates beyond k whose distances are computed
-_MORE = 8  # times as many, for queries that these leave in doubt
-_CANDIDATES = 2**23  # of such queries at a time
+_MORE = 8  # times as many candidates, for queries that the first leave in doubt
+_CANDIDATES = 2**23  # in memory
+_LISTED = 2**20  # entries of lists at a time, where copies are told apart
+_SMALLEST_GROUP = 8  # below which the whole row is searched as fast
 
 
 class Neighbours(NamedTuple):
@@ -144,55 +53,105 @@ def nearest_neighbours(
 
     Raises ValueError for k outside 1..n (n - 1 where points are left out), for what is no matrix or is empty, for
     dimensions that differ, and for rows that are not finite or, with cosines, zero: it names them and the tensor.
+
+    Example:
+        >>> import torch
+        >>> index = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> nearest_neighbours(index, k=1).ids.flatten().tolist()
+        [1, 0, 1]
+        >>> nearest_neighbours(index, k=2, queries=torch.tensor([[2.5]])).distances.tolist()
+        [[0.5, 1.5]]
     """
     require_one_of(metric, get_args(DistanceName), "metric")
     distances = PointDistances(index, queries, metric)
     exclude_self = queries is None and not include_self
     require_enough(k, distances.n, exclude_self)
     rows = torch.arange(distances.m, device=distances.device)
-    return search(distances, rows, k, exclude_self)
+    return search(Ranking(distances), rows, k, exclude_self)
 
 
-def search(distances: PointDistances, rows: Tensor, k: int, exclude_self: bool) -> Neighbours:
-    """Lists of the queries `rows` [r] by (distance, id); with `exclude_self` the queries are the index points.
+class Ranking:
+    """An order of index points for each query by keys that grow with the distance; here the distances themselves.
+
+    `scores` are cheap, and of all pairs; `keys` are exact, and of few. Points whose score is no smaller than a query's
+    c-th smallest have keys of at least `beyond`, which is how a search knows that it may stop.
+    """
+
+    spare = 3  # candidates beyond k that settle nearly all lists
+    twice = False  # whether twice as many as k are needed, because scores order candidates only roughly
+
+    def __init__(self, distances: PointDistances) -> None:
+        self.distances = distances
+
+    def scores(self, rows: Tensor, columns: slice | Tensor) -> Tensor:
+        """[r, c] of the queries `rows` and some of the index points, of any floating type."""
+        return self.distances.keys(rows, columns)
+
+    def keys(self, rows: Tensor, ids: Tensor, distances: Tensor) -> Tensor:
+        """[r, c] float64 of the index points `ids` [r, c], whose distances [r, c] are known."""
+        return distances
+
+    def beyond(self, rows: Tensor, scores: Tensor, distances: Tensor) -> Tensor:
+        """Lower bounds [r] of the keys of points that are no candidates, from the last candidates' scores [r].
+
+        The distances [r, c] are those of the candidates.
+        """
+        return self.distances.bound(rows, scores)
+
+
+def search(ranking: Ranking, rows: Tensor, k: int, exclude_self: bool) -> Neighbours:
+    """Lists of the queries `rows` [r] by (key, id); with `exclude_self` the queries are the index points.
 
     What a few candidates beyond k leave in doubt is mostly which of many copies of a point are listed. These queries
-    are searched again among distinct points.
+    are searched again among distinct points. Copies have equal keys.
     """
     listed = k + exclude_self
-    found, doubtful = _proposed(distances, rows, listed, listed + _SPARE)
+    count = listed * (1 + ranking.twice) + ranking.spare
+    found, doubtful = _proposed(ranking, rows, listed, count, None)
     if len(doubtful):
-        places = DistinctPoints(distances.index)
-        apart = distances.among(places.first)
-        nearest = _settled(apart, rows[doubtful], min(listed, apart.n), _MORE * (listed + _SPARE))
+        places = DistinctPoints(ranking.distances.index)
+        every = places.first if len(places.first) < ranking.distances.n else None
+        nearest = _settled(ranking, rows[doubtful], min(listed, len(places.first)), _MORE * count, every)
         found.distances[doubtful], found.ids[doubtful] = places.expand(*nearest, listed)
     return without_own(found, rows, k) if exclude_self else found
 
 
-def _settled(distances: PointDistances, rows: Tensor, k: int, count: int) -> Neighbours:
-    """Lists of k, from `count` candidates and, where these leave doubt, from more and in the end from all."""
-    found = Neighbours(*(rows.new_empty(len(rows), k, dtype=kind) for kind in (torch.float64, torch.int64)))
-    size = max(1, _CANDIDATES // count)
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        (found.distances[part], found.ids[part]), doubtful = _proposed(distances, rows[part], k, count)
-        if len(doubtful):
-            again = doubtful + start
-            found.distances[again], found.ids[again] = _settled(distances, rows[again], k, _MORE * count)
+def _settled(ranking: Ranking, rows: Tensor, k: int, count: int, among: Tensor | None) -> Neighbours:
+    """Lists of k from `count` candidates and, where these leave doubt, from more and in the end from all.
+
+    Candidates are the index points `among`, or all; the ids of the lists are numbers among them.
+    """
+    found, doubtful = _proposed(ranking, rows, k, count, among)
+    if len(doubtful):
+        again = _settled(ranking, rows[doubtful], k, _MORE * count, among)
+        found.distances[doubtful], found.ids[doubtful] = again
     return found
 
 
-def _proposed(distances: PointDistances, rows: Tensor, k: int, count: int) -> tuple[Neighbours, Tensor]:
-    """Lists of k from `count` candidates by their keys, and which lists could be others.
+def _proposed(ranking: Ranking, rows: Tensor, k: int, count: int, among: Tensor | None) -> tuple[Neighbours, Tensor]:
+    """Lists of k from `count` candidates by their scores, and which lists could be others."""
+    n = ranking.distances.n if among is None else len(among)
+    count = min(n, count)
+    parts = [_of_part(ranking, part, k, count, n, among) for part in torch.split(rows, max(1, _CANDIDATES // count))]
+    found = Neighbours(*(torch.cat(of_parts) for of_parts in zip(*(part[0] for part in parts), strict=True)))
+    return found, torch.cat([doubtful for _, doubtful in parts]).nonzero()[:, 0]
 
-    Points that are no candidates are no nearer than the bound of the last candidate.
-    """
-    count = min(distances.n, count)
-    candidates = top_k(lambda part, columns: distances.keys(rows[part], columns), len(rows), distances.n, count)
-    found = ranked(distances.exact(rows, candidates.ids), candidates.ids, k)
-    beyond = distances.bound(rows, candidates.distances[:, -1])
-    doubtful = (found.distances[:, -1] >= beyond).nonzero()[:, 0]
-    return found, doubtful if count < distances.n else doubtful[:0]
+
+def _of_part(
+    ranking: Ranking, rows: Tensor, k: int, count: int, n: int, among: Tensor | None
+) -> tuple[Neighbours, Tensor]:
+    """As `_proposed`, of few enough rows, and whether each list [r] is in doubt."""
+
+    def block(part: slice, columns: slice) -> Tensor:
+        return ranking.scores(rows[part], columns if among is None else among[columns])
+
+    candidates = top_k(block, len(rows), n, count)
+    ids = candidates.ids if among is None else among[candidates.ids]
+    distances = ranking.distances.exact(rows, ids)
+    found = ranked(ranking.keys(rows, ids, distances), candidates.ids, k)
+    if count == n:
+        return found, torch.zeros_like(rows, dtype=torch.bool)
+    return found, found.distances[:, -1] >= ranking.beyond(rows, candidates.distances[:, -1], distances)
 
 
 @torch.no_grad()
@@ -256,3 +215,89 @@ def _require_numbers(tile: Tensor, top: int) -> None:
     bad = tile.amin(1).isnan()
     if bool(bad.any()):
         raise ValueError(f"the distances of query {top + int(bad.nonzero()[0])} hold NaN")
+
+
+def smallest(tile: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns [r, k] of the k <= c smallest entries of each row of a tile [r, c], without NaN.
+
+    Sorted by (value, column), and chosen by it as well where the k-th value occurs more often than it fits.
+    """
+    columns = tile.shape[1]
+    values, chosen = _unordered(tile, min(k + 1, columns))
+    if k < columns:
+        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
+        values, chosen = values[:, :k], chosen[:, :k]
+        if len(tied):
+            chosen[tied] = _with_first_ties(tile[tied], values[tied], chosen[tied])
+    chosen, order = chosen.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, stable=True)
+    return values, chosen.gather(1, order)
+
+
+def _with_first_ties(tile: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
+    """Columns [r, k] in which those of the largest of the ascending values are the first that hold it."""
+    k, last = values.shape[1], values[:, -1:]
+    below = (values < last).sum(1, keepdim=True)
+    numbers = torch.arange(tile.shape[1], dtype=torch.int32, device=tile.device)
+    first = _unordered(torch.where(tile == last, numbers, tile.shape[1]), k)[0].long()
+    slots = torch.arange(k, device=tile.device) - below
+    return torch.where(slots < 0, chosen, first.gather(1, slots.clamp(min=0)))
+
+
+def _unordered(tile: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest entries [r, k] of each row and their columns, ascending; any of those that tie with the last.
+
+    The k smallest lie in the k groups of columns with the smallest minima. One vectorised pass finds these minima,
+    so that the search itself reads a small part of the row.
+    """
+    rows, columns = tile.shape
+    size = int((columns / k) ** 0.5)  # of a group: as many minima to search as members of the best groups
+    if size < _SMALLEST_GROUP:
+        values, order = tile.topk(k, dim=1, largest=False)
+        return values, order
+    groups = columns // size
+    minima = tile[:, : groups * size].view(rows, size, groups).amin(1)
+    best = minima.topk(k, dim=1, largest=False, sorted=False).indices
+    members = torch.arange(0, groups * size, groups, device=tile.device)
+    rest = torch.arange(groups * size, columns, device=tile.device)
+    candidates = torch.cat([(best[:, None] + members[:, None]).flatten(1), rest.expand(rows, -1)], dim=1)
+    values, order = tile.gather(1, candidates).topk(k, dim=1, largest=False)
+    return values, candidates.gather(1, order)
+
+
+class DistinctPoints:
+    """The places of index points [n, d]: copies of a point share one, and a place is named by its first point.
+
+    The k first points by (distance, id) stand at the k first places by (distance, first id).
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        place: Tensor = torch.unique(points, dim=0, return_inverse=True)[1]
+        numbers = torch.arange(len(points), device=points.device)
+        first = numbers.new_full((int(place.max()) + 1,), len(points)).scatter_reduce(0, place, numbers, "amin")
+        self.first_copies: Tensor = first[place]  # [n], of each point's place
+        self.first, order = first.sort()  # [places], ids of points
+        place = order.argsort()[place]
+        self._copies = torch.bincount(place)
+        self._start = self._copies.cumsum(0) - self._copies
+        self._members = place.argsort(stable=True)
+
+    def expand(self, distances: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Distances and ids [r, k] of points by (distance, id), from those of the min(k, all) first places."""
+        size = max(1, _LISTED // (places.shape[1] * min(k, int(self._copies.max()))))
+        parts = zip(torch.split(distances, size), torch.split(places, size), strict=True)
+        values, ids = zip(*(self._expand(values, ids, k) for values, ids in parts), strict=True)
+        return torch.cat(values), torch.cat(ids)
+
+    def _expand(self, distances: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        copies = self._copies[places].clamp(max=k)  # more of one place are in no list
+        entry = torch.arange(copies.numel(), device=copies.device).repeat_interleave(copies.flatten())
+        before = copies.flatten().cumsum(0) - copies.flatten()
+        turn = torch.arange(len(entry), device=copies.device) - before[entry]
+        ids = self._members[self._start[places.flatten()[entry]] + turn]
+        values, row = distances.flatten()[entry], entry // places.shape[1]
+        order = ids.argsort()
+        for key in (values, row):
+            order = order[key[order].argsort(stable=True)]
+        chosen = order[before.view(places.shape)[:, :1] + torch.arange(k, device=copies.device)]
+        return values[chosen], ids[chosen]

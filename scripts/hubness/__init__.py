@@ -13,10 +13,9 @@ from scripts.hubness.methods import METHODS
 from scripts.inputs import choose_device
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from scripts.hubness.analysis import Search
     from scripts.hubness.points import Points
+    from scripts.reporting import Report
 
 FILE = (
     "Embeddings (.npy, .npz, .safetensors, .parquet), texts (.txt, .csv, .tsv, .parquet), a data config (.yaml), or "
@@ -61,11 +60,15 @@ def _add_points(command: Parser) -> None:
     add("--query_labels", type=str | None, help="As --labels, for queries.")
     add("--query_texts", type=str | None, help="As --texts, for queries.")
     add("--encoder", type=str | None, help="Of texts: tfidf (default), a sentence-transformers model, or a run.")
-    add("--dim", type=int | None, help="Of TF-IDF embeddings; 128 by default.")
+    add("--dim", type=int | None, help="Of TF-IDF embeddings; 128 by default, or as many as the texts allow.")
     add("--split", type=Literal["train", "val", "test"], default="test", help="Of a data config.")
     add("--k", type=int, default=10, help="How many nearest neighbours.")
     metrics = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
-    add("--metric", type=metrics | None, help="Of nearness: euclidean by default, and for methods their own.")
+    add(
+        "--metric",
+        type=metrics | None,
+        help="Of nearness: euclidean by default, and of methods their own, by which the points before them go, too.",
+    )
     add("--hub_factor", type=float, default=2.0, help="Hubs are in as many times k lists, or as --hub_rule says.")
     add("--hub_rule", type=Literal["multiple", "std", "absolute"], default="multiple", help="What the factor is of.")
     add("--seed", type=int, default=0, help="Of samples and folds.")
@@ -90,7 +93,7 @@ def _reduce_arguments(command: Parser) -> None:
 
 def _compare_arguments(command: Parser) -> None:
     add = command.add_argument
-    add("--methods", type=str, nargs="+", default=METHODS, help=f"Each {METHOD}; the first is the baseline.")
+    add("--methods", type=str, nargs="+", default=METHODS, help=f"Each {METHOD}; base is compared anyway.")
     add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
     add("--folds", type=int, default=10, help="Of the cross-validation that chooses k; 0 leaves it out.")
 
@@ -109,7 +112,8 @@ def analyse(options: Namespace) -> None:
     name = Path(points.source).name
     figure = k_occurrence_figure({tables.with_recall(name, analysis.report): analysis.report})
     written = [*tables.write_all(analysis, folder, options.top), save_figure(figure, folder / "k_occurrence.png")]
-    _publish(tables.printed(analysis, options.top), written)
+    shown = [tables.index_table(analysis), tables.shortened(tables.hub_table(analysis, options.top))]
+    _publish(analysis.warnings, shown, written)
 
 
 def reduce(options: Namespace) -> None:
@@ -123,23 +127,26 @@ def reduce(options: Namespace) -> None:
     points, queries, bank = open_sources(options)
     engine = options.engine if options.augment else None
     reduced = reduce_points(text, method, points, queries, bank, search, engine, Path(options.out))
-    _publish(reduced.printed, reduced.written)
+    _publish(reduced.warnings, [reduced.table], reduced.written)
 
 
 def compare(options: Namespace) -> None:
     """Methods side by side."""
     from callbacks.figures.output import save_figure
-    from scripts.hubness import tables
+    from scripts.hubness import comparison_tables as tables
     from scripts.hubness.comparison import compare_methods
 
     points, queries, bank = open_sources(options)
     comparison = compare_methods(points, queries, options.methods, search_of(options), options.folds, bank)
     folder = Path(options.out)
     written = [
-        tables.write_comparison(comparison, folder / "comparison.csv"),
+        tables.file_table(comparison).write(folder / "comparison.csv"),
         save_figure(tables.comparison_figure(comparison), folder / "comparison.png"),
     ]
-    _publish(tables.printed_comparison(comparison), written)
+    shown = [tables.hubness_table(comparison)]
+    if comparison.outcomes[0].score is not None:
+        shown.append(tables.error_table(comparison))
+    _publish([*comparison.warnings, *comparison.notes], shown, written)
 
 
 def open_sources(options: Namespace) -> tuple[Points, Points | None, Points | None]:
@@ -175,12 +182,11 @@ def search_of(options: Namespace) -> Search:
     return Search(**given, methods_metric=options.metric)
 
 
-def _publish(shown: Iterable[RenderableType], written: Iterable[Path]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    for part in shown:
-        console.print(part)
+def _publish(warnings: Iterable[str], shown: Iterable[Report], written: Iterable[Path]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}")
+    for table in shown:
+        table.show()
     for path in written:
         print(f"likeness: wrote {path}")
 

@@ -1,4 +1,7 @@
-"""Methods side by side: what each does to hubness and to k-NN classification, against the points as they are."""
+"""Methods side by side: what each does to hubness and to k-NN classification.
+
+A method is compared with the points as they are under its own metric: what another metric changes is no reduction.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from likeness.hubness.reductions import Composition
 from likeness.neighbours.classification import KnnChoice, KnnScore, McNemar, choose_k, knn_score, mcnemar
 from likeness.neighbours.exact import Neighbours
 from scripts.hubness.analysis import Search, known_labels, report_on, require_comparable
-from scripts.hubness.methods import build_method
+from scripts.hubness.methods import BASE, Base, build_method
 from scripts.hubness.points import Points
 from scripts.reporting import tracked
 
 LISTED = 60  # neighbours of each point, of which cross-validation strikes those of its own fold
 KS = range(2, 20)  # as Nielsen & Hansen try them
 FOLDS = 10
+LEVEL = 0.05  # of all tests together
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Outcome:
     """One method: its hubness and, where labels are known, how well its neighbours classify."""
 
     method: str
+    metric: str
+    base: Outcome | None  # what it is compared with; None for the points as they are
     report: HubnessReport
     score: KnnScore | None = None  # with the k of the hubness: leave-one-out, or of the queries
     choice: KnnChoice | None = None  # over the index
@@ -45,34 +51,37 @@ class Outcome:
 
 @dataclass(frozen=True)
 class HubnessComparison:
-    """Outcomes of methods on one task, the first of them the baseline."""
+    """Outcomes of methods on one task: of each metric first the points as they are, then the methods that go by it."""
 
     task: Task
     outcomes: Sequence[Outcome]
     notes: Sequence[str]
 
     @property
-    def base(self) -> Outcome:
-        """What the others are compared with."""
-        return self.outcomes[0]
+    def level(self) -> float:
+        """Of each test, so that all of them together err with 5 %."""
+        return LEVEL / max(1, sum(outcome.base is not None for outcome in self.outcomes))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Of the texts, then of the embeddings."""
         queries = self.task.queries.warnings if self.task.queries else ()
-        return self.task.points.warnings + queries + self.base.report.warnings
+        return self.task.points.warnings + queries + self.outcomes[0].report.warnings
 
     def reductions(self, outcome: Outcome) -> dict[str, float]:
         """Of each index, in percent of the baseline's: 100 (h_base - h) / h_base, as the paper reports them."""
-        base = self.base.report.indices()
+        base = (outcome.base or outcome).report.indices()
         values = outcome.report.indices()
         return {name: 100 * (base[name] - value) / base[name] for name, value in values.items() if base.get(name)}
 
     def tests(self, outcome: Outcome) -> dict[str, McNemar]:
-        """McNemar's test against the baseline, of the error with the hubness's k and with the chosen one."""
-        pairs = {"error": (self.base.score, outcome.score), "chosen_error": (self.base.chosen, outcome.chosen)}
+        """McNemar's test against the base, of the error with the hubness's k and with the chosen one."""
+        base = outcome.base or outcome
+        pairs = {"error": (base.score, outcome.score), "chosen_error": (base.chosen, outcome.chosen)}
         return {
-            name: mcnemar(a.correct, b.correct) for name, (a, b) in pairs.items() if a is not None and b is not None
+            name: mcnemar(a.correct, b.correct, self.level)
+            for name, (a, b) in pairs.items()
+            if a is not None and b is not None
         }
 
 
@@ -84,7 +93,7 @@ def compare_methods(
     folds: int = FOLDS,
     bank: Points | None = None,
 ) -> HubnessComparison:
-    """Fit each method on the points and measure it; the first one is the baseline.
+    """Fit each method on the points and measure it, and for each of their metrics the points as they are.
 
     Raises ValueError, before anything is computed, for methods that do not exist and for what
     :func:`scripts.hubness.analysis.require_comparable` refuses.
@@ -96,9 +105,20 @@ def compare_methods(
     built = {method: build_method(method, search.methods_metric) for method in methods}
     folds, notes = possible_folds(points, folds)
     task = Task(points, queries, search, folds, bank)
-    outcomes = [
-        _named_outcome(name, method, task) for name, method in tracked(list(built.items()), "comparing methods")
-    ]
+    steps: list[tuple[str, HubnessReduction]] = []
+    for metric in dict.fromkeys(method.metric for method in built.values()):
+        of_metric = [(name, method) for name, method in built.items() if method.metric == metric]
+        bases = [entry for entry in of_metric if isinstance(entry[1], Base)][:1] or [(BASE, Base(metric))]
+        steps += bases + [entry for entry in of_metric if not isinstance(entry[1], Base)]
+    outcomes: list[Outcome] = []
+    for name, method in tracked(steps, "comparing methods"):
+        base = None
+        if not isinstance(method, Base):
+            base = next(of for of in outcomes if of.base is None and of.metric == method.metric)
+        outcomes.append(_named_outcome(name, method, task, base))
+        notes += method.notes
+    if outcomes[0].score is None:
+        notes.append("no labels, so nothing is classified: name them with --labels")
     return HubnessComparison(task, outcomes, notes)
 
 
@@ -115,14 +135,14 @@ def possible_folds(points: Points, folds: int) -> tuple[int, list[str]]:
     return smallest, [f"{where}, so k is chosen in {smallest} folds and not in {folds}"]
 
 
-def _named_outcome(name: str, method: HubnessReduction, task: Task) -> Outcome:
+def _named_outcome(name: str, method: HubnessReduction, task: Task, base: Outcome | None) -> Outcome:
     try:
-        return _outcome(name, method, task)
+        return _outcome(name, method, task, base)
     except ValueError as error:
         raise ValueError(f"{name} cannot be measured on {task.points.source}: {error}") from error
 
 
-def _outcome(name: str, method: HubnessReduction, task: Task) -> Outcome:
+def _outcome(name: str, method: HubnessReduction, task: Task, base: Outcome | None) -> Outcome:
     points, queries, search = task.points, task.queries, task.search
     method.fit(points.vectors, task.bank.vectors if task.bank is not None and method.takes_bank else None)
     own = method.rerank(None, _listed(method, task)) if queries is None or task.folds else None
@@ -130,17 +150,18 @@ def _outcome(name: str, method: HubnessReduction, task: Task) -> Outcome:
     found = asked or own
     assert found is not None
     labels, query_labels = known_labels(points, queries)
-    report = replace(report_on(points, queries, search, found.ids), metric=name)
+    report = replace(report_on(points, queries, search, found.ids), metric=method.metric)
+    about = name, method.metric, base, report
     if labels is None:
-        return Outcome(name, report)
+        return Outcome(*about)
     score = knn_score(found, labels, search.k, query_labels=query_labels)
     if own is None or not task.folds:
-        return Outcome(name, report, score)
+        return Outcome(*about, score)
     choice = choose_k(own, labels, _ks(own, task.folds), folds=task.folds, seed=search.seed)
     chosen = choice.best
     if asked is not None:
         chosen = knn_score(asked, labels, chosen.k, query_labels=query_labels)
-    return Outcome(name, report, score, choice, chosen)
+    return Outcome(*about, score, choice, chosen)
 
 
 def _listed(method: HubnessReduction, task: Task) -> int:

@@ -1,7 +1,4 @@
-"""Texts as embeddings: by TF-IDF, by a sentence-transformers model, or by an encoder that was trained here.
-
-Embeddings of texts by what words they contain: no model, no download.
-"""
+"""Texts as embeddings: by TF-IDF, by a sentence-transformers model, or by an encoder that was trained here."""
 
 from __future__ import annotations
 
@@ -10,16 +7,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from likeness.networks.pretrained_text import out_of_reach, quiet
 from likeness.protocols import Embedder
 from scripts.inputs import names_a_model
 from scripts.reporting import tracked
 
+TFIDF = "tfidf"
+DIM = 128  # of TF-IDF embeddings
+ROUNDING = 1e-12
+BATCH = 64
 
-def tfidf_embeddings(texts: Sequence[str], dim: int = 128, seed: int = 0) -> Tensor:
-    """Latent semantic analysis of the texts: [n, dim] float32 rows of length 1.
+Embed = Callable[[Sequence[str]], Tensor]  # texts to [n, d]
+
+
+def tfidf_embeddings(texts: Sequence[str], dim: int | None = None, seed: int = 0) -> Tensor:
+    """Latent semantic analysis of the texts: [n, dim] float32 rows of length 1; by default 128, or as many as exist.
 
     Words are weighted by (1 + log tf) * idf, and the n x terms matrix is projected on its ``dim`` leading right
     singular vectors, each with its largest entry positive. ``seed`` is where the iterative solver starts; it converges
@@ -35,7 +38,9 @@ def tfidf_embeddings(texts: Sequence[str], dim: int = 128, seed: int = 0) -> Ten
     if not any(map(vectorizer.build_analyzer(), texts)):
         raise ValueError(f"none of the {len(texts)} texts has a word of two letters")
     weights = vectorizer.fit_transform(texts)
-    if not 1 <= dim < min(weights.shape):
+    most = min(weights.shape) - 1
+    dim = min(DIM, most) if dim is None else dim
+    if not 1 <= dim <= most:
         raise ValueError(
             f"dim must be at least 1 and less than the {weights.shape[0]} texts and their {weights.shape[1]} terms, "
             f"got {dim}"
@@ -44,14 +49,9 @@ def tfidf_embeddings(texts: Sequence[str], dim: int = 128, seed: int = 0) -> Ten
     projected = torch.from_numpy(svd.fit_transform(weights))
     axes = torch.from_numpy(svd.components_.copy())  # a view that runs backwards, perhaps
     signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()[:, 0]
-    return F.normalize(projected * signs, dim=1).float()
-
-
-TFIDF = "tfidf"
-DIM = 128  # of TF-IDF embeddings
-BATCH = 64
-
-Embed = Callable[[Sequence[str]], Tensor]  # texts to [n, d]
+    lengths = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
+    # Texts are of length 1 before they are projected: what is so short is the rounding of nothing.
+    return torch.where(lengths > ROUNDING, projected * signs / lengths, 0).float()
 
 
 def text_encoder(name: str, texts: Sequence[str], dim: int | None, device: torch.device) -> Embed:
@@ -69,7 +69,7 @@ def text_encoder(name: str, texts: Sequence[str], dim: int | None, device: torch
 def tfidf_encoder(texts: Sequence[str], dim: int | None) -> Embed:
     """TF-IDF and truncated SVD of the texts, for these texts alone."""
 
-    vectors = tfidf_embeddings(texts, min(DIM, len(texts) - 1) if dim is None else dim)
+    vectors = tfidf_embeddings(texts, dim)
     rows = {text: row for row, text in enumerate(texts)}
     return lambda asked: vectors[[rows[text] for text in asked]]
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from torch import Tensor
 
 from likeness.hubness.feature_transforms import FeatureTransform
-from likeness.hubness.reduction_base import HubnessReduction
+from likeness.hubness.reduction_base import HubnessReduction, QueryOperation
 from likeness.hubness.reductions import REDUCTIONS, Composition, reduction
-from likeness.neighbours.exact import DistanceName
+from likeness.neighbours.distances import DistanceName
 from scripts.cli.configurations import read_value
 
-if TYPE_CHECKING:
-    pass
-
 METHODS = ["base", "f_norm", "mutual_proximity", "f_norm+mutual_proximity", "csls", "local_scaling", "nicdm"]
-
 
 BASE = "base"
 SYNTAX = "write name, name:option=value,option=value, or several joined by + (features first)"
@@ -30,6 +26,11 @@ class Base(FeatureTransform):
 
     def __init__(self, metric: DistanceName = "euclidean") -> None:
         super().__init__(metric)
+
+    @property
+    def operation(self) -> QueryOperation:
+        """Nothing."""
+        return QueryOperation()
 
     def _fit_transform(self, index: Tensor) -> None:
         pass

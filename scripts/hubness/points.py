@@ -85,9 +85,7 @@ def _of_datamodule(source: Source, encoding: Encoding) -> Rows:
     from scripts.inputs import load_data
 
     data = load_data(Path(source.file))
-    data.prepare_data()
-    data.setup("test" if encoding.split == "test" else "fit")
-    split: Any = getattr(data, "splits", {}).get(encoding.split)
+    split: Any = _split_of(data, encoding.split)
     if split is None or not hasattr(split, "x"):
         raise ValueError(f"{source.file}: {type(data).__name__} has no {encoding.split} split of texts or inputs")
     names = getattr(data, "class_names", None)
@@ -99,6 +97,22 @@ def _of_datamodule(source: Source, encoding: Encoding) -> Rows:
     if encoding.encoder is None or not names_a_model(encoding.encoder):
         raise ValueError(f"{source.file} holds inputs to be embedded: name a run or checkpoint with --encoder")
     return Rows(where, _embedded_inputs(every.x, encoding), labels)
+
+
+def _split_of(data: Any, name: str) -> Any:
+    """One split of a datamodule: read alone where it can be, since the others' files may be missing; None if absent."""
+    from datamodules.base import ResumableDataModule
+
+    paths = getattr(data, "paths", {})
+    if name in paths and not paths["train"].exists():
+        paths["train"] = paths[name]  # the file whose labels are numbered, which need not be those of a model here
+    data.prepare_data()
+    if isinstance(data, ResumableDataModule):
+        split = data.load(name)
+        data.check(name, split)
+        return split
+    data.setup("test" if name == "test" else "fit")
+    return getattr(data, "splits", {}).get(name)
 
 
 def _embedded_inputs(x: Tensor, encoding: Encoding) -> Tensor:

@@ -77,6 +77,7 @@ def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
     asked = fitted.rerank(queries.vectors, min(len(index), max(KS[-1], protocol.k)))
     search = Search(k=protocol.k)
     row: Row = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
+    row |= {"metric": fitted.metric}
     row |= _indices("train", report_on(index, None, search, own.ids))
     row |= _indices("test", report_on(index, queries, search, asked.ids))
     assert index.labels is not None
@@ -138,6 +139,13 @@ class Setting:
     def all_methods(self) -> list[str]:
         """The base first."""
         return [BASE, *(method for method in self.methods if method != BASE)]
+
+    @property
+    def with_bases(self) -> list[str]:
+        """The same, with the points as they are under each other metric that a method goes by."""
+        methods = self.all_methods
+        metrics = dict.fromkeys(build_method(method, "euclidean").metric for method in methods)
+        return [methods[0], *(f"{BASE}:metric={metric}" for metric in metrics if metric != "euclidean"), *methods[1:]]
 
 
 DEFAULT = Setting()
@@ -255,7 +263,7 @@ class Grid:
 
     def cells(self, data: str, encoder: Encoder, points: Embedded) -> Iterator[Row]:
         """A row for every method on these points."""
-        methods = self.setting.all_methods
+        methods = self.setting.with_bases
         print(f"likeness: {data}, {encoder.model}: {len(methods)} methods", file=sys.stderr, flush=True)
         fingerprint, protocol, on_device = points.fingerprint(), self.setting.protocol, points.to(self.device)
         for method in methods:
@@ -267,7 +275,8 @@ class Grid:
                 self._skip(f"{data}, {encoder.model}, {method}", error)
                 continue
             about = {"data": data, "model": encoder.model, "base": encoder.base}
-            yield about | {"head": encoder.head, "loss": encoder.loss, "seed": encoder.seed, "method": method} | row
+            name = BASE if method.startswith(f"{BASE}:") else method
+            yield about | {"head": encoder.head, "loss": encoder.loss, "seed": encoder.seed, "method": name} | row
 
     def _skip(self, what: str, why: Exception) -> None:
         self.skipped.append(Skipped(what, why))
@@ -293,8 +302,8 @@ def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
     for quantity, name in WINS.items():
         if counts:
             Report(f"in how many runs B has a lower {name} than A", tables.win_matrix(counts, quantity)).show()
-    for sentence in tables.sentences(rows):
-        print(sentence)
+    if verdicts := tables.verdicts(rows):
+        Report("comparisons with the base by its k-skewness, at p <= 0.05 and at 0.05 / their number", verdicts).show()
     left_out = [{"skipped": what, "reason": one_line(why)} for what, why in skipped]
     figures = {"reductions": draw_reductions(rows), "gains": draw_gains(rows)} if counts else {}
     publish(out, tables={"cells": rows, **summaries, "wins": counts, "skipped": left_out}, figures=figures)

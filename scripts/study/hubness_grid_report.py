@@ -1,11 +1,11 @@
 """Tables of the hubness grid, as Nielsen & Hansen 2024 (arXiv 2311.18364) report their runs.
 
-The figures of the hubness grid: what each method changes on each data set, and what that has to do with the base.
+A cell is compared with the base under its own metric. The figures of the hubness grid: what each method changes on each data set, and what that has to do with the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations, product
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -37,8 +37,9 @@ def compared(cells: Sequence[Row]) -> list[Row]:
     100 (h_base - h) / h_base of an index, None where the base has none; 100 (acc - acc_base) / (1 - acc_base).
     Cells whose base is missing are left out.
     """
-    bases = {_run(cell): cell for cell in cells if cell["method"] == BASE}
-    return [_compared(cell, bases[_run(cell)]) for cell in cells if _run(cell) in bases]
+    bases = {(*_run(cell), cell["metric"]): cell for cell in cells if cell["method"] == BASE}
+    keys = [(*_run(cell), cell["metric"]) for cell in cells]
+    return [_compared(cell, bases[key]) for cell, key in zip(cells, keys, strict=True) if key in bases]
 
 
 def _compared(cell: Row, base: Row) -> Row:
@@ -101,12 +102,18 @@ def printed_summary(row: Row) -> Row:
 def printed_bases(rows: Sequence[Row]) -> list[Row]:
     """Runs on one data set before any reduction, with what chance gives: skewness S, Robin Hood index RH, the error."""
     bases = [row for row in rows if row["method"] == BASE]
-    chance = {"model": "by chance", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
+    chance = {"model": "by chance", "metric": "", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
     errors = [f"{100 * row['error']:.2f} ± {100 * row['margin']:.2f}" for row in bases]
     return [
         chance,
         *(
-            {"model": row["model"], **_hubness(row), "k": str(row["chosen_k"]), "error, %": error}
+            {
+                "model": row["model"],
+                "metric": row["metric"],
+                **_hubness(row),
+                "k": str(row["chosen_k"]),
+                "error, %": error,
+            }
             for row, error in zip(bases, errors, strict=True)
         ),
     ]
@@ -122,8 +129,8 @@ def wins(rows: Sequence[Row]) -> list[Row]:
     """For each two methods A and B, in how many of the runs that have both B is lower than A, and in how many equal."""
     runs: dict[object, dict[str, Row]] = {}
     for row in rows:
-        runs.setdefault(_run(row), {})[row["method"]] = row
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+        runs.setdefault(_run(row), {})[_named(row)] = row
+    methods = list(dict.fromkeys(map(_named, rows)))
     answers = []
     for quantity in COUNTED:
         for first, second in permutations(methods, 2):
@@ -133,6 +140,11 @@ def wins(rows: Sequence[Row]) -> list[Row]:
             counts = {"lower": sum(b < a for a, b in pairs), "equal": sum(b == a for a, b in pairs), "runs": len(pairs)}
             answers.append({"quantity": quantity, "method": first, "other": second, **counts})
     return answers
+
+
+def _named(row: Row) -> str:
+    """A method with the metric by which its neighbours are found."""
+    return f"{row['method']} ({row['metric']})"
 
 
 def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
@@ -148,25 +160,20 @@ def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
     ]
 
 
-def sentences(rows: Sequence[Row]) -> Iterator[str]:
-    """What may be said of the errors in each bin of the base's k-skewness."""
+def verdicts(rows: Sequence[Row]) -> list[Row]:
+    """In each bin of the base's k-skewness, how many comparisons are better and worse, also where all count at once."""
     tested = [row for row in rows if row["method"] != BASE]
-    if not tested:
-        return
-    strict = LEVEL / len(tested)
+    answers: list[Row] = []
     for name in BINS:
         own = [row for row in tested if row["bin"] == name]
         if own:
-            yield f"base k-skewness {name}: of {len(own)} comparisons with the base {_verdicts(own, strict)}."
-
-
-def _verdicts(rows: Sequence[Row], strict: float) -> str:
-    found = {verdict: [row for row in rows if row["verdict"] == verdict] for verdict in ("better", "worse")}
-    parts = [f"{len(own)} are {verdict}" for verdict, own in found.items()]
-    left = [str(sum(row["p"] <= strict for row in own)) for own in found.values()]
-    return (
-        f"{' and '.join(parts)} at p <= {LEVEL:g}; {' and '.join(left)} at {strict:.2g}, which asks it of all at once"
-    )
+            answer: Row = {"base k-skewness": name, "comparisons": len(own)}
+            for verdict in ("better", "worse"):
+                found = [row for row in own if row["verdict"] == verdict]
+                strict = sum(row["p"] <= LEVEL / len(tested) for row in found)
+                answer |= {verdict: len(found), f"{verdict}, of all at once": strict}
+            answers.append(answer)
+    return answers
 
 
 def _run(row: Row) -> tuple[str, str]:

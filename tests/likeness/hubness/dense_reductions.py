@@ -87,9 +87,9 @@ def mutual_proximity_rank(setting: Setting, metric: str) -> Matrix:
     np.fill_diagonal(of_x, np.inf)
     if in_sample:
         np.fill_diagonal(of_q, np.inf)
-    forward = np.array([(row[None] <= row[:, None]).sum(1) for row in of_q]) / (n - in_sample)
-    reverse = np.array([(of_x <= row[:, None]).sum(1) for row in rows]) / (n - 1)
-    return 1 - (1 - forward) * (1 - reverse)
+    farther_q = n - in_sample - np.array([(row[None] <= row[:, None]).sum(1) for row in of_q])
+    farther_x = n - 1 - np.array([(of_x <= row[:, None]).sum(1) for row in rows])
+    return 1 - farther_q * farther_x / ((n - in_sample) * (n - 1))  # whole numbers, so that equal products are equal
 
 
 def mutual_proximity_joint(setting: Setting, metric: str) -> Matrix:

@@ -15,19 +15,20 @@ from likeness.hubness.feature_transforms import (
     DropComponents,
     FeatureTransform,
     RowCentring,
-    RowZScore,
+    RowStandardisation,
     Whitening,
     ZScore,
 )
 from likeness.hubness.reduction_base import NotFittedError
+from likeness.hubness.reductions import reduction
 from likeness.neighbours.exact import DistanceName, nearest_neighbours
-from likeness.numerics import FeatureMoments, row_z_score
+from likeness.numerics import FeatureMoments
 
 ALL: list[tuple[type[FeatureTransform], dict[str, Any]]] = [
     (Centring, {}),
     (ZScore, {}),
     (RowCentring, {}),
-    (RowZScore, {}),
+    (RowStandardisation, {}),
     (DropComponents, {"num": 2}),
     (Whitening, {}),
     (FNorm, {}),
@@ -127,7 +128,7 @@ def test_float32_and_arrays_give_the_same_neighbours(kind: type[FeatureTransform
 
 @given(seed=st.integers(0, 1000), dim=st.integers(2, 9))
 def test_centring_and_z_scores_are_idempotent(seed: int, dim: int) -> None:
-    for kind in (Centring, ZScore, RowCentring, RowZScore):
+    for kind in (Centring, ZScore, RowCentring, RowStandardisation):
         x = 1e4 * points(30, dim, seed)  # beside which the 1e-6 in a row's z-score is nothing
         once = kind().fit(x).transform(x)
         torch.testing.assert_close(kind().fit(once).transform(once), once, rtol=1e-5, atol=1e-8)
@@ -150,6 +151,37 @@ def test_centring_with_inner_products_is_dissimglobal() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("wide", [1.7e9, 1e12])
+def test_a_column_of_timestamps_leaves_the_others_alive(dtype: torch.dtype, wide: float) -> None:
+    """Each dimension is judged by how it varies, not by how large another one is."""
+    index = points(200).to(dtype)
+    stamps = (wide + wide / 50 * torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]).to(dtype)
+    both = torch.cat([stamps, index], 1)
+    assert bool(FeatureMoments.of(both).live().all())
+    for kind in (ZScore, FNorm):
+        fitted = kind().fit(both)
+        assert fitted.notes == ()
+        torch.testing.assert_close(ZScore().fit(both).transform(both)[:, 1:], ZScore().fit(index).transform(index))
+    whitened = Whitening("euclidean").fit(both)
+    assert whitened.transform(both).shape == (200, 9)
+    centred = both.double() - both.double().mean(0)
+    mahalanobis = torch.linalg.solve(centred.T @ centred / 200, centred.T).T
+    squares = (centred * mahalanobis).sum(1)
+    own = whitened.transform(both).double().square().sum(1)
+    torch.testing.assert_close(own, squares, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_left_out_is_said() -> None:
+    index = torch.cat([points(50), torch.ones(50, 2, dtype=torch.float64)], 1)
+    for kind in (ZScore, FNorm, Whitening):
+        note = f"{kind.name} leaves out 2 of 10 dimensions, which do not vary: 8, 9"
+        assert kind().fit(index).notes == (note,)
+    assert reduction(["z_score", "csls"]).fit(index).notes == (
+        "z_score leaves out 2 of 10 dimensions, which do not vary: 8, 9",
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dead_dimensions_say_nothing(dtype: torch.dtype) -> None:
     index = points(50).to(dtype)
     noise = torch.linspace(-1, 1, 50, dtype=dtype)[:, None]
@@ -165,9 +197,10 @@ def test_dead_dimensions_say_nothing(dtype: torch.dtype) -> None:
 
 def test_row_z_score_has_length_sqrt_d_and_constant_rows_are_zero() -> None:
     rows = torch.cat([points(5), torch.full((1, 8), 3.0, dtype=torch.float64)])
-    lengths = row_z_score(rows).norm(dim=1)
-    torch.testing.assert_close(lengths[:5], torch.full((5,), 8**0.5, dtype=torch.float64), rtol=1e-5, atol=0)
-    assert float(lengths[5]) == 0
+    for scale in (1e-100, 1e-12, 1.0, 1e100):
+        lengths = RowStandardisation().fit(scale * rows).transform(scale * rows).norm(dim=1)
+        torch.testing.assert_close(lengths[:5], torch.full((5,), 8**0.5, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert float(lengths[5]) == 0
 
 
 def test_in_sample_neighbours_are_those_of_the_transformed_points() -> None:

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.hubness import mutual_proximity as proximity_candidates
-from likeness.hubness import mutual_proximity as proximity_counts
+from likeness.hubness import proximity_counts
 from likeness.hubness.mutual_proximity import MutualProximity
+from likeness.neighbours import exact
 from tests.likeness.hubness import dense_reductions as dense
 from tests.likeness.hubness.reduction_checks import (
     both_forms,
     clustered,
     points,
     require_formula,
-    same_neighbours,
     setting,
     unit,
 )
@@ -69,7 +68,7 @@ def test_moments_of_stored_neighbours(variant: Any, stored: int, queries: Tensor
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("k", [1, 10, 49])
 def test_any_number_of_neighbours_in_blocks_of_any_size(variant: Any, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proximity_candidates, "_CANDIDATES_AT_ONCE", 300)
+    monkeypatch.setattr(exact, "_CANDIDATES", 300)
     monkeypatch.setattr(proximity_counts, "_DISTANCES_AT_ONCE", 300)
     x = points(50, 5)
     require(MutualProximity(variant).fit(x), keys_of(variant, x), k=k)
@@ -80,7 +79,7 @@ def test_few_candidates_settle_what_all_points_settle(variant: Any, monkeypatch:
     """Hubs of a skewed cloud: the candidates of many rows do not suffice at first."""
     x = points(250, 30) * torch.linspace(0.2, 3, 250, dtype=torch.float64)[:, None]
     method = MutualProximity(variant).fit(x)
-    monkeypatch.setattr(type(method._proximity), "spare", 1)
+    monkeypatch.setattr(type(method._ranking(None)), "spare", 1)
     require(method, keys_of(variant, x))
 
 
@@ -103,13 +102,11 @@ def test_only_candidates_are_re_ranked(variant: Any) -> None:
     np.testing.assert_array_equal(found.ids, dense.order(expected, True)[:, :10])
 
 
-def test_equal_counts_of_candidates_go_to_the_larger_id() -> None:
+@pytest.mark.parametrize("candidates", [None, 149])
+def test_equal_counts_go_by_id(candidates: int | None) -> None:
     x = points(150, 10)
-    expected = keys_of("joint", x)
-    np.fill_diagonal(expected, np.inf)
-    backwards = 149 - np.argsort(expected[:, ::-1], axis=1, kind="stable")[:, :10]
-    found = MutualProximity("joint", candidates=149).fit(x).rerank()
-    np.testing.assert_array_equal(found.ids, backwards)
+    found = MutualProximity("joint", candidates=candidates).fit(x).rerank()
+    np.testing.assert_array_equal(found.ids, dense.order(keys_of("joint", x), True)[:, :10])
 
 
 @settings(max_examples=10)
@@ -153,9 +150,7 @@ def test_the_gamma_law_ignores_scales_alone(seed: int, scale: float) -> None:
 def test_float32_and_float16(variant: Any, metric: Any) -> None:
     x = clustered(800, 64)
     wide = MutualProximity(variant, metric).fit(x.double()).rerank().ids
-    # Counts are often equal, and rounding settles ties: one in a hundred of theirs differs.
-    enough = 0.9999 if variant in LAWS else 0.99
-    assert same_neighbours(MutualProximity(variant, metric).fit(x).rerank().ids, wide) >= enough
+    assert torch.equal(MutualProximity(variant, metric).fit(x).rerank().ids, wide)
     half = MutualProximity(variant, metric).fit(x.half()).rerank().ids
     assert torch.equal(half, MutualProximity(variant, metric).fit(x.half().float()).rerank().ids)
 
@@ -172,7 +167,7 @@ def test_near_neighbours_keep_their_order_where_1_minus_p_would_be_1() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("moments", ["all", "graph"])
-def test_identical_points_are_not_the_biggest_hubs(variant: Any, moments: Any) -> None:
+def test_identical_points_list_each_other_by_id(variant: Any, moments: Any) -> None:
     """276 texts without a word: with so few stored neighbours all their distances are 0, and so is the deviation."""
     if variant not in LAWS and moments == "graph":
         pytest.skip("counts have no moments")
@@ -180,13 +175,82 @@ def test_identical_points_are_not_the_biggest_hubs(variant: Any, moments: Any) -
     x[100:376] = x[100]
     found = MutualProximity(variant, moments=moments, stored=50).fit(x).rerank()
     assert bool(found.distances.isfinite().all())
-    occurrences = torch.bincount(found.ids.flatten(), minlength=len(x))
-    apart = torch.ones(len(x), dtype=torch.bool)
-    apart[100:376] = False
-    assert int(occurrences[~apart].max()) < int(occurrences[apart].max())
-    # Others hardly ever list them: what a row of them lists are its likes.
-    inside = (found.ids[~apart] >= 100) & (found.ids[~apart] < 376)
-    assert bool(inside.all())
+    assert found.ids[100].tolist() == list(range(101, 111))
+    assert found.ids[300].tolist() == list(range(100, 110))
+
+
+@pytest.mark.parametrize("variant", ["rank", "joint"])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "dot"])
+@pytest.mark.parametrize("in_sample", [True, False])
+def test_counts_where_most_distances_tie(variant: Any, metric: Any, in_sample: bool) -> None:
+    """Binary codes: whole numbers, or ratios of them, say which distances are equal."""
+    draw = np.random.default_rng(0)
+    x = np.unique(draw.integers(0, 2, (200, 10)), axis=0)
+    x = x[x.any(1)].astype(np.float64)
+    q = x if in_sample else draw.integers(0, 2, (30, 10)).astype(np.float64) + np.eye(10)[0]
+    product, a, b = q @ x.T, (q**2).sum(1), (x**2).sum(1)
+    own = x @ x.T
+    if metric == "cosine":  # larger is nearer; squares of whole numbers over whole numbers, rounded alike
+        rows, of_x = (-np.round(p**2 / np.outer(m, b), 12) for p, m in ((product, a), (own, b)))
+    elif metric == "dot":
+        rows, of_x = -product, -own
+    else:
+        rows, of_x = (m[:, None] + b - 2 * p for p, m in ((product, a), (own, b)))
+    n = len(x)
+    np.fill_diagonal(of_x, np.inf)
+    rows = of_x if in_sample else rows
+    if variant == "rank":
+        forward = (rows[:, None] <= rows[:, :, None]).sum(2) / (n - in_sample)
+        reverse = np.array([(of_x <= row[:, None]).sum(1) for row in rows]) / (n - 1)
+        expected = 1 - (1 - forward) * (1 - reverse)
+    else:
+        others = np.where(np.isinf(of_x), -np.inf, of_x)
+        expected = np.array(
+            [
+                1 - ((np.where(np.isinf(row), -np.inf, row) > row[:, None]) & (others > row[:, None])).sum(1) / n
+                for row in rows
+            ]
+        )
+    if in_sample:
+        np.fill_diagonal(expected, np.inf)
+    fitted = MutualProximity(variant, metric).fit(torch.from_numpy(x))
+    queries = None if in_sample else torch.from_numpy(q)
+    np.testing.assert_allclose(fitted.distances(queries), expected, rtol=0, atol=1e-12)
+    found = fitted.rerank(queries)
+    np.testing.assert_allclose(found.distances, np.sort(expected, 1)[:, :10], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(found.ids, dense.order(np.round(expected, 9), in_sample)[:, :10])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1e-2, 1e-4])
+def test_cosines_of_points_with_a_large_part_in_common(variant: Any, dtype: torch.dtype, spread: float) -> None:
+    """Cosine distances of 1e-4 to 1e-8, of which 1 - s keeps few digits."""
+    x = (1 + spread * torch.randn(300, 32, generator=torch.Generator().manual_seed(4))).to(dtype)
+    u = x.double() / x.double().norm(dim=1, keepdim=True)
+    d = torch.stack([(u - row).square().sum(1) for row in u]).numpy() / 2
+    if variant in LAWS:
+        minus_log = {"normal": dense.minus_log_normal, "gamma": dense.minus_log_gamma}[variant]
+        keys = minus_log(d, dense.others(d))
+        expected = keys + keys.T
+    else:
+        np.fill_diagonal(d, np.inf)
+        within = np.array([(d[i] <= d[i][:, None]).sum(1) for i in range(300)])
+        np.fill_diagonal(within, 299)
+        expected = 1 - (1 - within / 299) * (1 - within.T / 299)
+        if variant == "joint":
+            expected = (
+                1
+                - np.array(
+                    [
+                        ((row > row[:, None]) & (d > row[:, None]) & np.isfinite(row) & np.isfinite(d)).sum(1)
+                        for row in d
+                    ]
+                )
+                / 300
+            )
+    found = MutualProximity(variant, "cosine").fit(x).rerank()
+    np.testing.assert_array_equal(found.ids, dense.order(np.round(expected, 13), True)[:, :10])
 
 
 def test_a_constant_distance_gives_a_step() -> None:

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.hubness.mutual_proximity import GammaProximity, LawProximity, MutualProximity, NormalProximity
-from likeness.neighbours.tiles import DistanceMoments, DistanceTiles
+from likeness.hubness.mutual_proximity import MutualProximity
+from likeness.hubness.proximity_laws import GammaProximity, LawProximity, NormalProximity
+from likeness.neighbours.distances import PointDistances
+from likeness.neighbours.exact import _proposed
+from likeness.neighbours.moments import DistanceMoments
 from tests.likeness.hubness.reduction_checks import points
 
 laws = pytest.mark.parametrize("law", [NormalProximity, GammaProximity])
@@ -14,8 +17,8 @@ laws = pytest.mark.parametrize("law", [NormalProximity, GammaProximity])
 
 def law_of(law: type[LawProximity], shapes: torch.Tensor) -> LawProximity:
     """Index points whose distances have mean 1 and these shapes, mean^2 / variance."""
-    tiles = DistanceTiles(points(len(shapes), 3), "euclidean")
-    return law(tiles, DistanceMoments(torch.ones_like(shapes), 1 / shapes))
+    moments = DistanceMoments(torch.ones_like(shapes), 1 / shapes)
+    return law(PointDistances(points(len(shapes), 3), None, "euclidean"), moments, moments)
 
 
 @laws
@@ -29,7 +32,7 @@ def test_no_pair_beyond_the_last_z_score_has_a_smaller_key(
     fitted = law_of(law, shapes)
     own = DistanceMoments(torch.ones(1, dtype=torch.float64), torch.tensor([1 / shape], dtype=torch.float64))
     bound = float(fitted.at_least(torch.tensor([z], dtype=torch.float64), own))
-    for moments in (fitted.moments, own):
+    for moments in (fitted.of_index, own):
         location, spread = fitted.z_score(moments)
         bent = location - (z - further) * spread
         distances = bent.clamp(min=0).pow(3) if law is GammaProximity else bent
@@ -64,6 +67,6 @@ def test_survival_functions_are_exact_in_both_tails(law: type[LawProximity]) -> 
 def test_nearly_all_rows_are_settled_at_once(law: type[LawProximity]) -> None:
     """A search that asks again for many rows is right and slow."""
     method = MutualProximity("normal" if law is NormalProximity else "gamma").fit(points(1000, 60))
-    rows = method._rows(None)
-    found = method._proximity.candidates(rows, 20 + method._proximity.spare)
-    assert float((found.keys[:, 9] > found.beyond).double().mean()) < 0.05
+    ranking = method._ranking(None)
+    _, doubtful = _proposed(ranking, torch.arange(1000), 11, 22 + ranking.spare, None)
+    assert len(doubtful) < 50

@@ -24,7 +24,7 @@ def test_the_first_points_stand_at_the_first_places(values: list[int], data: st.
     at_places = distances[:, places.first]
     nearest = torch.from_numpy(first_of_rows(at_places.numpy(), k))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distinct_points, "_ELEMENTS", data.draw(st.integers(1, 500)))
+        patch.setattr(distinct_points, "_LISTED", data.draw(st.integers(1, 500)))
         found, ids = places.expand(at_places.gather(1, nearest), nearest, k)
     expected = torch.from_numpy(first_of_rows(distances.numpy(), k))
     assert torch.equal(ids, expected)

@@ -1,6 +1,7 @@
 """Methods side by side: numbers against those of the functions, and what is said of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import torch
 
 from likeness.hubness.analysis import analyse_hubness
 from likeness.hubness.reductions import reduction
-from likeness.neighbours.classification import KnnScore, McNemar, choose_k, knn_score, mcnemar
+from likeness.neighbours.classification import choose_k, knn_score, mcnemar
 from scripts.hubness.analysis import Search
 from scripts.hubness.comparison import HubnessComparison, compare_methods, possible_folds
+from scripts.hubness.comparison_tables import comparison_figure, error_table, file_table, hubness_table
 from scripts.hubness.methods import build_method
 from scripts.hubness.points import Points
-from scripts.hubness.tables import comparison_figure, finding, sentences, write_comparison
 from tests.scripts.hubness.hubness_files import embeddings, labels
 
 METHODS = ["base", "csls:k=5", "f_norm+mutual_proximity"]
@@ -29,36 +30,40 @@ def comparison() -> HubnessComparison:
 
 
 def test_indices_are_those_of_the_reranked_neighbours(comparison: HubnessComparison) -> None:
-    for outcome, options in zip(comparison.outcomes[1:], [("csls", {"k": 5}), None], strict=True):
+    assert [(of.method, of.metric) for of in comparison.outcomes] == [
+        ("base", "euclidean"), ("f_norm+mutual_proximity", "euclidean"), ("base", "cosine"), ("csls:k=5", "cosine"),
+    ]  # fmt: skip
+    for outcome, options in zip(comparison.outcomes[1::2], [None, ("csls", {"k": 5})], strict=True):
         steps = ["f_norm", "mutual_proximity"] if options is None else [options]
         found = reduction(steps).fit(embeddings(200)).rerank(None, 10)
         expected = analyse_hubness(embeddings(200), neighbours=found, labels=labels(200))
         assert outcome.report.indices() == expected.indices()
-        base = comparison.base.report
+        base = analyse_hubness(embeddings(200), metric=outcome.metric)  # type: ignore[arg-type]
         fallen = 100 * (base.k_skewness - expected.k_skewness) / base.k_skewness
         assert comparison.reductions(outcome)["k_skewness"] == pytest.approx(fallen)
 
 
 def test_errors_and_tests(comparison: HubnessComparison) -> None:
-    lists = [reduction("csls", k=5).fit(embeddings(200)).rerank(None, 60), build_method("base:metric=euclidean")]
+    lists = [reduction("csls", k=5).fit(embeddings(200)).rerank(None, 60), build_method("base:metric=cosine")]
     lists[1] = lists[1].fit(embeddings(200)).rerank(None, 60)
     scores = [knn_score(found, labels(200), 10) for found in lists]
     choices = [choose_k(found, labels(200)) for found in lists]
-    csls, base = comparison.outcomes[1], comparison.base
+    csls, base = comparison.outcomes[3], comparison.outcomes[2]
     assert csls.score is not None
     assert csls.choice is not None
     assert csls.score.error == scores[0].error
     assert csls.choice.best.k == choices[0].best.k
     tests = comparison.tests(csls)
-    assert tests["error"] == mcnemar(scores[1].correct, scores[0].correct)
-    assert tests["chosen_error"] == mcnemar(choices[1].best.correct, choices[0].best.correct)
-    assert base.chosen is choices[1].best or base.chosen.error == choices[1].best.error
+    assert tests["error"] == mcnemar(scores[1].correct, scores[0].correct, 0.025)
+    assert tests["chosen_error"] == mcnemar(choices[1].best.correct, choices[0].best.correct, 0.025)
+    assert base.chosen is not None
+    assert base.chosen.error == choices[1].best.error
 
 
 def test_queries_are_classified_with_the_k_of_the_index() -> None:
     index, asked = Points(torch.as_tensor(embeddings(240)[:200]), "x", labels(240)[:200]), embeddings(240)[200:]
     queries = Points(torch.as_tensor(asked), "q", labels(240)[200:])
-    outcome = compare_methods(index, queries, ["nicdm"], Search(k=4)).base
+    outcome = compare_methods(index, queries, ["nicdm"], Search(k=4)).outcomes[1]
     method = reduction("nicdm").fit(index.vectors)
     k = choose_k(method.rerank(None, 60), index.labels).best.k
     expected = knn_score(method.rerank(asked, k), index.labels, k, query_labels=queries.labels)
@@ -70,8 +75,8 @@ def test_queries_are_classified_with_the_k_of_the_index() -> None:
 def test_without_labels_nothing_is_classified() -> None:
     bare = Points(torch.as_tensor(embeddings()), "points")
     comparison = compare_methods(bare, None, ["base", "csls"], Search())
-    assert comparison.base.score is None
-    assert list(sentences(comparison)) == ["No labels, so nothing is classified: name them with --labels."]
+    assert comparison.outcomes[0].score is None
+    assert comparison.notes == ["no labels, so nothing is classified: name them with --labels"]
     assert len(comparison_figure(comparison).axes) == 2
 
 
@@ -91,26 +96,31 @@ def test_few_points_are_compared_too(n: int) -> None:
     assert all(outcome.score is not None for outcome in outcomes)
 
 
-def test_what_is_said_of_a_gain() -> None:
-    base, other = (KnnScore(10, torch.arange(100) >= wrong) for wrong in (20, 10))
-    better = finding(base, other, McNemar(0, 10))
-    assert better == "the error falls by 10.00 points, significant (p = 0.002)"
-    assert "NOT significant" in finding(base, other, McNemar(20, 30))
-    assert "too few points differ" in finding(base, other, McNemar(0, 4))
-    assert "significant alone, NOT among 30 comparisons" in finding(base, other, McNemar(0, 10), comparisons=30)
-    assert finding(base, base, McNemar(0, 0)) == "the same points are right"
+@pytest.mark.parametrize("metric", [None, "euclidean", "cosine"])
+def test_what_changes_nothing_under_a_metric_reduces_nothing(metric: Any) -> None:
+    """Centring moves no Euclidean neighbour; under the cosine it is compared with the cosine's neighbours."""
+    search = Search(methods_metric=metric)
+    found = {of.method: of for of in compare_methods(points(), None, ["centring", "nnn:alpha=0.0"], search).outcomes}
+    comparison = compare_methods(points(), None, ["centring", "nnn:alpha=0.0"], search)
+    outcomes = {outcome.method: outcome for outcome in comparison.outcomes}
+    assert found["nnn:alpha=0.0"].metric == "cosine"
+    assert comparison.reductions(outcomes["nnn:alpha=0.0"])["k_skewness"] == 0
+    assert comparison.tests(outcomes["nnn:alpha=0.0"])["error"].p == 1
+    assert (comparison.reductions(outcomes["centring"])["k_skewness"] == 0) == (metric == "euclidean")
 
 
-def test_the_sentences_name_every_method(comparison: HubnessComparison) -> None:
-    said = list(sentences(comparison))
-    assert [line.split(": ")[0] for line in said[:2]] == METHODS[1:]
-    assert all("with k = 10" in line and "with the chosen k" in line for line in said[:2])
-    assert said[-1].endswith("ask for 0.025.")
+def test_the_tables_name_the_metric_of_every_row(comparison: HubnessComparison) -> None:
+    metrics = [outcome.metric for outcome in comparison.outcomes]
+    assert [row["metric"] for row in hubness_table(comparison).rows] == ["", *metrics]
+    errors = error_table(comparison)
+    assert [row["metric"] for row in errors.rows] == metrics
+    assert "verdict at 0.025" in errors.title
+    assert [row["verdict"] is None for row in errors.rows] == [True, False, True, False]
 
 
 def test_the_file_has_a_row_a_method(comparison: HubnessComparison, tmp_path: Path) -> None:
-    lines = write_comparison(comparison, tmp_path / "c.csv").read_text().splitlines()
-    assert len(lines) == 4
+    lines = file_table(comparison).write(tmp_path / "c.csv").read_text().splitlines()
+    assert len(lines) == 5
     header = lines[0].split(",")
     assert {"k_skewness", "k_skewness_null", "k_skewness_reduction", "error", "error_p", "chosen_error_verdict"} <= {
         *header

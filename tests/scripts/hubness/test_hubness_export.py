@@ -15,7 +15,7 @@ from likeness.hubness.reductions import reduction
 from likeness.seeding import generator
 from scripts import hubness
 from scripts.hubness.methods import build_method
-from scripts.hubness.reduction import lifted, query_operation, write_faiss
+from scripts.hubness.reduction import lifted, write_faiss
 from tests.reference import FOLDER
 from tests.scripts.hubness.hubness_files import embeddings
 
@@ -26,7 +26,7 @@ AUGMENTED = [
 ]  # fmt: skip
 SIMPLE = [  # of which a client of an engine can do the queries' part
     "base", "csls", "nnn:alpha=0.7", "local_scaling", "nicdm:metric=cosine", "dissim_local:k=20", "dissim_global",
-    "inverted_softmax:beta=5", "localised_centring", "centring",
+    "inverted_softmax:beta=5", "localised_centring", "centring", "centring+local_scaling:metric=cosine",
 ]  # fmt: skip
 AGNEWS = FOLDER / "agnews_minilm.npz"
 
@@ -96,28 +96,32 @@ def test_faiss_serves_real_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", SIMPLE)
 def test_the_operation_on_queries_is_that_of_augment(text: str) -> None:
     method = fitted(text)
-    operation = query_operation(method)
-    assert operation is not None
-    asked = queries()
-    u = asked / torch.linalg.vector_norm(asked, dim=1, keepdim=True) if operation.scale_to_length_1 else asked
-    head = operation.multiply_by * u + (0 if operation.add is None else operation.add.float())
-    squares = head.square().sum(1)
-    tail = [squares if value == "squared length" else torch.full((len(asked),), value) for value in operation.append]
-    expected = method.augment().queries(asked)
-    torch.testing.assert_close(
-        torch.cat([head, *(column[:, None] for column in tail)], 1), expected, rtol=1e-4, atol=1e-4
-    )
+    operations = method.augment().operations
+    assert operations
+    found = asked = queries()
+    for operation in operations:
+        head = operation.multiply_by * unit(found) if operation.scale_to_length_1 else operation.multiply_by * found
+        head = head if operation.add is None else head + operation.add.float()
+        squares = head.square().sum(1)
+        tail = [
+            squares if value == "squared length" else torch.full((len(asked),), value) for value in operation.append
+        ]
+        found = torch.cat([head, *(column[:, None] for column in tail)], 1)
+    torch.testing.assert_close(found, method.augment().queries(asked), rtol=1e-4, atol=1e-4)
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
 
 
 @pytest.mark.parametrize("text", [name for name in AUGMENTED if name not in SIMPLE])
 def test_what_is_no_simple_operation_is_not_called_one(text: str) -> None:
-    assert query_operation(fitted(text)) is None
+    assert fitted(text).augment().operations is None
 
 
 def test_unit_vectors_ask_for_unit_queries() -> None:
     x = torch.nn.functional.normalize(torch.as_tensor(embeddings(300)), dim=1)
-    operation = query_operation(build_method("local_scaling", "euclidean").fit(x))
-    assert operation is not None
+    (operation,) = build_method("local_scaling", "euclidean").fit(x).augment().operations or ()
     assert (operation.scale_to_length_1, operation.append) == (True, (1.0,))
 
 

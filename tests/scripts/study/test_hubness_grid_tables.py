@@ -11,6 +11,7 @@ from scripts.study import hubness_grid_report as tables
 def cell(method: str, skewness: float, correct: str, model: str = "a", **more: Any) -> Row:
     indices = {f"{part}_{name}": skewness / 10 for part in ("train", "test") for name in ("k_skewness", "robin_hood")}
     row: Row = {"data": "d", "model": model, "base": "b", "head": None, "loss": None, "seed": 0, "method": method}
+    row["metric"] = "euclidean"
     row |= indices | {"test_k_skewness": skewness, "accuracy": correct.count("1") / len(correct), "correct": correct}
     return row | more
 
@@ -54,17 +55,26 @@ def test_means_are_over_runs() -> None:
 def test_wins_are_counted_where_both_were_run() -> None:
     counts = {(row["quantity"], row["method"], row["other"]): row for row in tables.wins(tables.compared(CELLS))}
     assert len(counts) == 3 * 6
+    counts = {tuple(name.removesuffix(" (euclidean)") for name in key): row for key, row in counts.items()}
     own = counts["error", "base", "csls"]
     assert (own["lower"], own["equal"], own["runs"]) == (1, 0, 2)
     own = counts["error", "base", "nicdm"]
     assert (own["lower"], own["equal"], own["runs"]) == (0, 1, 1)
     assert counts["test_k_skewness", "base", "csls"]["lower"] == 2
     matrix = tables.win_matrix(list(counts.values()), "error")
-    assert matrix[1] == {"A \\ B": "2 csls", "1": "1", "2": "", "3": "0"}
+    assert matrix[1] == {"A \\ B": "2 csls (euclidean)", "1": "1", "2": "", "3": "0"}
 
 
-def test_a_sentence_for_each_bin_that_has_runs() -> None:
-    low, high = tables.sentences(tables.compared(CELLS))
-    assert low.startswith("base k-skewness <= 2.5: of 1 comparisons with the base 0 are better and 1 are worse")
-    assert "0 and 1 at 0.017" in low
-    assert high.startswith("base k-skewness > 3: of 2 comparisons with the base 0 are better and 0 are worse")
+def test_a_row_for_each_bin_that_has_runs() -> None:
+    low, high = tables.verdicts(tables.compared(CELLS))
+    assert list(low.values()) == ["<= 2.5", 1, 0, 0, 1, 1]
+    assert list(high.values()) == ["> 3", 2, 0, 0, 0, 0]
+
+
+def test_a_cell_is_compared_with_the_base_of_its_metric() -> None:
+    cosine = {"metric": "cosine"}
+    cells = [cell("base", 4.0, "11"), cell("base", 1.0, "11", **cosine), cell("csls", 1.0, "11", **cosine)]
+    (csls,) = (row for row in tables.compared(cells) if row["method"] == "csls")
+    assert csls["test_k_skewness_reduction"] == 0
+    names = {row["method"] for row in tables.wins(tables.compared(cells))}
+    assert names == {"base (euclidean)", "base (cosine)", "csls (cosine)"}

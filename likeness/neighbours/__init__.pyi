@@ -1,0 +1,15 @@
+from .approximate import ApproximateNeighbours as ApproximateNeighbours
+from .approximate import approximate_neighbours as approximate_neighbours
+from .approximate import require_faiss as require_faiss
+from .classification import KnnChoice as KnnChoice
+from .classification import KnnScore as KnnScore
+from .classification import McNemar as McNemar
+from .classification import choose_k as choose_k
+from .classification import knn_score as knn_score
+from .classification import mcnemar as mcnemar
+from .distances import DistanceName as DistanceName
+from .exact import Neighbours as Neighbours
+from .exact import Ranking as Ranking
+from .exact import nearest_neighbours as nearest_neighbours
+from .exact import top_k as top_k
+from .moments import DistanceMoments as DistanceMoments
