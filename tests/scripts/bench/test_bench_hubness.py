@@ -7,7 +7,7 @@ import torch
 
 from likeness.hubness.mutual_proximity import MutualProximity
 from likeness.neighbours.exact import nearest_neighbours
-from scripts.bench.hubness import LARGE, HubnessReport, hubness, plain_mutual_proximity, plain_neighbours, random_points
+from scripts.bench.hubness import LARGE, HubnessBench, hubness, plain_mutual_proximity, plain_neighbours, random_points
 from scripts.bench.timing import Contestant, Peak, Ratios
 
 
@@ -49,7 +49,7 @@ def test_the_plain_contestants_find_the_same() -> None:
 def test_verdicts() -> None:
     contestants = Contestant("dense", [30.0]), Contestant("in blocks", [0.7])
     ratios = Ratios("", {"search": contestants}, required={"search": 20.0}, allowed={"search": 0.6})
-    assert HubnessReport(ratios, Peak(2_000_000_000, 61.3)).verdicts() == [
+    assert HubnessBench(ratios, Peak(2_000_000_000, 61.3)).verdicts() == [
         "search: at least 20 times faster is asked for: yes (42.9)",
         "search: under 0.6 s is asked for: NO (0.700)",
         f"{LARGE}: under 4 GB is asked for: yes (2.00 GB, 61 s)",
