@@ -63,6 +63,14 @@ def reduction(method: Step | Sequence[Step], **options: Any) -> HubnessReduction
     A step is a name of ``REDUCTIONS``, a (name, options) pair or an instance. All but the last transform features,
     of the index and of queries alike. Raises ValueError for a name or an option that does not exist, and lists those
     that do.
+
+    Example:
+        >>> import torch
+        >>> points = torch.randn(200, 50, generator=torch.Generator().manual_seed(0))
+        >>> reduction("csls", k=5).fit(points).rerank(k=3).ids.shape
+        torch.Size([200, 3])
+        >>> reduction(["f_norm", ("mutual_proximity", {"variant": "rank"})]).name
+        'f_norm + mutual_proximity'
     """
     if isinstance(method, str):
         return _built(method, options)

@@ -77,6 +77,13 @@ def knn_score(
         ties, weights: see :data:`TieRule` and :data:`Weights`.
 
     Raises ValueError for sizes that do not fit, a point in its own list, and weights of distances below 0 or NaN.
+
+    Example:
+        >>> import torch
+        >>> from likeness import nearest_neighbours
+        >>> points = torch.tensor([[0.0], [1.0], [1.5], [9.0]])
+        >>> knn_score(nearest_neighbours(points, k=1), ["a", "a", "a", "b"], k=1).error
+        0.25
     """
     numbers, wanted = _numbered(labels, query_labels)
     _require_lists(neighbours, len(numbers), len(wanted), k, own=query_labels is None)

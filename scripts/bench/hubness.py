@@ -120,7 +120,9 @@ def _times_of_proximity(x: Tensor, k: int, repeats: int, device: str) -> tuple[C
 
 
 def _faiss_neighbours(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    import faiss
+    from likeness.neighbours.approximate import require_faiss
+
+    faiss = require_faiss()
 
     index = faiss.IndexFlatL2(x.shape[1])
     index.add(x)

@@ -198,19 +198,19 @@ def reduce_points(
         (notes if share >= ENOUGH else warnings).append(
             f"the FAISS index finds {100 * share:.2f} % of these neighbours"
         )
-    table = Report(title(before), reduction_rows(text, before.report, after), notes=notes)
+    table = Report(f"{title(before)}; after: {text}", reduction_rows(before.report, after), notes=notes)
     return Reduced(table, tuple(warnings), written)
 
 
-def reduction_rows(text: str, before: HubnessReport, after: HubnessReport) -> list[Row]:
+def reduction_rows(before: HubnessReport, after: HubnessReport) -> list[Row]:
     """Each index before and after, and by how many percent of the former it has fallen."""
     chance, first, second = (shown_indices(indices) for indices in (before.null, before, after))
     rows: list[Row] = []
     for name, value in first.items():
         if name in second:
-            row: Row = {"index": NAMES[name], "by chance": chance.get(name), f"before ({before.metric})": value}
+            row: Row = {"index": NAMES[name], "by chance": chance.get(name), "before": value}
             fallen = None if not value else round(100 * (value - second[name]) / value, 1)
-            rows.append(row | {text: second[name], "fallen by, %": fallen})
+            rows.append(row | {"after": second[name], "fallen by, %": fallen})
     return rows
 
 

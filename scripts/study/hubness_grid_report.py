@@ -1,6 +1,7 @@
 """Tables of the hubness grid, as Nielsen & Hansen 2024 (arXiv 2311.18364) report their runs.
 
-A cell is compared with the base under its own metric. The figures of the hubness grid: what each method changes on each data set, and what that has to do with the base.
+A cell is compared with the base under its own metric. Also the figures: what each method
+changes on each data set, and what that has to do with the base.
 """
 
 from __future__ import annotations

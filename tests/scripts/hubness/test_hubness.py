@@ -230,3 +230,12 @@ def test_compare_by_the_command(points: Path, tmp_path: Path, capsys: pytest.Cap
     neighbours = nearest_neighbours(torch.as_tensor(embeddings()), 10)
     assert float(rows["base"]["error"]) == knn_score(neighbours, labels()).error
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 0
+
+
+def test_the_test_split_alone_is_enough(tmp_path: Path) -> None:
+    write_table(tmp_path / "test.csv", {"text": texts(), "label": labels()})
+    files = f"{{train_file: {tmp_path}/train.csv, test_file: {tmp_path}/test.csv}}"
+    (tmp_path / "d.yaml").write_text(f"data:\n  class_path: datamodules.Sentences\n  init_args: {files}\n")
+    run("analyse", tmp_path / "d.yaml", "--k", 1, "--dim", 5, out=tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["n"], found["k"]) == (90, 1)

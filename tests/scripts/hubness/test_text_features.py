@@ -70,3 +70,11 @@ def test_dimensions_that_are_not_there_are_refused(dim: int) -> None:
 def test_texts_without_any_word_are_refused() -> None:
     with pytest.raises(ValueError, match="none of the 2 texts has a word of two letters"):
         tfidf_embeddings(["", "? !"], 1)
+
+
+def test_few_texts_have_as_many_dimensions_as_there_are() -> None:
+    """Of three terms two, however many texts there are."""
+    few = ["river stone", "stone cloud", "cloud river", "river river stone"]
+    assert tfidf_embeddings(few).shape == (4, 2)
+    lengths = tfidf_embeddings([*few, "a"]).norm(dim=1)
+    assert lengths.tolist() == pytest.approx([1, 1, 1, 1, 0])
