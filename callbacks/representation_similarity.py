@@ -37,7 +37,8 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         every_n_validations: How often to measure.
         figures_every_n_validations: How often to draw during training too, keeping each figure under its step;
             only validations that are measured can be drawn.
-        max_stored: Inputs that are kept for what is said of single ones (d_LLV's input side, neighbours, kernels).
+        max_stored: Inputs that are kept for what is said of single ones (d_LLV's input side, neighbours, kernels). The
+            best input set of d_LLV takes of the order of its square for each pair, 0.15 s of CPU at 2,000.
     """
 
     prefix = "similarity"

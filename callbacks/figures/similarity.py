@@ -1,7 +1,4 @@
-"""Everything that is drawn of one comparison: a heat map for each measure, and the embeddings.
-
-Models' embeddings side by side in the plane: whose class clusters stand where.
-"""
+"""Everything that is drawn of one comparison: a heat map for each measure, and the models' embeddings side by side."""
 
 from __future__ import annotations
 
@@ -26,6 +23,10 @@ MAX_PANELS = 8
 MAX_LABELLED = 30  # classes that are named
 LEGEND_COLUMNS = 10
 PANEL, AXIS_NAME = 2.6, 0.17  # inches
+MAX_POINTS = 2000  # of the scatter plot
+MAX_ANNOTATED = 12  # columns of a heat map whose cells show their values
+UPRIGHT = 3  # letters of a column's name that are not turned
+LOG_SCALE_FROM = 30  # ratio of the largest to the smallest divergence
 
 
 def embedding_scatter(
@@ -162,9 +163,6 @@ def _marker(label: int) -> str:
     return MARKERS[label // len(PALETTE) % len(MARKERS)]
 
 
-MAX_POINTS = 2000
-
-
 class EmbeddingSample:
     """The first embeddings of a split with their labels, kept for a scatter plot."""
 
@@ -208,15 +206,6 @@ def similarity_figures(
     scatter = sample.figure(metric)
     if scatter is not None:
         yield "embeddings", scatter
-
-
-MAX_ANNOTATED = 12  # columns of a heat map whose cells show their values
-
-
-UPRIGHT = 3  # letters of a column's name that are not turned
-
-
-LOG_SCALE_FROM = 30  # ratio of the largest to the smallest divergence
 
 
 def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], measure: Measure) -> Figure:

@@ -177,7 +177,7 @@ class GapRows:
         distances = torch.cdist(own[:, rows], own, compute_mode=mode)
         if not self._exact:
             near = (distances < _NEAR / _RESOLUTION * self._clouds.resolved[:, rows, None]).nonzero()
-            for model, row, column in (part.unbind(1) for part in near.split(_BLOCK["cpu"])):
+            for model, row, column in (part.unbind(1) for part in torch.split(near, _BLOCK["cpu"])):
                 differences = own[:, rows][model, row] - own[model, column]
                 distances[model, row, column] = torch.linalg.vector_norm(differences, dim=-1)
         return distances

@@ -107,8 +107,10 @@ class PairwiseDistances(Mapping[str, Tensor]):
     def _fill(self, found: PairValues, name: str, group: "PairGroup", turned: bool) -> None:
         """Put in the group's values; where the whole cannot be computed, those of its pairs one by one."""
         pairs = [pair[::-1] if turned else pair for pair in group.members]
-        reasons = {pair: reason for pair in pairs if (reason := self._why(name, *pair)) is not None}
-        if not reasons:
+        # A group's pairs are alike in what is defined, and each has a reason of its own.
+        defined = self._why(name, *pairs[0]) is None
+        reasons = {} if defined else {pair: str(self._why(name, *pair)) for pair in pairs}
+        if defined:
             try:
                 values = _OF_PAIRS[name](group.turned if turned else group)
             except UndefinedError as error:
