@@ -128,7 +128,10 @@ def test_a_soft_cap_is_said_and_no_equivalent_head_is_saved(tmp_path: Path, caps
     assert "caps its logits" in refusal(capsys, tmp_path, *options)
 
 
-def test_undefined_similarities_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_undefined_similarities_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that no cell is broken into lines
     g = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     np.save(tmp_path / "w.npy", g)
     run(tmp_path / "w.npy", "--pair", 0, 1, "--neighbours", 0, 1, out=tmp_path / "out")
