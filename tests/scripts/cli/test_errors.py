@@ -76,4 +76,4 @@ def test_a_terminal_of_any_encoding_shows_what_it_can(encoding: str, monkeypatch
     assert end.value.code == 1
     for name, shown in (("stdout", b"? ? 3\n"), ("stderr", b"likeness: error: ? is not finite\n")):
         streams[name].flush()
-        assert streams[name].buffer.getvalue() == shown  # type: ignore[attr-defined]
+        assert streams[name].buffer.getvalue() == shown
