@@ -193,8 +193,16 @@ def _elders() -> list[Callable[[], bool]]:
         torchrun = os.getppid()
         gone.append(lambda: os.getppid() != torchrun)
         if launcher := os.environ.get(LAUNCHER):
-            gone.append(lambda: not Path("/proc", launcher).exists())
+            gone.append(lambda: not _runs(launcher))
     return gone
+
+
+def _runs(pid: str) -> bool:
+    """Whether the process does, and is not one that is dead and waits for its parent to ask how it ended."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _farewell(status: int, rank: int, pid: int) -> BaseException:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from callbacks.run.segments import read_segments
+from scripts.cli.watch import LOOK
 from tests.integration.commands import TIMEOUT
 from tests.integration.launchers import Slurm, ended, free_port, start
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
@@ -67,6 +68,8 @@ def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -
 def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole: Run) -> None:
     run_dir, mark = tmp_path / "run", {"LIKENESS_TEST": uuid4().hex}
     line = ("--cpus", "2", *options(run_dir, wait_at_step=13), "--allow_changes", "true")
+    run_dir.mkdir()
+    (run_dir / "hold").touch()  # or a fast run ends before its processes look for the launcher
     launcher = start("torchrun.sh", *line, **mark)
     deadline = time.monotonic() + TIMEOUT
     while not (run_dir / "waiting").exists():
@@ -75,6 +78,8 @@ def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole
         time.sleep(0.05)
     (torchrun,) = children(launcher.pid)
     os.kill(torchrun if killed == "torchrun" else launcher.pid, signal.SIGKILL)
+    time.sleep(2 * LOOK)
+    (run_dir / "hold").unlink()
     output = ended(launcher)
     assert "continue with --ckpt_path last" in output.output  # its processes wrote the last of it
     if killed == "torchrun":

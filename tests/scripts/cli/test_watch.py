@@ -181,11 +181,14 @@ def test_a_rank_that_starts_after_the_death_of_rank_0_ends(tmp_path: Path) -> No
     assert (status, output) == (1, "likeness: error (rank 1): rank 0 (process 1) is gone\n")
 
 
-def test_ranks_below_torchrun_stop_when_its_script_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked_how", [True, False])
+def test_ranks_below_torchrun_stop_when_its_script_is_gone(asked_how: bool, tmp_path: Path) -> None:
     over = subprocess.Popen(["true"])
-    over.wait()
+    if asked_how:
+        over.wait()  # else a zombie is left of it
     rank = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", LAUNCHER: str(over.pid)}
     assert ended(tmp_path, "wait_in_python()", **rank) == (143, "likeness: stopped by SIGTERM\n")
+    over.wait()
 
 
 def test_a_fork_leaves_signals_to_its_parent(tmp_path: Path) -> None:
