@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
+from einops import repeat
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor
@@ -132,7 +133,7 @@ def image_grid(images: Tensor, levels: int) -> Tensor:
 
     factor = math.ceil(SMALLEST / max(images.shape[-2:]))
     to_bytes = (images.double() * (255 / (levels - 1))).round().to(torch.uint8)
-    enlarged = to_bytes.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    enlarged = repeat(to_bytes, "n c h w -> n c (h f) (w g)", f=factor, g=factor)
     return make_grid(enlarged, nrow=math.ceil(math.sqrt(len(images))), padding=1, pad_value=255)
 
 

@@ -14,11 +14,9 @@ from tests.lightning_modules.tiny_diffusion import ENCODER, diffenc
 @pytest.mark.parametrize("bounded", [True, False])
 def test_value_and_derivative(bounded: bool) -> None:
     h, dh = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    plain = torch.tanh if bounded else lambda x: x
-    value, tangent = torch.func.jvp(plain, (h,), (dh,))
     y, dy = EncoderOutput(tanh=bounded)(Dual(h, dh))
-    torch.testing.assert_close(y, value)
-    torch.testing.assert_close(dy, tangent)
+    torch.testing.assert_close(y, h.tanh() if bounded else h)
+    torch.testing.assert_close(dy, dh / h.cosh().square() if bounded else dh)
 
 
 def test_older_checkpoints_say_that_options_were_off() -> None:
