@@ -211,6 +211,7 @@ class ExportWeights(Callback):
 
 def _averaged(trainer: pl.Trainer) -> dict[str, Tensor]:
     """The averages of the weights, empty without any: after a fit of no steps the module itself has not got them."""
-    models = [c._average_model for c in trainer.callbacks if isinstance(c, WeightAveraging)]
+    attached: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    models = [callback._average_model for callback in attached if isinstance(callback, WeightAveraging)]
     states = models[0].state_dict() if models and models[0] is not None else {}
     return {name.removeprefix("module."): value for name, value in states.items() if name.startswith("module.")}

@@ -80,7 +80,8 @@ def stopped_early(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def _is_stopped(trainer: pl.Trainer) -> bool:
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    attached: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    timers = [callback for callback in attached if isinstance(callback, Timer)]
     out_of_time = any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
     return trainer.should_stop and trainer.fit_loop._can_stop_early and not out_of_time
 

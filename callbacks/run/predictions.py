@@ -63,7 +63,7 @@ class WritePredictions(Callback):
         first = _first_of_each(gathered["id"])
         arrays = {name: _rows_back(name, value[first], pl_module).numpy() for name, value in gathered.items()}
         with replacing(note(Path(trainer.default_root_dir, PREDICTIONS))) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
 
 
 def _of_all_ranks(rows: Tensor, trainer: pl.Trainer) -> Tensor:

@@ -169,7 +169,8 @@ class RowStandardisation(FeatureTransform):
         # Rounding is all that is left of components that are equal.
         lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         lengths = torch.where(lengths > ROUNDING * points.double().abs().amax(1, keepdim=True), lengths, torch.inf)
-        return (centred / lengths * points.shape[1] ** 0.5).to(points.dtype)
+        scaled: Tensor = centred / lengths * points.shape[1] ** 0.5
+        return scaled.to(points.dtype)
 
 
 class DropComponents(FeatureTransform):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import LinearRanking, LinearReduction, QueryOperation
-from likeness.neighbours.distances import PointDistances, unit_rows
+from likeness.neighbours.distances import DistanceName, PointDistances, unit_rows
 from likeness.neighbours.exact import nearest_neighbours
 
 LocalMetric = Literal["euclidean", "sqeuclidean", "cosine"]
@@ -138,7 +138,7 @@ class DisSimLocal(_Dissimilarity):
 
     def _spread(self, queries: Tensor | None) -> Tensor:
         """||q - c_q||^2 of queries [m, d] in the metric, or of the index points without themselves."""
-        metric = "cosine" if self.metric == "cosine" else "euclidean"
+        metric: DistanceName = "cosine" if self.metric == "cosine" else "euclidean"
         ids = nearest_neighbours(self.index, self.k, metric=metric, queries=queries).ids
         x = self._in_metric(self.index, "index")
         q = x if queries is None else self._in_metric(queries, "queries")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likeness.checks import require_one_of, require_positive
-from likeness.hubness.proximity_counts import JointProximity, RankProximity
+from likeness.hubness.proximity_counts import CountProximity, JointProximity, RankProximity
 from likeness.hubness.proximity_laws import GammaProximity, LawProximity, NormalProximity
 from likeness.hubness.reduction_base import HubnessReduction
 from likeness.neighbours.distances import DistanceName, PointDistances
@@ -88,7 +88,7 @@ class MutualProximity(HubnessReduction):
             dense[part] = ranking.distance(ranking.keys(part, ids, ranking.distances.exact(part, ids))).to(dense.dtype)
         return dense
 
-    def _ranking(self, queries: Tensor | None) -> "LawProximity | JointProximity | RankProximity":
+    def _ranking(self, queries: Tensor | None) -> LawProximity | CountProximity:
         distances = PointDistances(self.index, queries, self.metric)
         in_sample = queries is None
         if self.variant in _COUNTS:

@@ -7,7 +7,7 @@ whose keys are linear in a distance rank as an inner product of vectors with one
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from likeness.neighbours.distances import DistanceName, PointDistances, as_point
 from likeness.neighbours.exact import DistinctPoints, Neighbours, Ranking, search
 from likeness.numerics import full_precision
 
-SQUARED_LENGTH = "squared length"
+SQUARED_LENGTH: Final = "squared length"
 
 
 class NotFittedError(RuntimeError):
@@ -80,7 +80,7 @@ class HubnessReduction(ABC):
     """
 
     name: str  # in the registry and in errors
-    metric: str  # of the distances that it reduces, or in which it compares what it moves
+    metric: DistanceName  # of the distances that it reduces, or in which it compares what it moves
     takes_bank: bool = False  # fit(index, bank) reads queries that stand for those to come
 
     _index: Tensor | None = None

@@ -319,7 +319,7 @@ def choose_input_terms(models: SoftmaxModels, pairs: Pairs, options: ComparisonO
     if options.input_set is not None:
         return _given_inputs(models, pairs, options.input_set)
     bare = models.bare_embeddings
-    size = _common_dim([bare[model] for model in torch.cat(pairs).unique().tolist()]) + 1
+    size = _common_dim([bare[model] for model in torch.unique(torch.cat(pairs)).tolist()]) + 1
     samples = len(bare[0])
     if options.searches_all(samples):
         return best_input_sets(models.inputs, pairs, bare, options.min_conditioning)
@@ -358,7 +358,7 @@ def best_input_sets(
     them the answer is the best so far, its search "bounded". Raises SingularInputsError, with the shapes, if no set is
     left.
     """
-    size = _common_dim([embeddings[model] for model in torch.cat(pairs).unique().tolist()])
+    size = _common_dim([embeddings[model] for model in torch.unique(torch.cat(pairs)).tolist()])
     # No set with a pivot is better than the M-th smallest entry of its row.
     gaps = GapRows(cloud, pairs)
     bounds = torch.cat([gaps.rows(rows).topk(size, largest=False).values[..., -1] for rows in gaps.blocks()], dim=1)
@@ -366,8 +366,8 @@ def best_input_sets(
         _best_input_set(cloud.of_models((i, j)), own, [embeddings[i], embeddings[j]], min_conditioning)
         for i, j, own in zip(*(index.tolist() for index in pairs), bounds, strict=True)
     ]
-    *tensors, searches = zip(*found, strict=True)
-    return InputChoice(*map(torch.cat, tensors), sum(searches, ()))
+    term_2, term_4, inputs, searches = zip(*found, strict=True)
+    return InputChoice(torch.cat(term_2), torch.cat(term_4), torch.cat(inputs), sum(searches, ()))
 
 
 def _best_input_set(cloud: Cloud, bounds: Tensor, embeddings: Sequence[Tensor], min_conditioning: float) -> InputChoice:

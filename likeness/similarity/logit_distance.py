@@ -77,7 +77,7 @@ def d_rep_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
     size = power_of_two(all_heads, (1, 2))  # moved into f, lest pinv(W) W' leave float64 where units differ
     all_heads, all_roots = all_heads / size, all_roots * size
     found = vectors.mean.new_zeros(len(pairs[0]))
-    for model in pairs[0].unique().tolist():
+    for model in torch.unique(pairs[0]).tolist():
         rows = (pairs[0] == model).nonzero().squeeze(1)
         others = pairs[1][rows]
         factor = FactorisedHead.of(vectors.heads[model])
@@ -128,7 +128,8 @@ def d_rep_of_subsets(
 
 def _root_mean_square(values: Tensor) -> Tensor:
     """The root of the mean of the squares of values [S]."""
-    return length(values, 0) / len(values) ** 0.5
+    root: Tensor = length(values, 0) / len(values) ** 0.5
+    return root
 
 
 def _through(head: Tensor, choices: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,4 +212,5 @@ def _logit_deviations(vectors: LabelVectors, model: int) -> Tensor:
     triangle = torch.linalg.qr(vectors.heads[model], mode="r")[1]
     singular = torch.linalg.svdvals(triangle @ root.T)
     missing = vectors.dims[model] - len(singular)  # with fewer labels than dimensions
-    return torch.nn.functional.pad(singular, (0, missing)) * _population(vectors) ** 0.5
+    deviations: Tensor = torch.nn.functional.pad(singular, (0, missing)) * _population(vectors) ** 0.5
+    return deviations

@@ -77,7 +77,8 @@ class PairwiseDistances(Mapping[str, Tensor]):
         (own,) = (group for group in self._groups if group.holds(first, second))
         if len(own) == 1:
             return own
-        return PairGroup(self.models, self.options, tuple(torch.tensor([x], device=device) for x in (first, second)))
+        pair = torch.tensor([first], device=device), torch.tensor([second], device=device)
+        return PairGroup(self.models, self.options, pair)
 
     @cached_property
     def _groups(self) -> "list[PairGroup]":
@@ -191,7 +192,7 @@ class PairGroup:
     @cached_property
     def singles(self) -> "list[PairGroup]":
         """Each pair as a group of its own."""
-        pairs = zip(*(index.split(1) for index in self.pairs), strict=True)
+        pairs = zip(*(torch.split(index, 1) for index in self.pairs), strict=True)
         return [PairGroup(self.models, self.options, pair) for pair in pairs]
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from scripts.hubness.encoders import TFIDF, embedded, load_embedder, text_encode
 from scripts.hubness.files import Rows, Source, read_rows
 from scripts.inputs import names_a_model
 from scripts.reporting import tracked
+
+if TYPE_CHECKING:
+    from datamodules.splits import SplitName
 
 BUILT_IN = "docstrings"  # the FILE that needs no file
 CPU = torch.device("cpu")
@@ -27,7 +30,7 @@ class Encoding:
 
     encoder: str | None = None  # a name for ``text_encoder``; None is TF-IDF, where there are texts alone
     dim: int | None = None  # of TF-IDF embeddings
-    split: str = "test"  # of a datamodule
+    split: SplitName = "test"  # of a datamodule
     device: torch.device = CPU
 
 
@@ -99,7 +102,7 @@ def _of_datamodule(source: Source, encoding: Encoding) -> Rows:
     return Rows(where, _embedded_inputs(every.x, encoding), labels)
 
 
-def _split_of(data: Any, name: str) -> Any:
+def _split_of(data: Any, name: SplitName) -> Any:
     """One split of a datamodule: read alone where it can be, since the others' files may be missing; None if absent."""
     from datamodules.base import ResumableDataModule
 

@@ -189,7 +189,7 @@ def reduce_points(
         reduction_file(text, before.report, after).write(folder / "reduction.csv"),
         save_figure(figure, folder / "k_occurrence.png"),
     ]
-    warnings, notes = [*before.warnings, *method.notes], []
+    warnings, notes = [*before.warnings, *method.notes], list[str]()
     if engine is not None:
         files = write_augmented(folder, method, text, queries, engine)
         written += files

@@ -131,9 +131,9 @@ def read_head(path: Path, key: str | None = None) -> Head:
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint or file of weights {path}")
     if path.suffix == ".npy":
-        rows = NumpyRows(read_numpy(path))
-        _require_head(str(path), rows.shape, None)
-        return Head(rows, None, Labels(rows.shape[0]), str(path), rows.dtype)
+        array = NumpyRows(read_numpy(path))
+        _require_head(str(path), array.shape, None)
+        return Head(array, None, Labels(array.shape[0]), str(path), array.dtype)
     if not path.is_dir() and path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}, nor a model directory")
     tensors = TensorFiles.of_folder(path) if path.is_dir() else TensorFiles(path)

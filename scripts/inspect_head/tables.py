@@ -215,7 +215,7 @@ def all_pairs(inspection: Inspection) -> Rows:
     for i in range(inspection.summary.labels):
         for j in range(i + 1, inspection.summary.labels):
             values = {name: float(matrix[i, j]) for name, matrix in inspection.matrices.items()}
-            can_be = {"can_be_top_two": together[i, j]} if together else {}
+            can_be: Row = {"can_be_top_two": together[i, j]} if together else {}
             rows.append({"label_a": names[i], "label_b": names[j], **values, **can_be})
     return rows
 
