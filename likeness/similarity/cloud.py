@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -234,3 +235,24 @@ def _gaps(a: _Points, b: _Points, x: Tensor, y: Tensor) -> Tensor:
 def _of_models(values: Tensor, models: Tensor) -> Tensor:
     """Of the models [B]; of a single one without a copy."""
     return values[models] if len(models) > 1 else values.narrow(0, int(models), 1)
+
+
+def sample_input_sets(samples: int, size: int, num_sets: int, seed: int) -> Tensor:
+    """Disjoint random sets [num_sets, size] of the positions 0..samples-1, as the paper's code draws them.
+
+    The stream is NumPy's legacy one, so that ``seed`` is that code's ``np.random.seed``. Raises ValueError for
+    fewer than ``size * num_sets`` samples.
+    """
+    if samples < size * num_sets:
+        raise ValueError(
+            f"{num_sets} disjoint sets of {size} inputs need {num_sets * size} samples, but there are {samples}"
+        )
+    return torch.from_numpy(np.random.RandomState(seed).choice(samples, (num_sets, size), replace=False))
+
+
+def conditioning_of(points: Tensor) -> Tensor:
+    """The smallest singular value over the largest, [S], of points [S, m + 1, M] less their first ones."""
+    singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
+    largest = singular[:, 0]
+    ratio: Tensor = singular[:, -1] / largest.where(largest > 0, 1.0)
+    return ratio

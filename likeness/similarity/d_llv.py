@@ -28,11 +28,20 @@ left out, and no term 2 is below the smallest M-th smallest entry of a row (deri
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.similarity.cloud import Cloud, GapRows, Pairs, gaps_from, gaps_in_sets, one_pair, padded
+from likeness.similarity.cloud import (
+    Cloud,
+    GapRows,
+    Pairs,
+    conditioning_of,
+    gaps_from,
+    gaps_in_sets,
+    one_pair,
+    padded,
+    sample_input_sets,
+)
 from likeness.similarity.options import MIN_CONDITIONING, ComparisonOptions
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import ConstantLogRatioError, SingularInputsError, UndefinedError
@@ -431,24 +440,11 @@ class _RegularSets:
 
     def _regular(self, sets: Tensor) -> Tensor:
         self.left -= len(sets)
-        return torch.stack([conditioning(f, sets) >= self.min_conditioning for f in self.embeddings]).all(0)
+        return torch.stack([conditioning_of(f[sets]) >= self.min_conditioning for f in self.embeddings]).all(0)
 
     def _exhausted(self) -> bool:
         self.bounded |= self.left <= 0
         return self.bounded
-
-
-def sample_input_sets(samples: int, size: int, num_sets: int, seed: int) -> Tensor:
-    """Disjoint random sets [num_sets, size] of the positions 0..samples-1, as the paper's code draws them.
-
-    The stream is NumPy's legacy one, so that ``seed`` is that code's ``np.random.seed``. Raises ValueError for
-    fewer than ``size * num_sets`` samples.
-    """
-    if samples < size * num_sets:
-        raise ValueError(
-            f"{num_sets} disjoint sets of {size} inputs need {num_sets * size} samples, but there are {samples}"
-        )
-    return torch.from_numpy(np.random.RandomState(seed).choice(samples, (num_sets, size), replace=False))
 
 
 def best_of_sets(
@@ -470,22 +466,10 @@ def best_of_sets(
             pair = int(least.isinf().nonzero()[0])
             raise _no_regular_set([embeddings[int(models[pair])] for models in pairs], min_conditioning)
         points = [f[models[:, None], sets[index]] for models in pairs]
-        singular = torch.stack([_conditioning_of(x) < min_conditioning for x in points]).any(0)
+        singular = torch.stack([conditioning_of(x) < min_conditioning for x in points]).any(0)
         if not bool(singular.any()):
             return InputChoice(least, term_4[every, index], sets[index], ("sampled",) * len(every))
         term_2[every[singular], index[singular]] = torch.inf
-
-
-def conditioning(f: Tensor, sets: Tensor) -> Tensor:
-    """Smallest singular value of N relative to its largest, [S], for f [N, M] and input sets [S, m + 1]; m <= M."""
-    return _conditioning_of(f[sets])
-
-
-def _conditioning_of(points: Tensor) -> Tensor:
-    singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
-    largest = singular[:, 0]
-    ratio: Tensor = singular[:, -1] / largest.where(largest > 0, 1.0)
-    return ratio
 
 
 def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Tensor]:
@@ -506,12 +490,10 @@ def _common_dim(embeddings: Sequence[Tensor]) -> int:
     return dim
 
 
-def _no_regular_set(
-    embeddings: Sequence[Tensor], min_conditioning: float, bounded: bool = False
-) -> SingularInputsError:
+def _no_regular_set(embeddings: Sequence[Tensor], least: float, bounded: bool = False) -> SingularInputsError:
     shapes = [tuple(f.shape) for f in embeddings]
     tried = f" among the {_MAX_SETS} that were tried" if bounded else ""
     return SingularInputsError(
         f"no input set of the embeddings {shapes}{tried} has differences with a relative smallest singular value of at "
-        f"least {min_conditioning:g} in every model: do they span their dimensions?"
+        f"least {least:g} in every model: do they span their dimensions?"
     )

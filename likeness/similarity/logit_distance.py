@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from likeness.numerics import length, median, power_of_two
-from likeness.similarity.cloud import Pairs, one_pair, padded
-from likeness.similarity.d_llv import conditioning
+from likeness.similarity.cloud import Pairs, conditioning_of, one_pair, padded
 from likeness.similarity.d_svd import Bound, pivots_with_subsets
 from likeness.similarity.options import MIN_CONDITIONING
 from likeness.similarity.softmax_models import FactorisedHead, LabelVectors
@@ -108,7 +107,7 @@ def d_rep_of_subsets(
     head = vectors.heads[first]
     subsets = pivots_with_subsets(*head.shape, max_choices=max_choices, seed=seed)
     choices = subsets.members.to(head.device)
-    regular = conditioning(head, choices) >= min_conditioning
+    regular = conditioning_of(head[choices]) >= min_conditioning
     if not bool(regular.any()):
         raise RankDeficientError(
             f"no L_J of the unembeddings {tuple(head.shape)} of model {vectors.names[first]!r} has a relative smallest "

@@ -54,5 +54,6 @@ def test_the_bound_is_the_same_on_two_ranks(tmp_path: Path) -> None:
         ended = command("train", "validate", *options, *more, launcher=launcher)
         assert ended.status == 0, ended.output
         found.append({name: value for name, value in validated(tmp_path).items() if name.startswith("val/")})
-    assert found[0].keys() == {f"val/{name}" for name in ("bpd", "bpd_se", "reconstruction", "latent", "diffusion")}
+    names = ("bpd", "bpd_sample_se", "bpd_draw_se", "reconstruction", "latent", "diffusion")
+    assert found[0].keys() == {f"val/{name}" for name in names}
     assert found[1] == pytest.approx(found[0], rel=1e-6)

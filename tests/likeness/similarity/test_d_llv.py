@@ -8,12 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from likeness.similarity.cloud import conditioning_of, sample_input_sets
 from likeness.similarity.d_llv import (
     best_input_sets,
-    conditioning,
     d_llv,
     d_llv_of_pairs,
-    sample_input_sets,
     term_1_matrix,
 )
 from likeness.similarity.options import ComparisonOptions
@@ -148,7 +147,7 @@ def test_singular_input_sets_are_left_out() -> None:
     regular, singular = [], []
     for pivot, *others in permutations(range(14), 3):
         inputs = torch.tensor([[pivot, *others]])
-        kept = min(float(conditioning(f, inputs)) for f in embeddings) >= 1e-6
+        kept = min(float(conditioning_of(f[inputs])) for f in embeddings) >= 1e-6
         (regular if kept else singular).append(max(entries(lp1, lp2, pivot, x)[0] for x in others))
     assert float(found.term_2) == pytest.approx(min(regular), abs=1e-12)
     assert min(singular) < 0.5 * min(regular)

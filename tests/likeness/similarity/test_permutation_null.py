@@ -107,7 +107,7 @@ def test_all_pairs_at_once(name: str) -> None:
 
 
 def test_no_permutations_are_refused() -> None:
-    with pytest.raises(ValueError, match="permutations n must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n of the permutations must be at least 1, got 0"):
         null_distribution(REPRESENTATION_MEASURES["linear_cka"], *related(), n=0)
 
 
