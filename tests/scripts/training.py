@@ -42,12 +42,6 @@ class Training:
         return yaml.safe_load((self.run_dir / "config.yaml").read_text())
 
 
-@pytest.fixture
-def train(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Training:
-    monkeypatch.chdir(root)
-    return Training(tmp_path / "run", capsys)
-
-
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Content and time of change of every file; the lock is taken and let go by every start."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
