@@ -17,10 +17,10 @@ from likeness.hubness.reductions import reduction
 from likeness.seeding import generator
 from scripts.hubness.analysis import Search
 from scripts.hubness.comparison import compare_methods
+from scripts.hubness.comparison_tables import comparison_figure
 from scripts.hubness.files import Source
 from scripts.hubness.methods import METHODS
 from scripts.hubness.points import Encoding, Points, open_points
-from scripts.hubness.comparison_tables import comparison_figure
 
 INDIGO, ROSE, GREEN, SAND = PALETTE[:4]
 DIMENSIONS = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300)

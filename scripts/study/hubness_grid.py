@@ -305,7 +305,8 @@ def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
     if verdicts := tables.verdicts(rows):
         Report("comparisons with the base by its k-skewness, at p <= 0.05 and at 0.05 / their number", verdicts).show()
     left_out = [{"skipped": what, "reason": one_line(why)} for what, why in skipped]
-    figures = {"reductions": draw_reductions(rows), "gains": draw_gains(rows)} if counts else {}
+    reduced = any(row["method"] != BASE for row in rows)
+    figures = {"reductions": draw_reductions(rows), "gains": draw_gains(rows)} if reduced else {}
     publish(out, tables={"cells": rows, **summaries, "wins": counts, "skipped": left_out}, figures=figures)
     for row in left_out:
         print(f"likeness: skipped {row['skipped']}: {row['reason']}")

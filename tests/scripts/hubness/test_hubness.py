@@ -175,7 +175,9 @@ def test_wrong_input_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     files = {name: write_npy(tmp_path / f"{name}.npy", array) for name, array in arrays.items()}
     wide = write_npy(tmp_path / "wide.npy", embeddings(30, 20))
     (tmp_path / "nine.txt").write_text("a\n" * 9)
-    assert f"1 rows of {files['bad']} are not finite: 3" in refusal(capsys, "analyse", files["bad"])
+    assert f"1 rows of {files['bad']} are not finite; row 4 has inf in dimension 2" in refusal(
+        capsys, "analyse", files["bad"]
+    )
     assert f"{files['zero']} are zero and have no cosine: 8" in refusal(
         capsys, "analyse", files["zero"], "--metric", "cosine"
     )
@@ -184,7 +186,7 @@ def test_wrong_input_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "9 labels" in refusal(capsys, "analyse", files["x"], "--labels", tmp_path / "nine.txt")
     assert "nothing to embed" in refusal(capsys, "analyse", files["x"], "--encoder", "tfidf")
     assert "no encoder ./nowhere" in refusal(capsys, "analyse", tmp_path / "nine.txt", "--encoder", "./nowhere")
-    assert "no file" in refusal(capsys, "analyse", tmp_path / "none.npy")
+    assert "none.npy is missing" in refusal(capsys, "analyse", tmp_path / "none.npy")
     assert "--query_key" in refusal(capsys, "analyse", files["x"], "--query_key", "a")
     assert "--top must be at least 1" in refusal(capsys, "analyse", files["x"], "--top", 0)
     assert "--approximate" in refusal(capsys, "analyse", files["x"], "--approximate", "--query_fraction", 0.5)

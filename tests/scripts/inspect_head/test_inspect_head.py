@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -280,14 +279,6 @@ def test_a_missing_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     where = {"lm_head.weight": "model-00001-of-00001.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     assert "lm_head.weight stands in model-00001-of-00001.safetensors, which is missing" in refusal(capsys, tmp_path)
-
-
-def test_safetensors_is_asked_for_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "w.safetensors").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert "needs the package safetensors: pip install safetensors" in refusal(capsys, tmp_path / "w.safetensors")
 
 
 def test_unknown_labels_list_what_is_near(matrix: Path, capsys: pytest.CaptureFixture[str]) -> None:

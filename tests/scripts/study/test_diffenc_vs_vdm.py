@@ -58,10 +58,10 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 1) -> str:
     with pytest.raises(SystemExit) as end:
         run_command(study.main, ["diffenc_vs_vdm", *map(str, arguments)])
-    assert end.value.code == 1
+    assert end.value.code == status
     return capsys.readouterr().err
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_run_is_refused(config: Path, tmp_path: Path, capsys: pyt
     for name in ("seeds", "steps", "draws", "limit", "depths"):
         message = f"{name} must be at least 1, got 0"
         assert message in refusal(capsys, "--config", config, f"--{name}", 0, "--out", out)
-    assert "there is no configuration none.yaml" in refusal(capsys, "--config", "none.yaml", "--out", out)
+    assert "there is no configuration none.yaml" in refusal(capsys, "--config", "none.yaml", "--out", out, status=2)
     assert not out.exists()
 
 

@@ -96,8 +96,7 @@ def test_the_grid_trains_measures_skips_and_goes_on(
         ("points.npz", "as given", "as given", "", "", ""),
     }
     named = [(row["method"], row["metric"]) for row in cells]
-    euclidean, cosine = "euclidean", "cosine"
-    assert named == [("base", euclidean), ("base", cosine), ("f_norm", cosine), ("mutual_proximity", euclidean)] * 3
+    assert named == [(method, "euclidean") for method in ("base", "f_norm", "mutual_proximity")] * 3
     skipped = {row["skipped"]: row["reason"] for row in rows("out/skipped.csv")}
     assert {name.rpartition("/")[2] for name in skipped} == {"data ag_news", "no_model", "embeddings none.npy"}
     assert "train.csv is missing" in skipped["data ag_news"]
@@ -198,7 +197,7 @@ def test_data_of_one_file_name_are_told_apart() -> None:
         points_file(folder / "points.npz")
     files = [str(folder / "points.npz") for folder in folders]
     assert run("--data", "--train", "--embeddings", *files, "--methods", "f_norm") == 0
-    assert [row["data"] for row in rows("out/cells.csv")] == [files[0]] * 3 + [files[1]] * 3
+    assert [row["data"] for row in rows("out/cells.csv")] == [files[0]] * 2 + [files[1]] * 2
 
 
 def test_the_docstrings_that_are_classified_are_no_part_of_the_training_pairs() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from callbacks.run import run_files
 from lightning_modules.checkpoints import load_module
 from likeness.similarity.cca import m_cca
 from likeness.similarity.d_llv import d_llv
@@ -55,7 +56,8 @@ def test_a_run_that_stopped_continues_to_the_same_weights(trained: Path, tmp_pat
 def test_a_run_that_left_no_checkpoint_begins_again(tmp_path: Path) -> None:
     folder = RUN.folder(tmp_path)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("left behind")
+    run_files.mark(folder)
+    run_files.note(folder / "config.yaml").write_text("left behind")
     replace(RUN, steps=1).ensure_trained(tmp_path, "cpu")
     assert (folder / "checkpoints" / "last.ckpt").is_file()
 
