@@ -137,8 +137,6 @@ class LikenessCLI(LightningCLI):
             self._continue(run_dir, config, fit, owner)
         elif owner and fit:
             run_directory.claim(run_dir, overwrite=config.overwrite)
-        if owner and not fit:
-            run_directory.enter(run_dir, subcommand)
 
     def _continue(self, run_dir: Path, config: Namespace, fit: bool, owner: bool) -> None:
         """Settle on the checkpoint; for ``fit``, make sure that it is this run that goes on, and that it has to."""
@@ -183,12 +181,18 @@ class LikenessCLI(LightningCLI):
         config["plugins"] = [*(config.get("plugins") or []), self._environment]
         return super()._instantiate_trainer(config, callbacks)
 
-    def after_instantiate_classes(self) -> None:
+    def _enter_to_evaluate(self) -> None:
+        """Make the directory a run's, once it is known that there are weights to evaluate."""
         config = self.config[self.subcommand]
         # Untrained weights are never what somebody wants tested, unless others have trained them.
-        untrained = config.ckpt_path is None and not getattr(self.model, "is_pretrained", False)
-        if untrained and self.subcommand != "fit" and not config.trainer.fast_dev_run:
+        if config.ckpt_path is None and not getattr(self.model, "is_pretrained", False):
             run_directory.checkpoint_path(Path(config.run_dir), "last")  # raises that there is none
+        if rank() == 0:
+            run_directory.enter(Path(config.run_dir), self.config.subcommand)
+
+    def after_instantiate_classes(self) -> None:
+        if self.subcommand != "fit" and not self.config[self.subcommand].trainer.fast_dev_run:
+            self._enter_to_evaluate()
         require_all_used(launch(), self.trainer.world_size)
         notice_lost_ranks(self.trainer)
         # Siblings that are spread over the processes train on whole batches.
