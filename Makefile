@@ -7,13 +7,13 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 pyt
 RUN := .venv/bin/python -m
 
 # The demo's networks are small: a second thread costs more than it brings, ten times so on a busy machine.
-demo test faults: export OMP_NUM_THREADS ?= 1
+demo test test-fast faults: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo photos test lint faults bench clean
+.PHONY: help setup demo photos test test-fast lint faults bench clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 8
 
 setup: ## make or update the environment in .venv
 	@$(PYTHON) tools/setup_environment.py
@@ -38,6 +38,10 @@ lint: setup ## ruff (lint and format) and mypy
 
 test: lint ## lint, then the tests, on two processes of one thread each
 	@$(RUN) pytest -n 2 --dist worksteal
+
+test-fast: setup ## the mathematics and what streams it, on two processes: while one works
+	@$(RUN) pytest -n 2 --dist worksteal -q $(addprefix tests/,likeness/similarity likeness/label_geometry \
+		likeness/neighbours likeness/networks callbacks/metrics)
 
 faults: setup ## kill, fill, cut and misconfigure runs many times over, and count what held (about an hour)
 	@$(RUN) pytest tests/faults -m "long or not long" -s
