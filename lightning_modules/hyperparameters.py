@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from likeness.moved_names import moved
-
 PROJECT = ("likeness", "lightning_modules")
 BUILDABLE = (nn.Module, Optimizer, LRScheduler)
 Factory = typing.TypeVar("Factory")
@@ -97,6 +95,8 @@ def resolve_class(path: str, bases: tuple[type, ...] = BUILDABLE) -> type[Any]:
 
     Raises ValueError unless it is a subclass of one of ``bases``: a path from a file must not name code to run.
     """
+    from likeness.moved_names import moved  # of old checkpoints alone
+
     module_path, _, name = moved(path).rpartition(".") if isinstance(path, str) else ("", "", "")
     if module_path.partition(".")[0] in PROJECT:
         try:

@@ -13,7 +13,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.numerics import rank_correlation
 
 QUANTITIES = (*ElboTerms._fields, "bpd")
 
@@ -121,6 +120,8 @@ class Spearman(Metric):
 
     def compute(self) -> Tensor:
         """The correlation, a float64 scalar."""
+        from likeness.numerics import rank_correlation  # diffusion models need nothing of it
+
         if not len(self.x):
             return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
         return rank_correlation(dim_zero_cat(self.x), dim_zero_cat(self.y))
