@@ -68,12 +68,12 @@ def test_a_file_that_cannot_be_read_is_the_parsers_to_refuse(tmp_path: Path) -> 
 
 
 def test_the_home_directory_is_found_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/anywhere/me")
     config = Namespace(run_dir="~/x", data=Namespace(roots=["~", "a~/b"], kind={"file": "~/y"}), steps=3)  # type: ignore[no-untyped-call]
     found = with_home(config)
     assert found.as_dict() == {
-        "run_dir": "/home/me/x",
-        "data": {"roots": ["/home/me", "a~/b"], "kind": {"file": "/home/me/y"}},
+        "run_dir": "/anywhere/me/x",
+        "data": {"roots": ["/anywhere/me", "a~/b"], "kind": {"file": "/anywhere/me/y"}},
         "steps": 3,
     }
 
