@@ -164,6 +164,8 @@ class LikenessCLI(LightningCLI):
         self._environment = started.environment
         if trainer.devices == "auto":
             trainer.devices, trainer.num_nodes = started.per_node, started.nodes
+        elif str(trainer.devices).isdigit():  # a rank without a device of its own could not even be built
+            require_all_used(started, int(trainer.devices) * trainer.num_nodes)
         if trainer.strategy == "auto" and started.processes > 1:
             trainer.strategy = "ddp"
 
