@@ -220,7 +220,7 @@ class DiffusionModel(nn.Module):
         """The encoder's mean at t [B] through the score network without noise, averaged over positions, [B, M]."""
         gamma = self.schedule(t)
         mean = self.encoder(self.scale(images, t.dtype), gamma, labels)
-        return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore
+        return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore[operator, no-any-return]
 
     def _require_finite_depth_for_ratio(self) -> None:
         if self.num_steps is None and self.ratio is not None:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.numerics import Moments, as_float64
+from likeness import numerics
+from likeness.numerics import Moments, as_float64, average_ranks
 
 _NEGLIGIBLE = 1e-12  # size of a vector relative to those it is a difference of: below it a direction is rounding
 _RANK_TOLERANCE = 1e-6  # of singular values, which come from a scatter with relative errors of 1e-15
@@ -265,29 +265,23 @@ def rank_correlation(similarity: Tensor, together: Tensor) -> float:
 
     Pairs with NaN in either do not count; NaN where fewer than two pairs or only ties are left.
     """
-    from scipy.stats import spearmanr
-
     _, values, others = _known_pairs(similarity, together)
-    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(others) == 0:
-        return float("nan")
-    return float(spearmanr(values, others).statistic)
+    return float(numerics.rank_correlation(values, others))
 
 
 def largest_disagreements(similarity: Tensor, together: Tensor, count: int) -> Disagreements:
     """The ``count`` pairs of labels that two symmetric matrices [K, K] rank most differently, ties by label."""
-    from scipy.stats import rankdata
-
     pairs, values, others = _known_pairs(similarity, together)
-    gap = torch.from_numpy((rankdata(values) - rankdata(others)) / max(1, len(values)))
+    gap = (average_ranks(values) - average_ranks(others)) / max(1, len(values))
     order = gap.abs().argsort(descending=True, stable=True)[:count]
     return Disagreements(pairs[0, order], pairs[1, order], gap[order])
 
 
-def _known_pairs(similarity: Tensor, together: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+def _known_pairs(similarity: Tensor, together: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pairs of labels [2, n] that both matrices know, and their entries [n] in each."""
     if similarity.shape != together.shape:
         raise ValueError(f"the matrices are of different labels: {list(similarity.shape)} and {list(together.shape)}")
     pairs = torch.triu_indices(len(similarity), len(similarity), 1)
     values, others = (matrix.cpu()[pairs[0], pairs[1]] for matrix in (similarity, together))
     known = values.isfinite() & others.isfinite()
-    return pairs[:, known], values[known].numpy(), others[known].numpy()
+    return pairs[:, known], values[known], others[known]

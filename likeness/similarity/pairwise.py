@@ -9,6 +9,7 @@ reason, and leaves the other pairs as they are.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import combinations, product
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,7 +31,7 @@ from likeness.similarity.logit_distance import d_logit_of_pairs, d_rep_of_pairs,
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.predictions import Predictions
 from likeness.similarity.softmax_models import SoftmaxModels, Span, mean_canonical_correlations
-from likeness.similarity.undefined import UndefinedError, why_undefined
+from likeness.similarity.undefined import Facts, UndefinedError, why_undefined
 
 OF_INPUTS = frozenset(("d_llv", "term_2", "term_4", "d_svd_g", "d_fg", "d_fg_upper"))
 DIVERGENCES = ("kl", "js", "total_variation", "agreement")
@@ -84,10 +85,11 @@ class PairwiseDistances(Mapping[str, Tensor]):
     def _groups(self) -> "list[PairGroup]":
         """All pairs (i, j), i < j: a group for each M and each set of measures that are defined."""
         members: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
-        facts = self.models.facts
-        for i, j in torch.triu_indices(len(facts), len(facts), offset=1).T.tolist():
-            defined = (self._why(name, *pair) is None for name in _OF_PAIRS for pair in ((i, j), (j, i)))
-            members[facts[i].dim, facts[j].dim, *defined].append((i, j))
+        sizes = [facts._replace(name="") for facts in self.models.facts]  # of siblings the same ones
+        defined = {pair: self._defined(*pair) for pair in set(product(sizes, sizes))}
+        for i, j in combinations(range(len(sizes)), 2):
+            alike = defined[sizes[i], sizes[j]], defined[sizes[j], sizes[i]]
+            members[sizes[i].dim, sizes[j].dim, *alike].append((i, j))
         device = self.models.labels.mean.device
         indices = (torch.tensor(pairs, device=device).unbind(1) for pairs in members.values())
         return [PairGroup(self.models, self.options, (i, j)) for i, j in indices]
@@ -95,6 +97,11 @@ class PairwiseDistances(Mapping[str, Tensor]):
     def _why(self, name: str, first: int, second: int) -> str | None:
         facts = self.models.facts
         return why_undefined(name, facts[first], facts[second], inputs_given=self.options.input_set is not None)
+
+    def _defined(self, first: Facts, second: Facts) -> tuple[bool, ...]:
+        """Of each distance, whether it is defined between models of these sizes."""
+        inputs_given = self.options.input_set is not None
+        return tuple(why_undefined(name, first, second, inputs_given=inputs_given) is None for name in _OF_PAIRS)
 
     def _distances(self, name: str) -> PairValues:
         count = len(self.models.names)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from datamodules.text_files import read_lines
 from scripts.inspect_head.files import read_json
 
 
@@ -62,7 +63,7 @@ def read_labels(path: Path, count: int) -> list[str]:
         content = read_json(path)
         names = sorted(content, key=content.__getitem__) if isinstance(content, dict) else content
     else:
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = read_lines(path)
     if not isinstance(names, list) or len(names) != count:
         found = len(names) if isinstance(names, list) else "no list of"
         raise ValueError(f"{path} holds {found} labels, but the head has {count}")
@@ -81,8 +82,7 @@ def read_vocabulary(folder: Path, count: int) -> list[str] | None:
     elif (folder / "vocab.json").is_file():
         tokens = read_json(folder / "vocab.json")
     elif (folder / "vocab.txt").is_file():
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        tokens = {token: number for number, token in enumerate(lines)}
+        tokens = {token: number for number, token in enumerate(read_lines(folder / "vocab.txt"))}
     if not tokens:
         return None
     labels = [f"<unused {number}>" for number in range(count)]

@@ -17,6 +17,7 @@ from likeness.networks import LinearHead
 from scripts import inspect_head
 from scripts.cli.entry_point import run_command
 from scripts.inspect_head.heads import read_head
+from scripts.inspect_head.labels import read_labels, read_vocabulary
 from tests.callbacks.toy_siblings import save_checkpoint
 from tests.likeness.label_geometry.paper_heads import shortened_head
 
@@ -273,6 +274,14 @@ def test_a_hugging_face_directory_opens_one_shard(tmp_path: Path, key: str, tied
     assert list(head.labels) == ["a", "b", "Ġc", "<unused 3>", "<end>", "<unused 5>"]
     run(tmp_path, "--neighbours", "Ġc", "<end>", "--top", 1, out=tmp_path / "out")
     assert [row["query"] for row in table(tmp_path / "out" / "neighbours.csv")[:2]] == ["Ġc", "<end>"]
+
+
+def test_only_ends_of_lines_end_a_name(tmp_path: Path) -> None:
+    names = ["a\u2028b", "c\x0bd", "e\x85f", "g", "h", "i"]
+    (tmp_path / "names.txt").write_bytes("\r\n".join(names).encode())
+    (tmp_path / "vocab.txt").write_bytes("\n".join(names).encode())
+    assert read_labels(tmp_path / "names.txt", 6) == names
+    assert read_vocabulary(tmp_path, 6) == names
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
