@@ -41,7 +41,7 @@ test: lint ## lint, then the tests, on two processes of one thread each
 
 test-fast: setup ## the mathematics and what streams it, on two processes: while one works
 	@$(RUN) pytest -n 2 --dist worksteal -q $(addprefix tests/,likeness/similarity likeness/label_geometry \
-		likeness/neighbours likeness/networks callbacks/metrics)
+		likeness/neighbours likeness/networks)
 
 faults: setup ## kill, fill, cut and misconfigure runs many times over, and count what held (about an hour)
 	@$(RUN) pytest tests/faults -m "long or not long" -s

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from callbacks.figures.hubness import k_occurrence_figure
-from callbacks.figures.output import publish_figure, publish_table
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.metrics.hubness import HubnessMetric
+from callbacks.run.publishing import publish_figure, publish_table
 from likeness.batch import Batch, PairBatch
 from likeness.checks import require_positive
+from likeness.figures.hubness import k_occurrence_figure
 from likeness.hubness.analysis import HubnessReport
+from likeness.hubness.metric import HubnessMetric
 from likeness.neighbours.exact import DistanceName
 from likeness.networks.dual import Dual
 from likeness.protocols import Embedder, Siblings
@@ -75,7 +75,7 @@ class LayerHubness(Metric):
 class Hubness(MeasureAtValidation[LayerHubness]):
     """How unequally held-out samples are the nearest neighbours of each other, by layer, at validation.
 
-    Logs ``hubness/<layer>/<index>``: the indices of :class:`~callbacks.metrics.hubness.HubnessMetric` with the values
+    Logs ``hubness/<layer>/<index>``: the indices of :class:`~likeness.hubness.metric.HubnessMetric` with the values
     that chance gives them, of siblings their mean, ``/min`` and ``/max``. Indices depend on how many samples there are,
     so the same ones are taken each time: ``max_samples`` of the validation split, drawn by ``seed``. The largest hubs
     stand in ``figures/hubs.csv``, the k-occurrences of each layer are drawn in ``figures/hubness.png`` when training

@@ -7,13 +7,14 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 import torch
 
-from callbacks.figures.labels import label_heatmaps
-from callbacks.figures.output import publish_figure, write_csv
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.metrics.labels import LabelSimilarity
+from callbacks.run.publishing import publish_figure
 from callbacks.run.run_files import note
 from likeness.batch import Batch
 from likeness.checks import require_positive
+from likeness.figures.labels import label_heatmaps
+from likeness.figures.output import write_csv
+from likeness.label_geometry.metric import LabelSimilarity
 from likeness.label_geometry.similarity import largest_disagreements, rank_correlation
 from likeness.protocols import SoftmaxModel
 

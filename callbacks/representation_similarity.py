@@ -8,15 +8,15 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks.figures.output import publish_figure
-from callbacks.figures.similarity import EmbeddingSample, similarity_figures
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
+from callbacks.run.publishing import publish_figure
 from lightning_modules.checkpoints import short_names
 from likeness.batch import Batch
 from likeness.checks import require_positive
+from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import Embedder, SoftmaxModel
 from likeness.similarity.catalogue import MEASURES, Measure, reads_labels, select
+from likeness.similarity.metric import PairwiseSimilarity, require_comparable
 
 
 class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):

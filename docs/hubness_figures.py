@@ -9,8 +9,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, when it is not installed
 
-from callbacks.figures.hubness import CHANCE, NULL, k_occurrence_figure
-from callbacks.figures.output import PALETTE
+from likeness.figures.hubness import CHANCE, NULL, k_occurrence_figure
+from likeness.figures.output import PALETTE
 from likeness.hubness.analysis import analyse_hubness
 from likeness.hubness.null import null_indices
 from likeness.hubness.reductions import reduction

@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.figures.output import save_figure, write_csv
+from likeness.figures.output import save_figure, write_csv
 from likeness.files import replacing
 
 if TYPE_CHECKING:

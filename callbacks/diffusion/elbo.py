@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from callbacks.diffusion.base import DiffusionDiagnostic, first_samples, rows, spread_samples, with_noise
-from callbacks.figures.diffusion import depth_figure
-from callbacks.figures.output import publish_figure, publish_table
 from callbacks.measure_at_validation import may_write
-from callbacks.metrics.elbo import on_device
+from callbacks.run.publishing import publish_figure, publish_table
 from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
 from likeness.diffusion.elbo import ElboTerms
+from likeness.diffusion.metric import on_device
+from likeness.figures.diffusion import depth_figure
 from likeness.protocols import Diffuser
 
 FIT_DRAW = 1  # so that the noise of the fit is not that of the evaluation

@@ -8,15 +8,15 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from callbacks.diffusion.base import DiffusionDiagnostic, evaluating, require_diffuser, spread_samples, with_noise
-from callbacks.figures.diffusion import gradient_figure, loss_figure, ratio_figure, schedule_figure
-from callbacks.figures.output import publish_figure, publish_table
 from callbacks.measure_at_validation import may_write
-from callbacks.metrics.elbo import GammaBins, on_device
+from callbacks.run.publishing import publish_figure, publish_table
 from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.bound_profiles import GammaProfile, gamma_edges, ratio_profile
 from likeness.diffusion.diagnostics import gradient_norms
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.metric import GammaBins, on_device
+from likeness.figures.diffusion import gradient_figure, loss_figure, ratio_figure, schedule_figure
 from likeness.protocols import Diffuser
 from likeness.seeding import mix
 

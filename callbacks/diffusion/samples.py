@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from callbacks.diffusion.base import DiffusionDiagnostic, first_samples
-from callbacks.figures.output import publish_figure
-from callbacks.figures.samples import image_path, is_image, is_point, point_path, point_scatter, sample_grid
 from callbacks.measure_at_validation import may_write
+from callbacks.run.publishing import publish_figure
 from likeness.checks import require_positive
 from likeness.diffusion.process import scaled
 from likeness.diffusion.sampling import Method, Samples, State, sample
 from likeness.diffusion.schedules import Spacing, gamma_grid
+from likeness.figures.samples import image_path, is_image, is_point, point_path, point_scatter, sample_grid
 from likeness.protocols import Diffuser
 from likeness.seeding import generator
 

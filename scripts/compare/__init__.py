@@ -73,7 +73,7 @@ def publish(comparison: Comparison, folder: Path) -> None:
     """Print the tables, write them and the figures into ``folder``, and name what was written."""
     from rich.console import Console
 
-    from callbacks.figures.output import save_figure
+    from likeness.figures.output import save_figure
     from scripts.compare import tables
 
     console = Console()

@@ -16,12 +16,12 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from callbacks.figures.similarity import EmbeddingSample, similarity_figures
-from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
 from likeness.batch import Batch
+from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import MEASURES, Measure, RepresentationMeasure, SoftmaxMeasure, needs_inputs
 from likeness.similarity.d_svd import Bound, on_d_svd, paper_bound, squared_bound
+from likeness.similarity.metric import PairwiseSimilarity, require_comparable
 from likeness.similarity.permutation_null import PairwiseNulls, pairwise_nulls
 from likeness.similarity.predictions import is_correct, logits, nll
 

@@ -9,7 +9,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.figures.output import write_csv
+from likeness.figures.output import write_csv
 from likeness.similarity.catalogue import needs_inputs
 from scripts.compare.comparison import Comparison, PairwiseBound
 

@@ -100,8 +100,8 @@ def _compare_arguments(command: Parser) -> None:
 
 def analyse(options: Namespace) -> None:
     """Every index beside its null, the k-occurrences drawn, and the largest hubs."""
-    from callbacks.figures.hubness import k_occurrence_figure
-    from callbacks.figures.output import save_figure
+    from likeness.figures.hubness import k_occurrence_figure
+    from likeness.figures.output import save_figure
     from scripts.hubness import tables
     from scripts.hubness.analysis import analyse
 
@@ -132,7 +132,7 @@ def reduce(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Methods side by side."""
-    from callbacks.figures.output import save_figure
+    from likeness.figures.output import save_figure
     from scripts.hubness import comparison_tables as tables
     from scripts.hubness.comparison import compare_methods
 

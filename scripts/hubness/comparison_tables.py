@@ -94,7 +94,7 @@ def _score_row(comparison: HubnessComparison, outcome: Outcome, name: str, score
 
 def comparison_figure(comparison: HubnessComparison) -> Figure:
     """k-skewness, the Robin Hood index and, with labels, the errors of each method, in the order of the table."""
-    from callbacks.figures.hubness import Quantity, method_figure
+    from likeness.figures.hubness import Quantity, method_figure
 
     outcomes, null = comparison.outcomes, comparison.outcomes[0].report.null
     several = len({outcome.metric for outcome in outcomes}) > 1

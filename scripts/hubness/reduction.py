@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from callbacks.figures.hubness import k_occurrence_figure
-from callbacks.figures.output import save_figure
+from likeness.figures.hubness import k_occurrence_figure
+from likeness.figures.output import save_figure
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.reduction_base import HubnessReduction
 from likeness.hubness.reductions import Composition

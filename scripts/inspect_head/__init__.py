@@ -110,7 +110,7 @@ def publish(inspection: Inspection, folder: Path) -> None:
 
 def draw(inspection: Inspection) -> Figure:
     """Heat maps of up to 60 labels; of more, the distribution of the similarities over pairs."""
-    from callbacks.figures.labels import label_heatmaps, similarity_histogram
+    from likeness.figures.labels import label_heatmaps, similarity_histogram
     from scripts.inspect_head.inspection import off_diagonal
 
     labels = inspection.head.labels

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor
 
-from callbacks.figures.output import PALETTE, save_figure
 from likeness.checks import require_positive
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
+from likeness.figures.output import PALETTE, save_figure
 from likeness.files import replacing
 from likeness.seeding import generator
 

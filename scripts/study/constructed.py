@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures.output import MARKERS, PALETTE
+from likeness.figures.output import MARKERS, PALETTE
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from scripts.reporting import Report, Row, publish

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures.output import PALETTE
+from likeness.figures.output import PALETTE
 from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_head
 from likeness.label_geometry.similarity import raw_similarity
 from scripts.inputs import default_data, load_data

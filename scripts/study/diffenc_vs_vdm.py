@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.checks import require_positive
@@ -30,6 +29,7 @@ from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import training_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
+from likeness.figures.output import MARKERS, PALETTE
 from likeness.seeding import generator, mix, seeded
 from scripts.cli.configurations import located, read_configuration
 from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from callbacks.figures.output import MARKERS, PALETTE
-from callbacks.figures.samples import finish
+from likeness.figures.output import MARKERS, PALETTE
+from likeness.figures.samples import finish
 from likeness.neighbours.classification import mcnemar
 from scripts.hubness.methods import BASE
 from scripts.reporting import Row

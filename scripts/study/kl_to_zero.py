@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from callbacks.figures.output import PALETTE
+from likeness.figures.output import PALETTE
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from scripts.reporting import Report, Row, publish

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from callbacks.figures.output import MARKERS, PALETTE
 from lightning_modules.checkpoints import LAST, load_softmax_models, short_names
+from likeness.figures.output import MARKERS, PALETTE
 from likeness.numerics import rank_correlation
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import select

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures.output import PALETTE
 from datamodules import Radial
 from lightning_modules.checkpoints import load_module
 from likeness.batch import Batch
+from likeness.figures.output import PALETTE
 from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs

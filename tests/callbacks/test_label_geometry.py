@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger
 
 from callbacks.label_geometry import COLUMNS, LabelGeometry
 from callbacks.loggers import RunCSVLogger
-from callbacks.metrics.labels import LabelSimilarity
+from likeness.label_geometry.metric import LabelSimilarity
 from likeness.label_geometry.similarity import centred_similarity, logit_correlation, rank_correlation, raw_similarity
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit
 from tests.callbacks.two_ranks import on_two_ranks

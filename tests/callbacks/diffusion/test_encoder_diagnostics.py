@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from callbacks.diffusion.encoder import EncoderDiagnostics
-from callbacks.figures.diffusion import heat_maps
 from likeness.diffusion import IdentityEncoder, ParameterFreeEncoder
+from likeness.figures.diffusion import heat_maps
 from tests.callbacks.diffusion.toy_diffusion import LEVELS, ToyDiffuser, ToyImages, fit, keep_figures, table
 
 MAPS = {"encoder_change", "encoder_direction"}

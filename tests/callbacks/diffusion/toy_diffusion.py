@@ -124,7 +124,7 @@ def keep_figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         figures[path.stem] = figure
         return path
 
-    monkeypatch.setattr("callbacks.figures.output.save_figure", keep)
+    monkeypatch.setattr("callbacks.run.publishing.save_figure", keep)
     return figures
 
 

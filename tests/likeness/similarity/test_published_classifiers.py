@@ -2,9 +2,9 @@
 
 import pytest
 
-from callbacks.metrics.similarity import PairwiseSimilarity
 from likeness.similarity.catalogue import select
 from likeness.similarity.cca import m_cca
+from likeness.similarity.metric import PairwiseSimilarity
 from likeness.similarity.predictions import is_correct, log_probabilities, nll
 from tests.reference import needs_reference, published, radial_test_split, representations
 

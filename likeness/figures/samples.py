@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from callbacks.figures.output import PALETTE
 from likeness.diffusion.process import alpha, sigma
 from likeness.diffusion.sampling import State
+from likeness.figures.output import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from callbacks.figures.output import PALETTE
-from callbacks.figures.similarity import embedding_scatter, label_places, principal_axes
+from likeness.figures.output import PALETTE
+from likeness.figures.similarity import embedding_scatter, label_places, principal_axes
 
 
 def scatter(dims: list[int], num_classes: int = 10) -> Figure:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from callbacks.figures.samples import image_table, pictures
+from likeness.figures.samples import image_table, pictures
 
 
 def test_images_stand_in_their_cells_with_white_between() -> None:

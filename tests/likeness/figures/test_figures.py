@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
-from callbacks.figures.output import as_image, save_figure
-from callbacks.figures.similarity import similarity_heatmap
+from likeness.figures.output import as_image, save_figure
+from likeness.figures.similarity import similarity_heatmap
 from likeness.similarity.catalogue import MEASURES
 
 

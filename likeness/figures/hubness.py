@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from callbacks.figures.output import PALETTE
-from callbacks.figures.samples import finish
+from likeness.figures.output import PALETTE
+from likeness.figures.samples import finish
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.indices import count_histogram
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.figures.similarity import MAX_POINTS, EmbeddingSample, similarity_figures
-from callbacks.metrics.similarity import PairwiseSimilarity
+from likeness.figures.similarity import MAX_POINTS, EmbeddingSample, similarity_figures
 from likeness.similarity.catalogue import select
+from likeness.similarity.metric import PairwiseSimilarity
 
 
 def measured(dims: list[int], samples: int = 60, dtype: torch.dtype = torch.float32):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from callbacks.figures.output import PALETTE
-from callbacks.figures.samples import GAMMA, angles, finish, image_table, point_row
 from likeness.diffusion.bound_profiles import DepthPoint, GammaProfile, RatioProfile
 from likeness.diffusion.diagnostics import DepthProfile
+from likeness.figures.output import PALETTE
+from likeness.figures.samples import GAMMA, angles, finish, image_table, point_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

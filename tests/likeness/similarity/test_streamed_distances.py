@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from callbacks.metrics.similarity import PairwiseSimilarity, filled
 from likeness.similarity.catalogue import MEASURES, DivergenceMeasure, SoftmaxMeasure, needs_inputs, select
 from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
+from likeness.similarity.metric import PairwiseSimilarity, filled
 from likeness.similarity.options import ComparisonOptions
 from tests.callbacks.two_ranks import on_two_ranks
 from tests.likeness.similarity.softmax_pairs import Model, equivalent_to, model, related_to, with_bias

@@ -8,8 +8,8 @@ import torch
 from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
-from callbacks.figures.hubness import Quantity, at_least, binned, k_occurrence_figure, method_figure
-from callbacks.figures.output import save_figure
+from likeness.figures.hubness import Quantity, at_least, binned, k_occurrence_figure, method_figure
+from likeness.figures.output import save_figure
 from likeness.hubness.analysis import HubnessReport, analyse_hubness
 from likeness.seeding import generator
 

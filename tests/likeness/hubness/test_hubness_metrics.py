@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from callbacks.metrics.hubness import HubnessMetric
 from likeness.hubness.analysis import analyse_hubness
+from likeness.hubness.metric import HubnessMetric
 from tests.callbacks.two_ranks import on_two_ranks
 
 SAMPLES, K = 60, 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.figures.output import write_csv
+from likeness.figures.output import write_csv
 
 
 def test_cells_come_back(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.figures.output import MARKERS, PALETTE
-from callbacks.metrics.similarity import PairwiseSimilarity
+from likeness.figures.output import MARKERS, PALETTE
 from likeness.similarity.catalogue import Measure
+from likeness.similarity.metric import PairwiseSimilarity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

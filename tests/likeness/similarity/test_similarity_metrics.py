@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.metrics.similarity import PairwiseSimilarity, require_comparable
 from likeness.similarity.catalogue import MEASURES, needs_inputs, select
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
+from likeness.similarity.metric import PairwiseSimilarity, require_comparable
 from likeness.similarity.predictions import kl, log_probabilities
 from tests.callbacks.two_ranks import on_two_ranks
 from tests.likeness.similarity.softmax_pairs import mean_divergences
