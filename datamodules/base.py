@@ -12,10 +12,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.errors import DataError
 from datamodules.samplers import EvaluationOrder, RepeatedOrder, TrainOrder
 from datamodules.splits import Split, SplitName, TensorSplit, check_split, held_out
 from likeness.checks import require_positive
+from likeness.files.errors import DataError
 
 AnySplit = TypeVar("AnySplit", bound=Split)
 STAGES: dict[str | None, tuple[SplitName, ...]] = {

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from datamodules.base import HeldOutDataModule
-from datamodules.errors import DataError, corrupt, downloading, missing
+from datamodules.errors import corrupt, downloading
 from likeness.batch import Batch
+from likeness.files.errors import DataError, missing
 from likeness.seeding import generator
 
 if TYPE_CHECKING:

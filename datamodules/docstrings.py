@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ResumableDataModule
-from datamodules.errors import DataError
 from datamodules.splits import PairSplit, SplitName, TextSplit, remaining_rows, stratified_rows
 from datamodules.texts import TextDataModule
+from likeness.files.errors import DataError
 from likeness.seeding import generator
 
 MIN_WORDS = 4

@@ -5,27 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from likeness.files.errors import DataError as DataError
+
 SILENCE = 60.0  # seconds without a byte after which a connection counts as dead
-
-
-class DataError(ValueError):
-    """Data that are missing, damaged or impossible; the message is one line that names the file or the sample."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
 
 
 class OptionError(ValueError):
     """An option of a datamodule does not fit the data that were read."""
-
-
-class MissingDataError(DataError, FileNotFoundError):
-    """A file of data is not there."""
-
-
-def missing(path: Path, how: str) -> MissingDataError:
-    """A file that is not there: which, where, and how to get it."""
-    return MissingDataError(f"{path.name} is missing: expected at {path.resolve()}; {how}")
 
 
 def corrupt(path: Path, expected: str, how: str) -> DataError:

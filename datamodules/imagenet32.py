@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from datamodules.base import HeldOutDataModule
-from datamodules.errors import DataError, corrupt, missing
-from likeness.files import replacing
+from datamodules.errors import corrupt
+from likeness.files.errors import DataError, missing
+from likeness.files.writing import replacing
 
 Chunk = tuple[np.ndarray, np.ndarray]  # images [n, 3, 32, 32] uint8 and labels [n] from 0
 SHAPE = (3, 32, 32)

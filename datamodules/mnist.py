@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from datamodules.base import HeldOutDataModule
-from datamodules.errors import corrupt, downloading, missing
+from datamodules.errors import corrupt, downloading
+from likeness.files.errors import missing
 
 # MD5 of the unpacked files: torchvision checks the archives it downloads, not what becomes of them.
 MD5 = {

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import torch
 
-from datamodules.errors import DataError, downloading, missing
+from datamodules.errors import downloading
 from datamodules.splits import SplitName, TextSplit
 from datamodules.texts import EmptyTexts, TextDataModule, nonempty_rows
+from likeness.files.errors import DataError, missing
 
 Removable = Literal["headers", "footers", "quotes"]
 FILE = "20news-bydate_py3.pkz"

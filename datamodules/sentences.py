@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.errors import DataError
 from datamodules.splits import PairSplit, SplitName, TextSplit, stratified_rows
-from datamodules.text_files import Table, ordered_labels
 from datamodules.texts import TextFilesDataModule, nonempty_rows
+from likeness.files.errors import DataError
+from likeness.files.text_files import Table, ordered_labels
 
 HIGHEST = 5.0  # the score of two sentences that mean the same, in a PairBatch
 

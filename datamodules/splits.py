@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.errors import DataError
 from likeness.batch import Batch, PairBatch
+from likeness.files.errors import DataError
 from likeness.seeding import generator
 
 SplitName = Literal["train", "val", "test"]

@@ -9,9 +9,9 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.base import ResumableDataModule
-from datamodules.errors import DataError
 from datamodules.splits import PairSplit, SplitName, TextSplit, remaining_rows, stratified_rows
-from datamodules.text_files import CSV, Table, TableFormat, read_table
+from likeness.files.errors import DataError
+from likeness.files.text_files import CSV, Table, TableFormat, read_table
 
 EmptyTexts = Literal["error", "drop", "keep"]
 AnyTexts = TypeVar("AnyTexts", TextSplit, PairSplit)

@@ -16,7 +16,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from likeness.files import replacing
+from likeness.files.tensors import open_safetensors
+from likeness.files.writing import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the newest checkpoint of a run, and the one before it
 WEIGHTS = "weights.safetensors"
@@ -140,19 +141,17 @@ def read_weights(path: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError, and CheckpointError for a file of another kind.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    content: dict[str, Any] = {"state_dict": {}}
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118
-                group, _, name = key.partition(_IN)
-                content.setdefault(group, {})[name] = file.get_tensor(key)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
+        file = open_safetensors(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    content: dict[str, Any] = {"state_dict": {}}
+    metadata = file.metadata() or {}
+    for key in file.keys():  # noqa: SIM118
+        group, _, name = key.partition(_IN)
+        content.setdefault(group, {})[name] = file.get_tensor(key)
     if _HPARAMS not in metadata:
         raise CheckpointError(f"{path} holds weights without the {_HPARAMS} of the module they belong to")
     return {**content, _HPARAMS: json.loads(metadata[_HPARAMS])}

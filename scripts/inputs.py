@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from likeness.files.tensors import open_safetensors
 from scripts.cli.configurations import located, read_configuration
 from scripts.cli.entry_point import UsageError
 
@@ -41,12 +42,9 @@ def names_a_model(path: str) -> bool:
 
 def _names_its_class(path: Path) -> bool:
     """Whether a safetensors file tells of the module it is of, as ``weights.safetensors`` of a run does."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
-            return "hyper_parameters" in (file.metadata() or {})
-    except SafetensorError:
+        return "hyper_parameters" in (open_safetensors(path).metadata() or {})
+    except ValueError:
         return False
 
 

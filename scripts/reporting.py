@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from likeness.figures.output import save_figure, write_csv
-from likeness.files import replacing
+from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.run.run_files import METRICS, note
-from likeness.files import replacing
+from likeness.files.writing import replacing
 
 Row = dict[str, Any]
 

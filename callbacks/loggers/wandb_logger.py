@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.loggers.wandb_files import is_offline, last_step, log_checkpoint, segment_files, use_inputs
 from callbacks.run.run_files import WANDB_ID, note
-from likeness.files import replacing
+from likeness.files.writing import replacing
 
 X_AXIS = "trainer/global_step"
 MINIMISED = {"loss", "nll", "bpd"}

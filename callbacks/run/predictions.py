@@ -15,7 +15,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from callbacks.measure_at_validation import may_write
 from callbacks.run.run_files import PREDICTIONS, note
 from likeness.distributed import num_ranks
-from likeness.files import replacing
+from likeness.files.writing import replacing
 from likeness.protocols import Siblings
 
 LABELS = {"y": "labels", "score": "scores"}  # of a batch, by what they are called in the file

@@ -19,7 +19,7 @@ import likeness
 from callbacks.measure_at_validation import may_write
 from callbacks.run.preemption import Preempted
 from callbacks.run.run_files import SEGMENTS, note
-from likeness.files import replacing
+from likeness.files.writing import replacing
 
 RUNNING = "running"
 FINISHED = "finished"

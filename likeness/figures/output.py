@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likeness.files import replacing
+from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

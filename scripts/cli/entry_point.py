@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from datamodules.errors import DataError
+from likeness.files.errors import DataError
 from scripts.cli import restarts
 from scripts.cli.watch import GRACE, RANK_0, Interrupted, LostRank, Watch
 

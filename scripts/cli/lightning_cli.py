@@ -26,7 +26,7 @@ from callbacks.run.segments import RunSegments
 from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
 from lightning_modules.checkpoint_files import read_checkpoint, read_weights
-from likeness.files import replacing
+from likeness.files.writing import replacing
 from likeness.moved_names import moved
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, prepared_arguments, read_value

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from likeness.files.tensors import read_numpy
 from likeness.label_geometry.similarity import moments_of, row_blocks
 from likeness.numerics import as_float64
 from scripts.inputs import load_data
-from scripts.inspect_head.files import NumpyRows, read_numpy
+from scripts.inspect_head.files import NumpyRows
 from scripts.inspect_head.heads import Head
 
 MAX_SAMPLE = 256  # features on which equal probabilities are shown

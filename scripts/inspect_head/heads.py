@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likeness.files.tensors import read_numpy
 from likeness.label_geometry.similarity import LabelRows, row_blocks
 from likeness.protocols import SoftmaxModel
 from scripts.inputs import names_a_model
@@ -27,7 +28,6 @@ from scripts.inspect_head.files import (
     ScaledRows,
     TensorFiles,
     read_json,
-    read_numpy,
 )
 from scripts.inspect_head.labels import Labels, names_of_classes, read_labels, read_vocabulary
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from datamodules.text_files import read_lines
+from likeness.files.text_files import read_lines
 from scripts.inspect_head.files import read_json
 
 

@@ -18,7 +18,7 @@ from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
 from likeness.figures.output import PALETTE, save_figure
-from likeness.files import replacing
+from likeness.files.writing import replacing
 from likeness.seeding import generator
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from datamodules.splits import TextSplit, remaining_rows, stratified_rows
 from datamodules.texts import TextDataModule
 from lightning_modules.checkpoint_files import LAST, read_checkpoint
 from likeness.checks import require_one_of
-from likeness.files import replacing
+from likeness.files.writing import replacing
 from likeness.losses import SentenceLossName
 from likeness.networks.text_pooling import HeadName
 from scripts.cli.configurations import located, read_configuration

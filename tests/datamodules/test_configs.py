@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import datamodules
 from datamodules.base import ResumableDataModule
-from datamodules.text_files import TableFormat
+from likeness.files.text_files import TableFormat
 
 FILES = sorted(Path(__file__).resolve().parents[2].glob("configs/data/*.yaml"))
 

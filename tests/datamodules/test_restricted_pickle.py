@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.errors import DataError
 from datamodules.imagenet32 import load_arrays
+from likeness.files.errors import DataError
 from tests.datamodules.files import images, python2_pickle
 
 DATA = images(4, 0, (6,))

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from datamodules import DataError, Sentences
 from datamodules.base import ResumableDataModule
-from datamodules.text_files import TableFormat
+from likeness.files.text_files import TableFormat
 from tests.datamodules.text_toys import write_csv, write_lines
 
 AG_NEWS = (

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.errors import DataError, corrupt, missing
+from datamodules.errors import corrupt
 from datamodules.splits import TensorSplit, check_split, held_out
+from likeness.files.errors import DataError, missing
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10) % 3
 

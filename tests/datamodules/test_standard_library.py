@@ -13,7 +13,7 @@ import pytest
 
 from datamodules import docstrings as standard_library
 from datamodules.docstrings import FAMILIES, standard_library_docstrings
-from datamodules.errors import DataError
+from likeness.files.errors import DataError
 
 
 def test_there_are_some_hundreds_of_each_family() -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning.utilities import move_data_to_device
 
-from datamodules.errors import DataError
 from datamodules.texts import nonempty_rows
 from likeness.batch import Batch, PairBatch
+from likeness.files.errors import DataError
 from tests.datamodules.text_toys import TextRecorder, Words
 from tests.datamodules.toys import Save, flat, trainer
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.hubness.files import Source, open_columns, read_rows
+from likeness.files.columns import open_columns
+from scripts.hubness.files import Source, read_rows
 from tests.scripts.hubness.hubness_files import (
     FILES,
     embeddings,

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from datamodules.errors import DataError
-from datamodules.text_files import TableFormat, label_texts, ordered_labels, read_lines, read_table
+from likeness.files.errors import DataError
+from likeness.files.text_files import TableFormat, label_texts, ordered_labels, read_lines, read_table
 from tests.datamodules.text_toys import write_csv, write_lines
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
-from datamodules.errors import DataError, missing
+from likeness.files.errors import DataError, missing
 
 # The longer marks first: that of UTF-32 begins like that of UTF-16.
 MARKS = {
