@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -103,10 +102,3 @@ def _write(path: Path, rows: Sequence[Row]) -> Path:
 
 
 Item = TypeVar("Item")
-
-
-def tracked(steps: Sequence[Item], description: str) -> Iterable[Item]:
-    """The steps, with a progress bar on a terminal where there are more than a few; gone when the work is done."""
-    console = Console(stderr=True)
-    hidden = len(steps) < 4 or not console.is_terminal
-    return track(steps, description, console=console, transient=True, disable=hidden)

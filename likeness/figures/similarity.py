@@ -25,6 +25,7 @@ LEGEND_COLUMNS = 10
 PANEL, AXIS_NAME = 2.6, 0.17  # inches
 MAX_POINTS = 2000  # of the scatter plot
 MAX_ANNOTATED = 12  # columns of a heat map whose cells show their values
+PANELS_A_ROW = 5
 UPRIGHT = 3  # letters of a column's name that are not turned
 LOG_SCALE_FROM = 30  # ratio of the largest to the smallest divergence
 
@@ -206,6 +207,33 @@ def similarity_figures(
     scatter = sample.figure(metric)
     if scatter is not None:
         yield "embeddings", scatter
+
+
+def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) -> Figure:
+    """A heat map for each measure, side by side; bright is alike. A row of a panel is the first model of a pair."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(values), PANELS_A_ROW)
+    rows = math.ceil(len(values) / columns)
+    names, side = metric.names, 1.1 + 0.28 * len(metric.names)
+    figure = Figure(figsize=((side + 0.5) * columns, (side + 0.3) * rows), layout="constrained")
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (name, matrix) in zip(all_axes, values.items(), strict=False):
+        measure = metric.measures[name]
+        others = matrix.clone().fill_diagonal_(torch.nan).numpy()
+        colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
+        image = axes.imshow(others, cmap=colours, norm=_colour_scale(others, measure))
+        axes.set_facecolor("#dddddd")
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(range(len(names)), names, rotation=90 if _longest(names) > UPRIGHT else 0)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0, labelsize=7)
+        axes.spines[:].set_visible(False)
+        if len(names) <= MAX_ANNOTATED:
+            _write_values(axes, others, image)
+    for axes in all_axes[len(values) :]:
+        axes.set_visible(False)
+    return figure
 
 
 def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], measure: Measure) -> Figure:

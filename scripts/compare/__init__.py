@@ -15,7 +15,7 @@ from scripts.inputs import choose_device, default_data, load_data, load_models
 
 if TYPE_CHECKING:
     from likeness.similarity.catalogue import Measure
-    from scripts.compare.comparison import Comparison
+    from likeness.similarity.compare import Comparison
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,17 +73,10 @@ def publish(comparison: Comparison, folder: Path) -> None:
     """Print the tables, write them and the figures into ``folder``, and name what was written."""
     from rich.console import Console
 
-    from likeness.figures.output import save_figure
-    from scripts.compare import tables
+    from likeness.similarity import tables
 
     console = Console()
     console.print(tables.model_table(comparison))
     console.print(tables.measure_table(comparison))
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [
-        tables.write_models(comparison, folder / "models.csv"),
-        tables.write_pairs(comparison, folder / "comparison.csv"),
-    ]
-    written += [save_figure(figure, folder / f"{name}.png") for name, figure in comparison.figures()]
-    for path in written:
+    for path in comparison.save(folder):
         print(f"likeness: wrote {path}")

@@ -11,7 +11,8 @@ from datamodules.base import TensorDataModule
 from datamodules.splits import TensorSplit
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from scripts.reporting import Row, tracked
+from likeness.progress import tracked
+from scripts.reporting import Row
 
 SplitName = Literal["train", "val", "test"]
 

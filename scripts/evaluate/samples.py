@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from lightning_modules.checkpoints import load_module, softmax_models, split_member
 from likeness.diffusion.process import scaled
 from likeness.numerics import triangle
+from likeness.progress import tracked
 from likeness.protocols import Embedder
 from likeness.seeding import generator
 from scripts.evaluate.data import EvaluatedSplit
-from scripts.reporting import Row, tracked
+from scripts.reporting import Row
 
 INCEPTION, PIXELS = "inception", "pixels"
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # Binkowski et al. 2018 (arXiv 1801.01401)

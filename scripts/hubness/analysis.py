@@ -14,8 +14,8 @@ from likeness.hubness.indices import HubRuleName, bad_k_occurrence
 from likeness.neighbours.approximate import approximate_neighbours
 from likeness.neighbours.distances import row_lengths
 from likeness.neighbours.exact import DistanceName, nearest_neighbours, without_own
+from likeness.progress import tracked
 from scripts.hubness.points import Points
-from scripts.reporting import tracked
 
 QUERIES = 4096  # searched between two steps of the progress bar
 

@@ -14,10 +14,10 @@ from likeness.hubness.reduction_base import HubnessReduction
 from likeness.hubness.reductions import Composition
 from likeness.neighbours.classification import KnnChoice, KnnScore, McNemar, choose_k, knn_score, mcnemar
 from likeness.neighbours.exact import Neighbours
+from likeness.progress import tracked
 from scripts.hubness.analysis import Search, known_labels, report_on, require_comparable
 from scripts.hubness.methods import BASE, Base, build_method
 from scripts.hubness.points import Points
-from scripts.reporting import tracked
 
 LISTED = 60  # neighbours of each point, of which cross-validation strikes those of its own fold
 KS = range(2, 20)  # as Nielsen & Hansen try them

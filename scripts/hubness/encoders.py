@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from likeness.networks.pretrained_text import out_of_reach, quiet
+from likeness.progress import tracked
 from likeness.protocols import Embedder
 from scripts.inputs import names_a_model
-from scripts.reporting import tracked
 
 TFIDF = "tfidf"
 DIM = 128  # of TF-IDF embeddings

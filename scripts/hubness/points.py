@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from likeness.neighbours.distances import as_points, first_rows
+from likeness.progress import tracked
 from scripts.hubness.encoders import TFIDF, embedded, load_embedder, text_encoder
 from scripts.hubness.files import Rows, Source, read_rows
 from scripts.inputs import names_a_model
-from scripts.reporting import tracked
 
 if TYPE_CHECKING:
     from datamodules.splits import SplitName

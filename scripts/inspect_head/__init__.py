@@ -139,6 +139,6 @@ def _watch(description: str) -> Progress:
     """A progress bar on the terminal for work in more than a few steps."""
     from functools import partial
 
-    from scripts.reporting import tracked
+    from likeness.progress import tracked
 
     return partial(tracked, description=description)

@@ -97,6 +97,8 @@ def find_groups(paths: Sequence[str], data: Path | None) -> list[Group]:
 def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> list[Row]:
     """A row for each pair: the difference of the losses in nats and the similarities."""
     found = compare(group.models, group.data, split, select(MEASURES), device)
+    assert found.accuracy is not None  # of classifiers on data with labels
+    assert found.nll is not None
     rows: list[Row] = []
     for i, j in combinations(range(len(found.names)), 2):
         row: dict[str, Any] = {"panel": group.panel, "group": group.name}

@@ -2,8 +2,8 @@
 
 import torch
 
+from likeness.similarity.bounds import bounds_on, sources
 from likeness.similarity.catalogue import MEASURES
-from scripts.compare.comparison import bounds_on, sources
 
 
 def matrix(value: float) -> torch.Tensor:

@@ -1,27 +1,37 @@
-"""The tables of a comparison, for the terminal and for files."""
+"""The tables of a comparison: on the terminal, in notebooks and in files."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
 from torch import Tensor
 
 from likeness.figures.output import write_csv
+from likeness.similarity.bounds import PairwiseBound
 from likeness.similarity.catalogue import needs_inputs
-from scripts.compare.comparison import Comparison, PairwiseBound
+
+if TYPE_CHECKING:
+    from likeness.similarity.compare import Comparison
+
+WIDTH = 120  # characters of a table that is not printed on a terminal
 
 
 def model_table(comparison: Comparison) -> Table:
-    """Accuracy and NLL of each model."""
-    table = Table(title=f"{comparison.samples} samples of the {comparison.split} split", title_justify="left")
+    """Accuracy and NLL of each model, where the data have labels."""
+    table = Table(title=f"{comparison.samples} samples of {comparison.data}", title_justify="left")
     table.add_column("model")
-    table.add_column("accuracy", justify="right")
-    table.add_column("NLL, nats", justify="right")
-    for name, accuracy, nll in _models(comparison):
-        table.add_row(name, f"{accuracy:.4f}", f"{nll:.4f}")
+    if comparison.accuracy is not None:
+        table.add_column("accuracy", justify="right")
+        table.add_column("NLL, nats", justify="right")
+    for row in model_rows(comparison):
+        name, *numbers = row.values()
+        table.add_row(name, *(f"{number:.4f}" for number in numbers))
     return table
 
 
@@ -39,8 +49,9 @@ def measure_table(comparison: Comparison) -> Table:
     for statistic in ("mean", "minimum", "maximum"):
         table.add_column(statistic, justify="right")
     table.add_column("alike if")
-    table.add_row("accuracy", *_summary(comparison.accuracy), "")
-    table.add_row("NLL, nats", *_summary(comparison.nll), "")
+    for name, of_models in (("accuracy", comparison.accuracy), ("NLL, nats", comparison.nll)):
+        if of_models is not None:
+            table.add_row(name, *_summary(of_models), "")
     for name, values in comparison.values.items():
         table.add_row(name, *_summary(_of_pairs(values)), _remarks(comparison, name))
         for bound in comparison.bounds.get(name, ()):
@@ -100,21 +111,88 @@ def _summary(values: Tensor) -> list[str]:
     return [f"{value:.4g}" for value in (defined.mean(), defined.min(), defined.max())]
 
 
+def pair_table(comparison: Comparison) -> Table:
+    """The measures of two models, in both directions where these differ, with their bounds and nulls."""
+    first, second = comparison.names
+    table = Table(title=f"{first} and {second}", title_justify="left", caption=_notes(comparison))
+    table.add_column("", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("reversed", justify="right")
+    table.add_column("alike if")
+    for name, values in comparison.values.items():
+        turned = "" if comparison.metric.measures[name].symmetric else f"{float(values[1, 0]):.4g}"
+        reason = comparison.undefined[name].get((0, 1))
+        remark = f"undefined: {reason}" if reason else _remarks(comparison, name)
+        table.add_row(name, f"{float(values[0, 1]):.4g}", turned, remark)
+        for bound in comparison.bounds.get(name, ()):
+            label = f"  at most {bound.label}{' *' if bound.derived else ''}"
+            remark = "informative" if bool(bound.bound.informative[0, 1]) else "says nothing"
+            table.add_row(label, f"{float(bound.bound.value[0, 1]):.4g}", "", remark)
+        if name in comparison.nulls:
+            mean, p_value = (float(matrix[0, 1]) for matrix in comparison.nulls[name])
+            table.add_row("  if unrelated", f"{mean:.4g}", "", f"p = {p_value:.2g}")
+    return table
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Of the models and of the measures."""
+    return [model_table(comparison), (pair_table if len(comparison.names) == 2 else measure_table)(comparison)]
+
+
+def as_text(comparison: Comparison) -> str:
+    """The tables, and what is left out, as text."""
+    return str(_recorded(comparison).export_text()).rstrip()
+
+
+def as_html(comparison: Comparison) -> str:
+    """The same as HTML that stands on its own."""
+    return str(_recorded(comparison).export_html(inline_styles=True, code_format="<pre>{code}</pre>"))
+
+
+def _recorded(comparison: Comparison) -> Any:
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(record=True, width=WIDTH, file=StringIO())
+    console.print(*tables(comparison), sep="\n")
+    for why in dict.fromkeys(comparison.left_out.values()):
+        names = ", ".join(name for name, reason in comparison.left_out.items() if reason == why)
+        console.print(f"left out: {names}: {why}", markup=False, highlight=False)
+    return console
+
+
 def write_models(comparison: Comparison, path: Path) -> Path:
     """One row a model."""
-    return write_csv(path, ["model", "accuracy", "nll"], _models(comparison))
+    rows = model_rows(comparison)
+    return write_csv(path, list(rows[0]), (row.values() for row in rows))
+
+
+def model_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each model: its name and, where the data have labels, accuracy and NLL in nats."""
+    if comparison.accuracy is None or comparison.nll is None:
+        return [{"model": name} for name in comparison.names]
+    columns = (comparison.names, comparison.accuracy.tolist(), comparison.nll.tolist())
+    return [dict(zip(("model", "accuracy", "nll"), row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def write_pairs(comparison: Comparison, path: Path) -> Path:
     """One row a pair, with the columns that docs/measures.md explains."""
+    rows = [{name: "nan" if value is None else value for name, value in row.items()} for row in pair_rows(comparison)]
+    return write_csv(path, list(rows[0]), (row.values() for row in rows))
+
+
+def pair_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each pair of models: every measure, None where it is undefined, with its search, bounds and null."""
     columns, names = list(_columns(comparison)), comparison.names
-    kept = [] if comparison.kept is None else [comparison.kept]
-    rows = (
-        [names[i], names[j], *(_cell(of_pair(i, j)) for _, of_pair in columns), *kept, comparison.why_undefined(i, j)]
+    kept = {} if comparison.kept is None else {"kept_inputs": comparison.kept}
+    return [
+        {"model_a": names[i], "model_b": names[j]}
+        | {name: _cell(of_pair(i, j)) for name, of_pair in columns}
+        | kept
+        | {"undefined": comparison.why_undefined(i, j)}
         for i, j in combinations(range(len(names)), 2)
-    )
-    header = ["model_a", "model_b", *(name for name, _ in columns), *["kept_inputs"] * len(kept), "undefined"]
-    return write_csv(path, header, rows)
+    ]
 
 
 Column = tuple[str, Callable[[int, int], Tensor | str]]
@@ -148,13 +226,9 @@ def _search(searches: Mapping[tuple[int, int], str], i: int, j: int) -> str:
     return searches.get((i, j), "none")
 
 
-def _cell(value: Tensor | str) -> float | str:
+def _cell(value: Tensor | str) -> float | str | None:
     if isinstance(value, str):
         return value
     if value.dtype == torch.bool:
         return "yes" if value else "no"
-    return float(value)
-
-
-def _models(comparison: Comparison) -> Iterable[tuple[str, float, float]]:
-    return zip(comparison.names, comparison.accuracy.tolist(), comparison.nll.tolist(), strict=True)
+    return None if bool(value.isnan()) else float(value)
