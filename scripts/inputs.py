@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from likeness.files.tensors import open_safetensors
 from scripts.cli.configurations import located, read_configuration
 from scripts.cli.entry_point import UsageError
 
@@ -42,6 +41,8 @@ def names_a_model(path: str) -> bool:
 
 def _names_its_class(path: Path) -> bool:
     """Whether a safetensors file tells of the module it is of, as ``weights.safetensors`` of a run does."""
+    from likeness.files.tensors import open_safetensors
+
     try:
         return "hyper_parameters" in (open_safetensors(path).metadata() or {})
     except ValueError:

@@ -144,7 +144,7 @@ def _labels(y: Any) -> Tensor | None:
 
 
 def _size(x: Any) -> int:
-    first = next(iter(x.values()), None) if isinstance(x, Mapping) else x
+    first: Any = next(iter(x.values()), None) if isinstance(x, Mapping) else x
     rows = isinstance(first, list | tuple) or (isinstance(first, Tensor | np.ndarray) and first.ndim > 0)
     if not rows or not len(first):
         raise DataKindError(f"a batch holds a {type(x).__name__} where its inputs should be")

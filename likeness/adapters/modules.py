@@ -89,7 +89,8 @@ class EmbedderModel(Measurable):
         try:
             return self.model.embed(moved(batch.x, device_of(self.modules))).detach()
         except ValueError as error:
-            raise ModelError(f"model {self.name!r} does not take the inputs: {error}") from error
+            shape = f" {list(batch.x.shape)}" if isinstance(batch.x, Tensor) else ""
+            raise ModelError(f"model {self.name!r} does not take inputs{shape}: {error}") from error
 
     @override
     def unembeddings(self) -> Tensor | None:

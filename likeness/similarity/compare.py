@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -276,7 +277,9 @@ class _Pass:
     def comparison(self, permutations: int, data: str) -> Comparison:
         """Everything that was asked for, computed from the sums."""
         assert self.metric is not None
-        computed = {name: matrix.cpu() for name, matrix in self.metric.compute().items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the answer says what is undefined, and why
+            computed = {name: matrix.cpu() for name, matrix in self.metric.compute().items()}
         joint = self.metric.joint_moments()
         known = self.labelled == self.samples
         return Comparison(
@@ -358,7 +361,7 @@ def _stream(models: Sequence[Measurable], data: Any, batch_size: int, progress: 
     if len(arrays) < len(models):
         raise ModelError("data are needed: only arrays and files of embeddings can be compared without any")
     if len({len(model.f) for model in arrays}) > 1:
-        rows = ", ".join(f"{model.name} has {len(model.f)}" for model in arrays)
-        raise ModelError(f"models are compared on the same inputs, but of rows {rows}")
+        rows = " and ".join(f"{model.name} has {len(model.f)}" for model in arrays)
+        raise ModelError(f"models are compared on the same inputs, but {rows} rows")
     labels = next((model.labels for model in arrays if model.labels is not None), None)
     return row_batches(len(arrays[0].f), labels)

@@ -111,7 +111,8 @@ class PairwiseSimilarity(Metric):
         found = self._explained()
         self.undefined = {name: found[name].undefined for name in self.measures}
         self.search = {name: found[name].search for name in self.measures}
-        self._warn()
+        for line in self.remarks():
+            rank_zero_warn(line)
         return {name: found[name].values for name in self.measures}
 
     def joint_moments(self) -> JointMoments:
@@ -142,14 +143,16 @@ class PairwiseSimilarity(Metric):
             found[name] = of_representations.function(bare, self.names)
         return found
 
-    def _warn(self) -> None:
-        count = len(self.names)
+    def remarks(self) -> list[str]:
+        """After ``compute``, a line for each measure that is NaN for some pairs, with the reasons."""
+        count, lines = len(self.names), []
         for name, reasons in self.undefined.items():
             own = {pair: reason for pair, reason in reasons.items() if pair[0] != pair[1]}
             pairs = len({tuple(sorted(pair)) for pair in own})
             if pairs:
                 why = "; ".join(list(dict.fromkeys(own.values()))[:_REASONS])
-                rank_zero_warn(f"{name} is NaN for {pairs} of {count * (count - 1) // 2} pairs: {why}")
+                lines.append(f"{name} is NaN for {pairs} of {count * (count - 1) // 2} pairs: {why}")
+        return lines
 
     def _store(self, embeddings: Sequence[Tensor], ids: Tensor | None) -> None:
         if ids is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,11 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = load_models(arguments.models)
     device = choose_device(arguments.device)
     data = load_data(Path(arguments.data) if arguments.data else default_data(arguments.models[0]))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored, arguments.nulls)
-    for warning in caught:
-        print(f"likeness: warning: {warning.message}", file=sys.stderr)
+    comparison = compare(models, data, arguments.split, measures, device, arguments.max_stored, arguments.nulls)
+    for remark in comparison.metric.remarks():
+        print(f"likeness: warning: {remark}", file=sys.stderr)
     publish(comparison, Path(arguments.out))
     return 0
 

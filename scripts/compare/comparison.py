@@ -14,6 +14,7 @@ from likeness.adapters.unnoticed import unnoticed
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import Measure
 from likeness.similarity.compare import Comparison, measured
+from likeness.similarity.metric import require_comparable
 
 
 def compare(
@@ -45,8 +46,10 @@ def compare(
 
 
 def _require_labels(models: Sequence[tuple[str, SoftmaxModel]], data: pl.LightningDataModule) -> None:
+    heads = [model.unembeddings() for _, model in models]
+    require_comparable([(len(head), head.shape[1]) for head in heads], [name for name, _ in models])
     labels = getattr(data, "num_classes", None)
-    for name, model in models:
-        own = len(model.unembeddings())
+    for (name, _), head in zip(models, heads, strict=True):
+        own = len(head)
         if labels is not None and own != labels:
             raise ValueError(f"model {name!r} has {own} labels, but {type(data).__name__} has {labels}")

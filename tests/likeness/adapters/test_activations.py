@@ -123,7 +123,9 @@ def test_what_is_no_representation_is_refused(output: Any) -> None:
 
 
 def test_feature_maps_have_no_token() -> None:
-    with pytest.raises(LayerError, match=r"layer 'conv' answers feature maps \[4, 3, 8, 8\], which have no token 'cls'"):
+    with pytest.raises(
+        LayerError, match=r"layer 'conv' answers feature maps \[4, 3, 8, 8\], which have no token 'cls'"
+    ):
         pooled(IMAGES, "cls", "conv")
 
 

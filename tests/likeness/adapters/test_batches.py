@@ -14,7 +14,7 @@ from likeness.batch import Batch
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = torch.arange(10) % 3
-Pair = namedtuple("Pair", "x y id")  # noqa: PYI024 (as people write them)
+Pair = namedtuple("Pair", "x y id")
 
 
 class Samples(Dataset[Any]):

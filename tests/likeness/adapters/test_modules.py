@@ -157,10 +157,14 @@ def test_nothing_is_left_behind() -> None:
     module = network()
     module[2].eval()
     before, generator = [layer.training for layer in module.modules()], torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), unnoticed([module]):
-        torch.rand(3)
-        assert not any(layer.training for layer in module.modules())
-        raise ZeroDivisionError
+
+    def look() -> None:
+        with unnoticed([module]):
+            torch.rand(3)
+            assert not any(layer.training for layer in module.modules())
+            raise ZeroDivisionError
+
+    pytest.raises(ZeroDivisionError, look)
     assert [layer.training for layer in module.modules()] == before
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.requires_grad for parameter in module.parameters())

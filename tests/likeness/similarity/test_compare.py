@@ -111,7 +111,7 @@ def test_one_look_at_data_that_can_be_read_once() -> None:
 
 
 def test_the_answer_in_all_its_forms(tmp_path: Path) -> None:
-    found = compare([network(0), network(1), network(2)], (X, Y) and [(X, Y)], names=["a", "b", "c"])
+    found = compare([network(0), network(1), network(2)], [(X, Y)], names=["a", "b", "c"])
     content = found.to_dict()
     assert [row["model_b"] for row in content["pairs"]] == ["b", "c", "c"]
     assert content["pairs"][0]["kl_ab"] == float(found["kl"][0, 1])
@@ -147,7 +147,7 @@ def test_unrelated_representations_stand_beside() -> None:
         ([network(0), "nowhere"], X, "there is no model nowhere"),
         ([network(0), arrays(network(1))], None, "data are needed"),
         ([arrays(network(0)), (X[:9], Y[:9])], None, "g of arrays must be a matrix"),
-        ([arrays(network(0)), X[:9]], None, "the same inputs, but arrays has 150, array has 9 rows"),
+        ([arrays(network(0)), X[:9]], None, "the same inputs, but arrays has 150 and array has 9 rows"),
         ([network(0), arrays(network(1))], torch.cat([X, X]), "arrays has 150 rows, but the data have more inputs"),
         ([network(0), network(1)], torch.full((4, 6), torch.nan), "answers values that are not finite"),
     ],
