@@ -164,7 +164,8 @@ def test_nothing_is_left_behind() -> None:
             assert not any(layer.training for layer in module.modules())
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, look)
+    with pytest.raises(ZeroDivisionError):
+        look()
     assert [layer.training for layer in module.modules()] == before
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.requires_grad for parameter in module.parameters())
