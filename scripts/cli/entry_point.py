@@ -210,7 +210,6 @@ class OneLineErrors:
 class Parser(OneLineErrors, ArgumentParser):
     """The parser of a command that is not LightningCLI's; ``~`` begins a path in any of its options."""
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """The options, with the user's home directory in paths."""
-        parsed: Namespace = with_home(super().parse_args(*args, **kwargs))
-        return parsed
+        return with_home(super().parse_args(*args, **kwargs))
