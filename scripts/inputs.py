@@ -51,8 +51,8 @@ def _names_its_class(path: Path) -> bool:
 
 def default_data(path: str) -> Path:
     """The configuration of the run that a run directory, checkpoint or member belongs to."""
-    location = Path(path).expanduser()
-    location = location if location.exists() else Path(path.rpartition("#")[0]).expanduser()
+    location = Path(path)
+    location = location if location.exists() else Path(path.rpartition("#")[0])
     weights = location.suffix == ".safetensors"  # beside the configuration; checkpoints have a folder of their own
     run = location if location.is_dir() else location.parent if weights else location.parent.parent
     if not (run / "config.yaml").is_file():

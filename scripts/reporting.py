@@ -101,4 +101,14 @@ def _write(path: Path, rows: Sequence[Row]) -> Path:
     return write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
+def distinct(rows: Sequence[Row], name: str) -> list[Any]:
+    """The values of a column, each once, in the order in which they appear."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def grouped(rows: Sequence[Row], name: str) -> dict[Any, list[Row]]:
+    """The rows by their value of a column, in the order in which the values appear."""
+    return {value: [row for row in rows if row[name] == value] for value in distinct(rows, name)}
+
+
 Item = TypeVar("Item")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likeness.checks import require_one_of, require_positive
 from likeness.hubness.reduction_base import AugmentedVectors, HubnessReduction, QueryOperation
-from likeness.neighbours.distances import DistanceName, PointDistances, first_rows, unit_rows
+from likeness.neighbours.distances import DistanceName, PointDistances, first_rows, row_lengths, unit_rows
 from likeness.neighbours.exact import Neighbours, nearest_neighbours
 from likeness.numerics import DEAD, ROUNDING, FeatureMoments, Moments, full_precision, row_centre
 
@@ -42,7 +42,7 @@ class FeatureTransform(HubnessReduction):
         """
         vectors, last = self.transformed_index(), QueryOperation()
         if self.metric == "cosine":
-            vectors = unit_rows(vectors, "transformed index")
+            vectors = unit_rows(vectors, f"index after {self.name}")
         elif self.metric != "dot":
             half = vectors.double().square().sum(1, keepdim=True) / 2
             vectors, last = torch.cat([vectors, -half.to(vectors.dtype)], 1), QueryOperation(append=(1.0,))
@@ -91,7 +91,12 @@ class FeatureTransform(HubnessReduction):
 
     def _mapped(self, queries: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Index and queries in the space where they are compared."""
-        return self._vectors, None if queries is None else self._transform(queries)
+        points = None if queries is None else self._transform(queries)
+        if self.metric == "cosine":
+            row_lengths(self._vectors, f"index after {self.name}")
+            if points is not None:
+                row_lengths(points, f"queries after {self.name}")
+        return self._vectors, points
 
     @abstractmethod
     def _fit_transform(self, index: Tensor) -> None:
@@ -150,7 +155,7 @@ class RowCentring(FeatureTransform):
     name = "row_centring"
 
     def _fit_transform(self, index: Tensor) -> None:
-        pass
+        _require_components(self.name, index)
 
     def _transform(self, points: Tensor) -> Tensor:
         return row_centre(points)
@@ -162,7 +167,7 @@ class RowStandardisation(FeatureTransform):
     name = "row_z_score"
 
     def _fit_transform(self, index: Tensor) -> None:
-        pass
+        _require_components(self.name, index)
 
     def _transform(self, points: Tensor) -> Tensor:
         centred = row_centre(points.double())
@@ -171,6 +176,12 @@ class RowStandardisation(FeatureTransform):
         lengths = torch.where(lengths > ROUNDING * points.double().abs().amax(1, keepdim=True), lengths, torch.inf)
         scaled: Tensor = centred / lengths * points.shape[1] ** 0.5
         return scaled.to(points.dtype)
+
+
+def _require_components(name: str, index: Tensor) -> None:
+    """Raise ValueError for an index [n, 1]: a component less its own mean is 0."""
+    if index.shape[1] < 2:
+        raise ValueError(f"{name} takes points of at least two dimensions, but the index is {list(index.shape)}")
 
 
 class DropComponents(FeatureTransform):

@@ -134,11 +134,16 @@ def thinned_estimate(histogram: Tensor, searched: int, queries: int) -> ThinnedE
 
 
 def choose_queries(queries: int, fraction: float, seed: int) -> Tensor:
-    """Positions of a random share of the queries, ascending: as many as the fraction rounds to, at least one."""
+    """Positions of a random share of the queries, ascending: as many as the fraction rounds to.
+
+    Raises ValueError unless the share is in (0, 1], and all queries or at least the 3 of :func:`thinned_estimate`.
+    """
     if not 0 < fraction <= 1:
         raise ValueError(f"query_fraction must be above 0 and at most 1, got {fraction}")
-    order = torch.randperm(queries, generator=torch.Generator().manual_seed(seed))
-    return order[: max(1, round(fraction * queries))].sort().values
+    count = round(fraction * queries)
+    if fraction < 1 and count < 3:
+        raise ValueError(f"query_fraction must leave at least 3 queries, but {fraction} of {queries} are {count}")
+    return torch.randperm(queries, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
 def _factorial_moments(histogram: Tensor, searched: int, queries: int) -> tuple[float, float, float]:

@@ -105,12 +105,17 @@ def choose_k(
 
     ``neighbours`` [n, K] are those of the index points, none in its own list, ``labels`` [n] theirs. Points of the
     same fold are struck from the lists, so K must be well above the largest k: 40 is enough for k < 20 and ten folds.
-    scikit-learn deals the folds, shuffled by ``seed``. Raises ValueError where a list becomes too short, and as
-    :func:`knn_score` does.
+    scikit-learn deals the folds, shuffled by ``seed``. Raises ValueError where a list becomes too short, where there
+    are fewer than two folds or more than any class has points, and as :func:`knn_score` does.
     """
     from sklearn.model_selection import StratifiedKFold
 
     numbers, _ = _numbered(labels, None)
+    if not ks:
+        raise ValueError("ks must name at least one k to try, got none")
+    largest = int(torch.bincount(numbers).max())
+    if not 2 <= folds <= largest:
+        raise ValueError(f"folds must be at least 2 and at most {largest}, the largest class's points, got {folds}")
     _require_lists(neighbours, len(numbers), len(numbers), max(ks), own=True)
     fold = torch.empty_like(numbers)
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(numbers)), numbers.numpy())

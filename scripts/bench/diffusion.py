@@ -98,6 +98,7 @@ def diffusion(
     }
     images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, device=device)
     steps: dict[str, Callable[[], None]] = {}
+    # Each model as it is and, where asked for, in the faster form.
     for name, (model, lean) in models.items():
         step = functools.partial(_step, model.to(device).diffusion, images, lean)
         steps[name] = step
@@ -108,6 +109,7 @@ def diffusion(
     memory = {name: _memory(step, device) for name, step in steps.items()}
     steps = {BARE_NAME: _bare(models[VDM][0].diffusion.network, batch_size, shape, device), **steps}
     times = dict(zip(steps, interleaved(steps, repeats, device), strict=True))
+    # What is asked for was measured by others in one setting, their ratios to the bare operations with it.
     theirs = (width, depth, encoder_width, levels, size, batch_size, device) == (64, 4, 64, 2, 32, 8, "cpu")
     asked = {(EXACT, VDM): 2.6, (LEAN, VDM): 2.0} if device == "cpu" else {}
     if theirs:

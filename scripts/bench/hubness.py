@@ -122,9 +122,7 @@ def _times_of_proximity(x: Tensor, k: int, repeats: int, device: str) -> tuple[C
 def _faiss_neighbours(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     from likeness.neighbours.approximate import require_faiss
 
-    faiss = require_faiss()
-
-    index = faiss.IndexFlatL2(x.shape[1])
+    index = require_faiss().IndexFlatL2(x.shape[1])
     index.add(x)
     ids: NDArray[np.int64] = index.search(x, k + 1)[1]
     return ids

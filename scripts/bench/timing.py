@@ -34,6 +34,19 @@ class Contestant:
         return Contestant(self.name, [seconds / pieces for seconds in self.seconds])
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What one piece of work took."""
+
+    resident: int  # bytes at most, libraries included
+    seconds: float
+
+    @property
+    def gigabytes(self) -> float:
+        """In units of 1e9 bytes."""
+        return self.resident / 1e9
+
+
 class Report(Protocol):
     """What a bench found, to be printed and written."""
 
@@ -109,6 +122,37 @@ class Ratios:
 
 
 @dataclass
+class RatiosAndMemory:
+    """Times, and the memory that a larger piece of work takes where it was measured."""
+
+    ratios: Ratios
+    work: str  # the larger piece
+    allowed: float  # gigabytes
+    large: Peak | None
+
+    @property
+    def title(self) -> str:
+        """Of the table."""
+        return self.ratios.title
+
+    def table(self) -> "Table":
+        """A row for each contestant."""
+        return self.ratios.table()
+
+    def verdicts(self) -> list[str]:
+        """A line for each ratio, time and memory that is asked for."""
+        if self.large is None:
+            return self.ratios.verdicts()
+        reached = _yes(self.large.gigabytes < self.allowed)
+        measured = f"{self.large.gigabytes:.2f} GB, {self.large.seconds:.0f} s"
+        return [*self.ratios.verdicts(), f"{self.work}: under {self.allowed:g} GB is asked for: {reached} ({measured})"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Seconds, ratios, and bytes where they were measured."""
+        return self.ratios.as_dict() | {"large": self.large and asdict(self.large)}
+
+
+@dataclass
 class Shares:
     """Seconds that parts of a run took, as shares of the whole, and how large their sum may be."""
 
@@ -167,77 +211,10 @@ def interleaved(
     return [Contestant(name, values) for name, values in seconds.items()]
 
 
-def machine() -> dict[str, Any]:
-    """What a time depends on, to be printed beside it."""
-    facts: dict[str, Any] = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
-
-
 def _now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def use_threads(count: int | None) -> None:
-    """Let torch compute with ``count`` threads, or with as many as it takes by itself."""
-    if count is not None:
-        if count < 1:
-            raise ValueError(f"threads must be at least 1, got {count}")
-        torch.set_num_threads(count)
-
-
-@dataclass(frozen=True)
-class Peak:
-    """What one piece of work took."""
-
-    resident: int  # bytes at most, libraries included
-    seconds: float
-
-    @property
-    def gigabytes(self) -> float:
-        """In units of 1e9 bytes."""
-        return self.resident / 1e9
-
-
-@dataclass
-class RatiosAndMemory:
-    """Times, and the memory that a larger piece of work takes where it was measured."""
-
-    ratios: Ratios
-    work: str  # the larger piece
-    allowed: float  # gigabytes
-    large: Peak | None
-
-    @property
-    def title(self) -> str:
-        """Of the table."""
-        return self.ratios.title
-
-    def table(self) -> "Table":
-        """A row for each contestant."""
-        return self.ratios.table()
-
-    def verdicts(self) -> list[str]:
-        """A line for each ratio, time and memory that is asked for."""
-        if self.large is None:
-            return self.ratios.verdicts()
-        reached = _yes(self.large.gigabytes < self.allowed)
-        measured = f"{self.large.gigabytes:.2f} GB, {self.large.seconds:.0f} s"
-        return [*self.ratios.verdicts(), f"{self.work}: under {self.allowed:g} GB is asked for: {reached} ({measured})"]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Seconds, ratios, and bytes where they were measured."""
-        return self.ratios.as_dict() | {"large": self.large and asdict(self.large)}
 
 
 def peak_of(work: Callable[[], object]) -> Peak:
@@ -260,3 +237,26 @@ def _most_resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+def machine() -> dict[str, Any]:
+    """What a time depends on, to be printed beside it."""
+    facts: dict[str, Any] = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch compute with ``count`` threads, or with as many as it takes by itself."""
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"threads must be at least 1, got {count}")
+        torch.set_num_threads(count)

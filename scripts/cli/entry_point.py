@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from likeness.files.errors import DataError
 from scripts.cli import restarts
@@ -24,6 +25,7 @@ UNION = re.compile(
 )
 # A collective operation fails in these words where another rank is gone, with gloo and with NCCL.
 PEER_GONE = re.compile(r"gloo|NCCL|TCPStore|[Cc]onnection (reset|closed|refused)|[Bb]roken pipe")
+NAMES = ("key", "query_key", "pair", "neighbours")  # options for names, which are no paths
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
 
@@ -172,6 +174,27 @@ def _leave_process_group() -> None:
             distributed.destroy_process_group()
 
 
+def with_home(value: Any) -> Any:
+    """Nested values with ``~`` at the beginning of a path as the user's home directory; those of ``NAMES`` stay.
+
+    Raises UsageError where there is none to be found.
+    """
+    match value:
+        case Namespace():
+            return Namespace({key: entry if key in NAMES else with_home(entry) for key, entry in vars(value).items()})
+        case dict():
+            return {key: with_home(entry) for key, entry in value.items()}
+        case list():
+            return [with_home(entry) for entry in value]
+        case Path():
+            return Path(with_home(str(value)))
+    if not isinstance(value, str) or not (value == "~" or value.startswith("~/")):
+        return value
+    if (expanded := os.path.expanduser(value)) == value:
+        raise UsageError(f"{value} is in your home directory, and there is none: HOME is not set")
+    return expanded
+
+
 class OneLineErrors:
     """For parsers: an error is one line instead of a page of usage, and options are never abbreviated."""
 
@@ -185,4 +208,8 @@ class OneLineErrors:
 
 
 class Parser(OneLineErrors, ArgumentParser):
-    """The parser of a command that is not LightningCLI's."""
+    """The parser of a command that is not LightningCLI's; ``~`` begins a path in any of its options."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """The options, with the user's home directory in paths."""
+        return with_home(super().parse_args(*args, **kwargs))

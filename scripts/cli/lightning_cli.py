@@ -30,9 +30,9 @@ from likeness.files.writing import replacing
 from likeness.moved_names import moved
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, prepared_arguments, read_value
-from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank
+from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank, with_home
 from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
-from scripts.cli.run_configuration import changes, portable, replaced, with_home
+from scripts.cli.run_configuration import changes, portable, replaced
 
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")

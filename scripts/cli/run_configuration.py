@@ -1,12 +1,10 @@
 """Configurations as values: which options replace one another, what repeats a run, and what has changed in one."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 
 from callbacks.run.run_files import relative_paths
 from scripts.cli.configurations import read_configuration, read_value
@@ -98,24 +96,6 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
     else:
         yield prefix.rstrip("."), content
-
-
-def with_home(value: Any) -> Any:
-    """Nested values with ``~`` at the beginning of a path as the user's home directory.
-
-    Raises UsageError where there is none to be found.
-    """
-    if isinstance(value, Namespace):
-        return Namespace({key: with_home(entry) for key, entry in vars(value).items()})
-    if isinstance(value, dict):
-        return {key: with_home(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [with_home(entry) for entry in value]
-    if not isinstance(value, str) or not (value == "~" or value.startswith("~/")):
-        return value
-    if (expanded := os.path.expanduser(value)) == value:
-        raise UsageError(f"{value} is in your home directory, and there is none: HOME is not set")
-    return expanded
 
 
 def portable(content: Any, run_dir: str) -> Any:

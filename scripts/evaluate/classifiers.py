@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from likeness.protocols import SoftmaxModel
-from likeness.similarity.predictions import is_correct, log_probabilities, nll
+from likeness.similarity.predictions import is_correct, logits, nll
 from scripts.evaluate.data import EvaluatedSplit
 from scripts.reporting import Row
 
@@ -26,11 +26,12 @@ def evaluate_classifiers(models: Sequence[tuple[str, SoftmaxModel]], split: Eval
             raise ValueError(f"{name} has {labels} labels, but {has}")
     correct, loss = torch.zeros(2, len(models), dtype=torch.float64)
     for batch in split.batches("evaluating"):
-        log_p = log_probabilities(
+        scores = logits(
             [_embed(name, model, batch.x) for name, model in models], [model.unembeddings() for _, model in models]
         )
-        correct += is_correct(log_p, batch.y).sum(1).cpu()
-        loss += nll(log_p, batch.y).sum(1).cpu()
+        # By the logits: two that differ can round to one log-probability.
+        correct += is_correct(scores, batch.y).sum(1).cpu()
+        loss += nll(scores.log_softmax(-1), batch.y).sum(1).cpu()
     return [
         {"model": name, "accuracy": float(correct[i] / split.size), "nll": float(loss[i] / split.size)}
         for i, (name, _) in enumerate(models)

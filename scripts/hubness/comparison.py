@@ -123,16 +123,26 @@ def compare_methods(
 
 
 def possible_folds(points: Points, folds: int) -> tuple[int, list[str]]:
-    """As many folds as the smallest class allows, 0 where that is fewer than 2, with a note on what was changed."""
+    """As many folds as points and the smallest class allow, 0 where that is fewer than 2, with a note of the change.
+
+    Raises ValueError for one fold, which leaves nothing to classify by, and for fewer than none.
+    """
+    if folds < 0 or folds == 1:
+        raise ValueError(f"--folds must be 0 or at least 2, got {folds}")
     if points.labels is None or folds == 0:
         return 0, []
     label, smallest = min(Counter(points.labels).items(), key=lambda entry: entry[1])
-    if smallest >= folds:
-        return folds, []
     where = f"label {label!r} has {smallest} point{'s' if smallest > 1 else ''}"
-    if smallest < 2:
+    possible = min(folds, smallest)
+    if possible < 2:
         return 0, [f"{where}, so k is not chosen by cross-validation"]
-    return smallest, [f"{where}, so k is chosen in {smallest} folds and not in {folds}"]
+    left = len(points) - -(-len(points) // possible)  # outside the largest fold
+    if left < KS.start:
+        few = f"{len(points)} points in {possible} folds have lists of {left}, but k is chosen from {KS.start} on"
+        return 0, [f"{few}, so k is not chosen by cross-validation"]
+    if possible == folds:
+        return folds, []
+    return possible, [f"{where}, so k is chosen in {possible} folds and not in {folds}"]
 
 
 def _named_outcome(name: str, method: HubnessReduction, task: Task, base: Outcome | None) -> Outcome:
@@ -145,8 +155,8 @@ def _named_outcome(name: str, method: HubnessReduction, task: Task, base: Outcom
 def _outcome(name: str, method: HubnessReduction, task: Task, base: Outcome | None) -> Outcome:
     points, queries, search = task.points, task.queries, task.search
     method.fit(points.vectors, task.bank.vectors if task.bank is not None and method.takes_bank else None)
-    own = method.rerank(None, _listed(method, task)) if queries is None or task.folds else None
-    asked = None if queries is None else method.rerank(queries.vectors, min(len(points), max(search.k, KS[-1])))
+    own = method.rerank(None, _listed(method, task, LISTED)) if queries is None or task.folds else None
+    asked = None if queries is None else method.rerank(queries.vectors, _listed(method, task, KS[-1]))
     found = asked or own
     assert found is not None
     labels, query_labels = known_labels(points, queries)
@@ -164,11 +174,11 @@ def _outcome(name: str, method: HubnessReduction, task: Task, base: Outcome | No
     return Outcome(*about, score, choice, chosen)
 
 
-def _listed(method: HubnessReduction, task: Task) -> int:
-    """How many neighbours of each index point: for cross-validation more than for hubness, if the method has them."""
+def _listed(method: HubnessReduction, task: Task, wanted: int) -> int:
+    """The length of lists of neighbours: for cross-validation as many as are wanted, if the method has them."""
     last = method.last if isinstance(method, Composition) else method
     available = min(len(task.points) - 1, getattr(last, "candidates", None) or len(task.points))
-    return min(available, max(LISTED, task.search.k)) if task.folds else task.search.k
+    return max(task.search.k, min(available, wanted)) if task.folds else task.search.k
 
 
 def _ks(lists: Neighbours, folds: int) -> range:

@@ -39,6 +39,8 @@ def tfidf_embeddings(texts: Sequence[str], dim: int | None = None, seed: int = 0
         raise ValueError(f"none of the {len(texts)} texts has a word of two letters")
     weights = vectorizer.fit_transform(texts)
     most = min(weights.shape) - 1
+    if most < 1:
+        raise ValueError("TF-IDF takes at least 2 texts and 2 terms, got {} and {}".format(*weights.shape))
     dim = min(DIM, most) if dim is None else dim
     if not 1 <= dim <= most:
         raise ValueError(

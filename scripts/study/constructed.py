@@ -19,7 +19,7 @@ from torch import Tensor
 from likeness.figures.output import MARKERS, PALETTE
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
-from scripts.reporting import Report, Row, publish
+from scripts.reporting import Report, Row, grouped, publish
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,42 @@ PERMUTATION = (5, 0, 2, 4, 6, 1, 3)  # class i of the second model of Table 1 ha
 PER_CLASS = 500
 _HALF_ANGLE = math.pi / 64  # of a cluster
 _RADIAL_SPREAD = 0.01
+NOISE = {4: 0.005, 5: 0.004, 6: 0.004, 10: 0.0025, 18: 0.002}  # by number of labels: of the first of the levels
+LEVELS = 250
+NUM_SAMPLES = 300  # input sets that the paper draws
+FIELDS = ("kl_12", "d_llv", "term_1", "term_2", "max_d_svd_f", "d_svd_g", "d_fg", "m_cca_f")
+DIM = 2
+
+
+def run(out: Path = Path("runs/constructed")) -> None:
+    """Print the largest share of each bound that was used, and write all pairs and the figure.
+
+    Args:
+        out: Where everything is written.
+    """
+    rows = [row for num_classes in NOISE for row in pairs(num_classes, LEVELS)]
+    Report(f"{len(rows)} pairs of models (Fig 16): d_fg over its bounds", summary(rows)).show()
+    publish(out, tables={"constructed": rows}, figures={"constructed": draw(rows)})
+
+
+def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row]:
+    """The model of K labels against itself with ever more noise on f, a row for each level.
+
+    The input set is the one that is best at the lowest level; pivot and left-out label are searched anew.
+    """
+    noise = [NOISE[num_classes] * step for step in range(1, levels + 1)]
+    f, g, noisy = perturbed_models(num_classes, noise, per_class)
+    options = ComparisonOptions(search="sampled", num_samples=NUM_SAMPLES)
+    rows: list[Row] = []
+    for level, other in zip(noise, noisy, strict=True):
+        found = compare_softmax_models(f, g, other, g, options=options)
+        options = ComparisonOptions(input_set=found.input_set)
+        assert found.paper_bound is not None  # as K >= M + 2
+        assert found.squared_bound is not None
+        bounds = {"paper_bound": found.paper_bound.value, "squared_bound": found.squared_bound.value}
+        fields = {name: getattr(found, name) for name in FIELDS}
+        rows.append({"num_classes": num_classes, "noise": level} | fields | bounds)
+    return rows
 
 
 def permuted_pair(length: float, per_class: int = PER_CLASS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,48 +107,10 @@ def _points(angles: np.ndarray, radii: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=-1).reshape(-1, 2))
 
 
-NOISE = {4: 0.005, 5: 0.004, 6: 0.004, 10: 0.0025, 18: 0.002}  # by number of labels: of the first of the levels
-LEVELS = 250
-NUM_SAMPLES = 300  # input sets that the paper draws
-FIELDS = ("kl_12", "d_llv", "term_1", "term_2", "max_d_svd_f", "d_svd_g", "d_fg", "m_cca_f")
-DIM = 2
-
-
-def run(out: Path = Path("runs/constructed")) -> None:
-    """Print the largest share of each bound that was used, and write all pairs and the figure.
-
-    Args:
-        out: Where everything is written.
-    """
-    rows = [row for num_classes in NOISE for row in pairs(num_classes, LEVELS)]
-    Report(f"{len(rows)} pairs of models (Fig 16): d_fg over its bounds", summary(rows)).show()
-    publish(out, tables={"constructed": rows}, figures={"constructed": draw(rows)})
-
-
-def pairs(num_classes: int, levels: int, per_class: int = PER_CLASS) -> list[Row]:
-    """The model of K labels against itself with ever more noise on f, a row for each level.
-
-    The input set is the one that is best at the lowest level; pivot and left-out label are searched anew.
-    """
-    noise = [NOISE[num_classes] * step for step in range(1, levels + 1)]
-    f, g, noisy = perturbed_models(num_classes, noise, per_class)
-    options = ComparisonOptions(search="sampled", num_samples=NUM_SAMPLES)
-    rows: list[Row] = []
-    for level, other in zip(noise, noisy, strict=True):
-        found = compare_softmax_models(f, g, other, g, options=options)
-        options = ComparisonOptions(input_set=found.input_set)
-        assert found.paper_bound is not None  # as K >= M + 2
-        assert found.squared_bound is not None
-        bounds = {"paper_bound": found.paper_bound.value, "squared_bound": found.squared_bound.value}
-        fields = {name: getattr(found, name) for name in FIELDS}
-        rows.append({"num_classes": num_classes, "noise": level} | fields | bounds)
-    return rows
-
-
 def summary(rows: Sequence[Row]) -> list[Row]:
     """For each K the largest distances, and how near d_fg comes to its bounds."""
     answer: list[Row] = []
-    for num_classes, own in _by_labels(rows).items():
+    for num_classes, own in grouped(rows, "num_classes").items():
         d_llv, d_fg, paper, squared = (_column(own, name) for name in ("d_llv", "d_fg", "paper_bound", "squared_bound"))
         row: dict[str, int | float] = {"K": num_classes, "max d_llv": float(d_llv.max()), "max d_fg": float(d_fg.max())}
         answer.append(
@@ -127,7 +125,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log")
-    for (num_classes, own), colour, marker in zip(_by_labels(rows).items(), PALETTE, MARKERS, strict=False):
+    for (num_classes, own), colour, marker in zip(grouped(rows, "num_classes").items(), PALETTE, MARKERS, strict=False):
         style: dict[str, Any] = {
             "color": colour,
             "marker": marker,
@@ -144,13 +142,6 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
-
-
-def _by_labels(rows: Sequence[Row]) -> dict[Any, list[Row]]:
-    return {
-        number: [row for row in rows if row["num_classes"] == number]
-        for number in {row["num_classes"]: 0 for row in rows}
-    }
 
 
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:

@@ -1,10 +1,9 @@
 """VDM, DiffEnc without parameters (NT) and DiffEnc: the same score network and training, and what ratios gain.
 
 The comparison of Nielsen et al. 2024 (arXiv 2310.19789) at a size that trains on two cores, and the experiment that
-the paper leaves out: variances of another ratio than 1, in finite depth.
-
-Section 3.3 and appendices F and G are on ratios. To first order in 1 / T the best one gains the integral over t of
-l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time t in infinite depth.
+the paper leaves out: variances of another ratio than 1, in finite depth (section 3.3, appendices F and G). To first
+order in 1 / T the best ratio gains the integral over t of l(t)^2 / (d T) nats, where l(t) is the diffusion loss at time
+t in infinite depth.
 """
 
 from __future__ import annotations
@@ -35,13 +34,8 @@ from scripts.cli.configurations import located, read_configuration
 from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth
 from scripts.evaluate.data import EvaluatedSplit, open_split
 from scripts.inputs import choose_device, default_data, load_data
-from scripts.reporting import Report, Row, publish
-from scripts.study.training_run import (
-    TrainingRun,
-    as_arguments,
-    ensure_all_trained,
-    flattened,
-)
+from scripts.reporting import Report, Row, distinct, grouped, publish
+from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained, flattened, given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +48,19 @@ MODELS: dict[str, dict[str, Any]] = {
     "DiffEnc": {},
 }
 COMPARED = ("model", "data", "trainer.precision", "trainer.gradient_clip_val")
+SMALL = {"seeds": 2, "steps": 4, "draws": 2, "depths": [4], "ratio_steps": 4, "limit": 20}
+FIT_SAMPLES = 512  # of the training split, at most: each is seen at every step
+EVALUATION_SEED = 0  # of the noise, the same for all models: their differences are then less noisy than their bounds
+POINTS = 50  # of l(t)
+BATCH_SIZE, LEARNING_RATE = 64, 0.01  # of a learned ratio
+RATIOS: tuple[RatioName, ...] = ("one", "learned", "fitted")
+_TRAINING, _RATES = 0x4A71, 0x4A7E  # set these streams apart from other uses of the same seed
+TERMS = ("reconstruction", "latent", "diffusion", "bpd")
+ERRORS = ("bpd_sample_se", "bpd_draw_se")
+GAINS = ("gain_predicted", "gain_fitted", "gain_learned")
+BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
+SPLITS = {"test": "test", "train": "training samples"}
+KINDS = {"fitted": "closed form", "learned": "learned"}
 
 
 @dataclass(frozen=True)
@@ -81,230 +88,6 @@ class DiffusionRun(TrainingRun):
 
     def settings_of(self, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
         return flattened(read_configuration(folder / "config.yaml"))
-
-
-SPLITS = {"test": "test", "train": "training samples"}
-KINDS = {"fitted": "closed form", "learned": "learned"}
-
-
-def draw_models(seeds: Sequence[Row]) -> Figure:
-    """A panel for each split: a dot for each seed, and for each model the mean and its standard error over seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    for axes, (split, title) in zip(figure.subplots(1, len(SPLITS)), SPLITS.items(), strict=True):
-        _models_panel(axes, [row for row in seeds if row["split"] == split])
-        axes.set_title(title, fontsize=10)
-    figure.axes[0].set_ylabel("bits per dimension")
-    return figure
-
-
-def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
-    models = list(dict.fromkeys(row["model"] for row in seeds))
-    for place, model in enumerate(models):
-        values = np.array([row["bpd"] for row in seeds if row["model"] == model])
-        axes.scatter(np.full(len(values), place - 0.12), values, s=18, color=PALETTE[place], alpha=0.5, linewidths=0)
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-        axes.errorbar(place + 0.12, values.mean(), error, fmt="o", color=PALETTE[place], capsize=3, markersize=5)
-    axes.set_xticks(range(len(models)), models)
-    axes.set_xlim(-0.5, len(models) - 0.5)
-    axes.margins(y=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_gains(means: Sequence[Row]) -> Figure:
-    """Gains over ratio 1 in T steps: measured against predicted, and what is left of the prediction by T."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-    measured, share = figure.subplots(1, 2)
-    models = list(dict.fromkeys(row["model"] for row in means))
-    for index, model in enumerate(models):
-        own = [row for row in means if row["model"] == model]
-        for offset, (kind, label) in enumerate(KINDS.items()):
-            style = {"color": PALETTE[index], "marker": MARKERS[offset], "ms": 5, "lw": 1.0}
-            style |= {"mfc": "none" if offset else PALETTE[index], "ls": "--" if offset else "-"}
-            predicted, gained = (np.array([row[name] for row in own]) for name in ("gain_predicted", f"gain_{kind}"))
-            measured.plot(predicted, gained, label=f"{model}, {label}", **style)
-            share.plot([row["T"] for row in own], gained / predicted, **style)
-    ends = [fmean(row["gain_predicted"] for row in means if row["T"] == depth) for depth in _ends(means)]
-    measured.plot(ends, ends, color="#999999", lw=0.8, ls=":")
-    measured.set(
-        xscale="log",
-        yscale="log",
-        xlabel="gain predicted (bits per dimension)",
-        ylabel="gain measured (bits per dimension)",
-    )
-    share.axhline(1, color="#999999", lw=0.8, ls=":")
-    share.set(xscale="log", yscale="log", xlabel="depth $T$", ylabel="gain measured / predicted")
-    depths = sorted({row["T"] for row in means})
-    share.set_xticks(depths, [str(depth) for depth in depths])
-    share.set_xticks([], minor=True)
-    share.yaxis.set_major_formatter("{x:g}")
-    measured.legend(fontsize=7, frameon=False)
-    for axes in (measured, share):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _ends(means: Sequence[Row]) -> tuple[int, int]:
-    depths = [row["T"] for row in means]
-    return min(depths), max(depths)
-
-
-TERMS = ("reconstruction", "latent", "diffusion", "bpd")
-ERRORS = ("bpd_sample_se", "bpd_draw_se")
-GAINS = ("gain_predicted", "gain_fitted", "gain_learned")
-BPDS = ("bpd_one", "bpd_fitted", "bpd_learned")
-
-
-def model_means(seeds: Sequence[Row]) -> list[Row]:
-    """For each split and model the terms of the bound over seeds, with ``<term>_se``."""
-    return _means(sorted(seeds, key=itemgetter("split")), ("split", "model"), TERMS)
-
-
-def gain_means(ratios: Sequence[Row]) -> list[Row]:
-    """For each model and T the bounds and gains over seeds, with ``<name>_se``."""
-    return _means(ratios, ("model", "T"), (*BPDS, *GAINS))
-
-
-def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
-    """Whether this model's bpd is lower than each other one's, by split: one-sided, unequal variances, over seeds.
-
-    p is None where there are fewer than two seeds.
-    """
-    from scipy.stats import ttest_ind
-
-    rows: list[Row] = []
-    for split in _distinct(seeds, "split"):
-        bpd = {name: _values(seeds, {"split": split, "model": name}, "bpd") for name in _distinct(seeds, "model")}
-        for other in (name for name in bpd if name != model):
-            row: Row = {"split": split, "hypothesis": f"{model} < {other}"}
-            row |= {"difference": fmean(bpd[model]) - fmean(bpd[other]), "t": None, "p": None}
-            if len(bpd[model]) > 1:
-                found = ttest_ind(bpd[model], bpd[other], equal_var=False, alternative="less")
-                row |= {"t": float(found.statistic), "p": float(found.pvalue)}
-            rows.append(row)
-    return rows
-
-
-def printed_model(mean: Row) -> Row:
-    """A row of :func:`model_means` as the terminal shows it."""
-    row: Row = {"split": mean["split"], "model": mean["model"]}
-    row |= {"recon.": f"{mean['reconstruction']:.4f}", "latent": f"{mean['latent']:.4f}"}
-    return row | {name: _with_error(mean, name) for name in ("diffusion", "bpd")}
-
-
-def printed_gain(mean: Row) -> Row:
-    """A row of :func:`gain_means` as the terminal shows it."""
-    row = {"model": mean["model"], "T": mean["T"], "bpd": f"{mean['bpd_one']:.4f}"}
-    return row | {name.removeprefix("gain_"): _with_error(mean, name) for name in GAINS}
-
-
-def _with_error(mean: Row, name: str) -> str:
-    error = mean[f"{name}_se"]
-    return f"{mean[name]:.4f}" + ("" if error is None else f" ±{error:.4f}")
-
-
-def _means(rows: Sequence[Row], by: Sequence[str], names: Sequence[str]) -> list[Row]:
-    groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
-    means: list[Row] = []
-    for group in groups:
-        place = dict(zip(by, group, strict=True))
-        mean: Row = {**place, "seeds": len(_values(rows, place, names[0]))}
-        for name in names:
-            values = _values(rows, place, name)
-            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-            mean |= {name: fmean(values), f"{name}_se": error}
-        means.append(mean)
-    return means
-
-
-def _values(rows: Sequence[Row], place: Row, name: str) -> list[float]:
-    return [row[name] for row in rows if place.items() <= row.items()]
-
-
-def _distinct(rows: Sequence[Row], name: str) -> list[str]:
-    return list(dict.fromkeys(row[name] for row in rows))
-
-
-POINTS = 50  # of l(t)
-BATCH_SIZE, LEARNING_RATE = 64, 0.01  # of a learned ratio
-RATIOS: tuple[RatioName, ...] = ("one", "learned", "fitted")
-_TRAINING, _RATES = 0x4A71, 0x4A7E  # set these streams apart from other uses of the same seed
-
-
-def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> Row:
-    """The bounds of one trained model in T steps, in bits per dimension, and by how much the ratios lower it.
-
-    ``learned`` is a ratio that is trained for ``ratio_steps`` steps on the training split while the rest of the model
-    stays what it is; ``fitted`` is the closed form of the training split; ``predicted`` follows from ``rates``.
-    """
-    model = evaluation.module.diffusion
-    ratio = train_ratio(model, num_steps, evaluation.train, ratio_steps, evaluation.seed)
-    with at_depth(model, num_steps, ratio):
-        bpd: Row = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
-    return {
-        "T": num_steps,
-        **{f"bpd_{name}": value for name, value in bpd.items()},
-        "gain_predicted": predicted_gain(rates, num_steps, model.dims),
-        **{f"gain_{name}": bpd["one"] - bpd[name] for name in RATIOS[1:]},
-    }
-
-
-def predicted_gain(rates: Tensor, num_steps: int, dims: int) -> float:
-    """The integral of l(t)^2 / (d T) in bits per dimension, of ``rates`` l(t) at equally spaced t, in nats."""
-    return float(bits_per_dim(rates.square().mean() / (dims * num_steps), dims))
-
-
-@torch.no_grad()
-def loss_rates(model: DiffusionModel, split: EvaluatedSplit, seed: int) -> Tensor:
-    """l(t) in nats, [POINTS], at the middles of equal parts of [0, 1]: the mean over all samples of a split."""
-    total = torch.zeros(POINTS, dtype=torch.float64)
-    source = generator(seed, _RATES, device=split.device)
-    for batch in split.batches("the loss by time"):
-        x = model.scale(batch.x, model.dtype)
-        eps = torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
-        for number in range(POINTS):
-            error = model.rate_error(x, x.new_full((len(x),), (number + 0.5) / POINTS), eps)
-            total[number] += continuous_loss(*error).double().sum().cpu()
-    return total / split.size
-
-
-def train_ratio(
-    model: DiffusionModel, num_steps: int, train: EvaluatedSplit, ratio_steps: int, seed: int
-) -> LearnedRatio:
-    """A ratio that starts at 1, trained on the model's bound in T steps; nothing else changes."""
-    with seeded(mix(seed, _TRAINING)):
-        ratio = LearnedRatio(gamma_min=model.schedule.gamma_min, gamma_max=model.schedule.gamma_max).to(train.device)
-    optimizer = torch.optim.Adam(ratio.parameters(), lr=LEARNING_RATE)
-    with at_depth(model, num_steps, None):
-        for number in range(ratio_steps):
-            rows = torch.randint(train.size, (BATCH_SIZE,), generator=generator(seed, _TRAINING, number))
-            noise_seed = mix(seed, _TRAINING)
-            loss = ratio_loss(model, ratio, train.split[rows].x.to(train.device), noise_seed, number)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return ratio.requires_grad_(False)
-
-
-def ratio_loss(model: DiffusionModel, ratio: LearnedRatio, images: Tensor, seed: int, step: int) -> Tensor:
-    """The diffusion term of grey levels [B, ...] in bits per dimension; only the ratio gets a gradient."""
-    assert model.num_steps is not None
-    x = model.scale(images, model.dtype)
-    noise = training_noise(x, seed, step, rank=0, world_size=1)
-    with torch.no_grad():
-        found = model.step_error(x, noise.t, noise.eps)
-    rho = ratio(found.gamma_s, found.gamma_t)
-    return bits_per_dim(model.num_steps * step_loss(found.error, found.dgamma, rho), model.dims).mean()
-
-
-FIT_SAMPLES = 512  # of the training split, at most: each is seen at every step
-EVALUATION_SEED = 0  # of the noise, the same for all models: their differences are then less noisy than their bounds
-
-
-SMALL = {"seeds": 2, "steps": 4, "draws": 2, "depths": [4], "ratio_steps": 4, "limit": 20}
 
 
 @dataclass(frozen=True)
@@ -354,15 +137,7 @@ def run(
         limit: The most samples of each split to evaluate on.
         device: Where models are trained.
     """
-    given = {
-        "seeds": seeds,
-        "steps": steps,
-        "draws": draws,
-        "depths": depths,
-        "ratio_steps": ratio_steps,
-        "limit": limit,
-    }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen = given(seeds=seeds, steps=steps, draws=draws, depths=depths, ratio_steps=ratio_steps, limit=limit)
     study(out, Setting(Path(config), **{**(SMALL if small else {}), **chosen}), device)
 
 
@@ -406,6 +181,72 @@ def ratio_experiment(evaluation: BoundEvaluation, setting: Setting) -> list[Row]
     return [gains(evaluation, depth, setting.ratio_steps, rates) for depth in setting.depths]
 
 
+def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: Tensor) -> Row:
+    """The bounds of one trained model in T steps, in bits per dimension, and by how much the ratios lower it.
+
+    ``learned`` is a ratio that is trained for ``ratio_steps`` steps on the training split while the rest of the model
+    stays what it is; ``fitted`` is the closed form of the training split; ``predicted`` follows from ``rates``.
+    """
+    model = evaluation.module.diffusion
+    ratio = train_ratio(model, num_steps, evaluation.train, ratio_steps, evaluation.seed)
+    with at_depth(model, num_steps, ratio):
+        bpd: Row = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
+    return {
+        "T": num_steps,
+        **{f"bpd_{name}": value for name, value in bpd.items()},
+        "gain_predicted": predicted_gain(rates, num_steps, model.dims),
+        **{f"gain_{name}": bpd["one"] - bpd[name] for name in RATIOS[1:]},
+    }
+
+
+@torch.no_grad()
+def loss_rates(model: DiffusionModel, split: EvaluatedSplit, seed: int) -> Tensor:
+    """l(t) in nats, [POINTS], at the middles of equal parts of [0, 1]: the mean over all samples of a split."""
+    total = torch.zeros(POINTS, dtype=torch.float64)
+    source = generator(seed, _RATES, device=split.device)
+    for batch in split.batches("the loss by time"):
+        x = model.scale(batch.x, model.dtype)
+        eps = torch.randn(x.shape, generator=source, device=x.device, dtype=x.dtype)
+        for number in range(POINTS):
+            error = model.rate_error(x, x.new_full((len(x),), (number + 0.5) / POINTS), eps)
+            total[number] += continuous_loss(*error).double().sum().cpu()
+    return total / split.size
+
+
+def predicted_gain(rates: Tensor, num_steps: int, dims: int) -> float:
+    """The integral of l(t)^2 / (d T) in bits per dimension, of ``rates`` l(t) at equally spaced t, in nats."""
+    return float(bits_per_dim(rates.square().mean() / (dims * num_steps), dims))
+
+
+def train_ratio(
+    model: DiffusionModel, num_steps: int, train: EvaluatedSplit, ratio_steps: int, seed: int
+) -> LearnedRatio:
+    """A ratio that starts at 1, trained on the model's bound in T steps; nothing else changes."""
+    with seeded(mix(seed, _TRAINING)):
+        ratio = LearnedRatio(gamma_min=model.schedule.gamma_min, gamma_max=model.schedule.gamma_max).to(train.device)
+    optimizer = torch.optim.Adam(ratio.parameters(), lr=LEARNING_RATE)
+    with at_depth(model, num_steps, None):
+        for number in range(ratio_steps):
+            rows = torch.randint(train.size, (BATCH_SIZE,), generator=generator(seed, _TRAINING, number))
+            noise_seed = mix(seed, _TRAINING)
+            loss = ratio_loss(model, ratio, train.split[rows].x.to(train.device), noise_seed, number)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return ratio.requires_grad_(False)
+
+
+def ratio_loss(model: DiffusionModel, ratio: LearnedRatio, images: Tensor, seed: int, step: int) -> Tensor:
+    """The diffusion term of grey levels [B, ...] in bits per dimension; only the ratio gets a gradient."""
+    assert model.num_steps is not None
+    x = model.scale(images, model.dtype)
+    noise = training_noise(x, seed, step, rank=0, world_size=1)
+    with torch.no_grad():
+        found = model.step_error(x, noise.t, noise.eps)
+    rho = ratio(found.gamma_s, found.gamma_t)
+    return bits_per_dim(model.num_steps * step_loss(found.error, found.dgamma, rho), model.dims).mean()
+
+
 def report(out: Path, seeds: Sequence[Row], ratios: Sequence[Row]) -> None:
     """Tables on the terminal and as CSV files, and figures."""
     means, tests, gained = model_means(seeds), welch_tests(seeds), gain_means(ratios)
@@ -423,3 +264,129 @@ def report(out: Path, seeds: Sequence[Row], ratios: Sequence[Row]) -> None:
         tables |= {"ratios": ratios, "gains": gained}
         figures["gains"] = draw_gains(gained)
     publish(out, tables=tables, figures=figures)
+
+
+def model_means(seeds: Sequence[Row]) -> list[Row]:
+    """For each split and model the terms of the bound over seeds, with ``<term>_se``."""
+    return _means(sorted(seeds, key=itemgetter("split")), ("split", "model"), TERMS)
+
+
+def gain_means(ratios: Sequence[Row]) -> list[Row]:
+    """For each model and T the bounds and gains over seeds, with ``<name>_se``."""
+    return _means(ratios, ("model", "T"), (*BPDS, *GAINS))
+
+
+def _means(rows: Sequence[Row], by: Sequence[str], names: Sequence[str]) -> list[Row]:
+    groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
+    means: list[Row] = []
+    for group in groups:
+        place = dict(zip(by, group, strict=True))
+        mean: Row = {**place, "seeds": len(_values(rows, place, names[0]))}
+        for name in names:
+            values = _values(rows, place, name)
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            mean |= {name: fmean(values), f"{name}_se": error}
+        means.append(mean)
+    return means
+
+
+def welch_tests(seeds: Sequence[Row], model: str = "DiffEnc") -> list[Row]:
+    """Whether this model's bpd is lower than each other one's, by split: one-sided, unequal variances, over seeds.
+
+    p is None where there are fewer than two seeds.
+    """
+    from scipy.stats import ttest_ind
+
+    rows: list[Row] = []
+    for split in distinct(seeds, "split"):
+        bpd = {name: _values(seeds, {"split": split, "model": name}, "bpd") for name in distinct(seeds, "model")}
+        for other in (name for name in bpd if name != model):
+            row: Row = {"split": split, "hypothesis": f"{model} < {other}"}
+            row |= {"difference": fmean(bpd[model]) - fmean(bpd[other]), "t": None, "p": None}
+            if len(bpd[model]) > 1:
+                found = ttest_ind(bpd[model], bpd[other], equal_var=False, alternative="less")
+                row |= {"t": float(found.statistic), "p": float(found.pvalue)}
+            rows.append(row)
+    return rows
+
+
+def _values(rows: Sequence[Row], place: Row, name: str) -> list[float]:
+    return [row[name] for row in rows if place.items() <= row.items()]
+
+
+def printed_model(mean: Row) -> Row:
+    """A row of :func:`model_means` as the terminal shows it."""
+    row: Row = {"split": mean["split"], "model": mean["model"]}
+    row |= {"recon.": f"{mean['reconstruction']:.4f}", "latent": f"{mean['latent']:.4f}"}
+    return row | {name: _with_error(mean, name) for name in ("diffusion", "bpd")}
+
+
+def printed_gain(mean: Row) -> Row:
+    """A row of :func:`gain_means` as the terminal shows it."""
+    row = {"model": mean["model"], "T": mean["T"], "bpd": f"{mean['bpd_one']:.4f}"}
+    return row | {name.removeprefix("gain_"): _with_error(mean, name) for name in GAINS}
+
+
+def _with_error(mean: Row, name: str) -> str:
+    error = mean[f"{name}_se"]
+    return f"{mean[name]:.4f}" + ("" if error is None else f" ±{error:.4f}")
+
+
+def draw_models(seeds: Sequence[Row]) -> Figure:
+    """A panel for each split: a dot for each seed, and for each model the mean and its standard error over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    for axes, (split, title) in zip(figure.subplots(1, len(SPLITS)), SPLITS.items(), strict=True):
+        _models_panel(axes, [row for row in seeds if row["split"] == split])
+        axes.set_title(title, fontsize=10)
+    figure.axes[0].set_ylabel("bits per dimension")
+    return figure
+
+
+def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
+    models = grouped(seeds, "model")
+    for place, rows in enumerate(models.values()):
+        values = np.array([row["bpd"] for row in rows])
+        axes.scatter(np.full(len(values), place - 0.12), values, s=18, color=PALETTE[place], alpha=0.5, linewidths=0)
+        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+        axes.errorbar(place + 0.12, values.mean(), error, fmt="o", color=PALETTE[place], capsize=3, markersize=5)
+    axes.set_xticks(range(len(models)), models)
+    axes.set_xlim(-0.5, len(models) - 0.5)
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_gains(means: Sequence[Row]) -> Figure:
+    """Gains over ratio 1 in T steps: measured against predicted, and what is left of the prediction by T."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
+    measured, share = figure.subplots(1, 2)
+    # A line for each model and kind of ratio, in both panels.
+    for index, (model, own) in enumerate(grouped(means, "model").items()):
+        for offset, (kind, label) in enumerate(KINDS.items()):
+            style = {"color": PALETTE[index], "marker": MARKERS[offset], "ms": 5, "lw": 1.0}
+            style |= {"mfc": "none" if offset else PALETTE[index], "ls": "--" if offset else "-"}
+            predicted, gained = (np.array([row[name] for row in own]) for name in ("gain_predicted", f"gain_{kind}"))
+            measured.plot(predicted, gained, label=f"{model}, {label}", **style)
+            share.plot([row["T"] for row in own], gained / predicted, **style)
+    # On the diagonal the prediction, the limit of large T, holds.
+    depths = sorted({row["T"] for row in means})
+    ends = [fmean(row["gain_predicted"] for row in means if row["T"] == depth) for depth in (depths[0], depths[-1])]
+    measured.plot(ends, ends, color="#999999", lw=0.8, ls=":")
+    measured.set(
+        xscale="log",
+        yscale="log",
+        xlabel="gain predicted (bits per dimension)",
+        ylabel="gain measured (bits per dimension)",
+    )
+    share.axhline(1, color="#999999", lw=0.8, ls=":")
+    share.set(xscale="log", yscale="log", xlabel="depth $T$", ylabel="gain measured / predicted")
+    share.set_xticks(depths, [str(depth) for depth in depths])
+    share.set_xticks([], minor=True)
+    share.yaxis.set_major_formatter("{x:g}")
+    measured.legend(fontsize=7, frameon=False)
+    for axes in (measured, share):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

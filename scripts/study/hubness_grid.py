@@ -1,10 +1,9 @@
 """The grid of Nielsen & Hansen 2024 (arXiv 2311.18364): encoders x data sets x reductions of hubness.
 
-Each cell has the hubness of the training part, in-sample and among the nearest neighbours of the test part, and the
-error of the k nearest neighbours on the test part, with k chosen by cross-validation on the training part. What is not
-at hand is skipped by name; what is measured is kept, and a later call goes on from there.
-
-One cell of the hubness grid: a method on the points of one encoder, by the protocol of Nielsen & Hansen 2024.
+Each cell, a method on the points of one encoder, has the hubness of the training part, in-sample and among the nearest
+neighbours of the test part, and the error of the k nearest neighbours on the test part, with k chosen by
+cross-validation on the training part. What is not at hand is skipped by name; what is measured is kept, and a later
+call goes on from there.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from scripts.hubness.comparison import FOLDS, KS, LISTED, possible_folds
 from scripts.hubness.encoders import TFIDF
 from scripts.hubness.methods import BASE, METHODS, build_method
 from scripts.inputs import choose_device
-from scripts.reporting import Report, Row, publish
+from scripts.reporting import Report, Row, grouped, publish
 from scripts.study import hubness_grid_report as tables
 from scripts.study.hubness_grid_data import (
     FAMILIES,
@@ -46,9 +45,13 @@ from scripts.study.hubness_grid_data import (
     train_encoders,
     write_whole,
 )
-from scripts.study.hubness_grid_report import draw_gains, draw_reductions
+from scripts.study.training_run import given
 
 INDICES = ("k_skewness", "robin_hood", "antihub_rate", "hub_occurrence", "bad_occurrence")
+OF_GRAPH = "mutual_proximity:moments=graph,stored=121"  # moments of as many stored neighbours as the paper's
+BASES = "k-skewness S and Robin Hood index RH before any reduction"
+CHANGES = "fall in %, mean (range) over runs; in how many of them p <= 0.05"
+WINS = {"error": "error", "test_k_skewness": "k-skewness on the test part"}
 
 
 @dataclass(frozen=True)
@@ -59,61 +62,6 @@ class Protocol:
     folds: int = FOLDS  # of the cross-validation over the index that chooses k of the classification
     weights: Weights = "uniform"  # of the neighbours' votes; the paper's are "distance"
     seed: int = 0  # of the folds
-
-
-def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
-    """Hubness in-sample (``train_``) and of the index among the queries' neighbours (``test_``), and the error.
-
-    ``correct`` says of each query by a 1 or 0 whether its vote is right. Raises ValueError where a method does not
-    take these points, or a label of the index has one point.
-    """
-    start = time.perf_counter()
-    index, queries = points.index, points.queries
-    folds, notes = possible_folds(index, protocol.folds)
-    if folds == 0:
-        raise ValueError("; ".join(notes))
-    fitted = build_method(method, "euclidean").fit(index.vectors)
-    own = fitted.rerank(None, min(len(index) - 1, max(LISTED, protocol.k)))
-    asked = fitted.rerank(queries.vectors, min(len(index), max(KS[-1], protocol.k)))
-    search = Search(k=protocol.k)
-    row: Row = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
-    row |= {"metric": fitted.metric}
-    row |= _indices("train", report_on(index, None, search, own.ids))
-    row |= _indices("test", report_on(index, queries, search, asked.ids))
-    assert index.labels is not None
-    choice = choose_k(own, index.labels, KS, folds=folds, seed=protocol.seed, weights=protocol.weights)
-    score = knn_score(asked, index.labels, choice.best.k, query_labels=queries.labels, weights=protocol.weights)
-    row |= {"chosen_k": score.k, "cross_validated_accuracy": max(choice.accuracies)}
-    row |= {"accuracy": 1 - score.error, "margin": score.margin, "seconds": time.perf_counter() - start}
-    return row | {"correct": "".join(map(str, score.correct.int().tolist()))}
-
-
-def _indices(prefix: str, report: HubnessReport) -> Row:
-    """Indices beside their null."""
-    sources = {"": report.indices(), "_null": report.null.indices()}
-    return {f"{prefix}_{name}{suffix}": values.get(name) for name in INDICES for suffix, values in sources.items()}
-
-
-def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
-    """The cell in a JSON file if it was measured with these settings; else it is measured, and kept there."""
-    if path.is_file():
-        content: dict[str, Any] = json.loads(path.read_text())
-        if content["settings"] == settings:
-            return dict(content["row"])
-    row = measure()
-    write_whole(path, json.dumps({"settings": settings, "row": row}))
-    return row
-
-
-def cell_settings(method: str, protocol: Protocol, fingerprint: str) -> dict[str, Any]:
-    """All that a cell is a function of."""
-    return {"method": method, "points": fingerprint, **asdict(protocol)}
-
-
-BASES = "k-skewness S and Robin Hood index RH before any reduction"
-CHANGES = "fall in %, mean (range) over runs; in how many of them p <= 0.05"
-WINS = {"error": "error", "test_k_skewness": "k-skewness on the test part"}
-OF_GRAPH = "mutual_proximity:moments=graph,stored=121"  # moments of as many stored neighbours as the paper's
 
 
 @dataclass(frozen=True)
@@ -198,17 +146,13 @@ def run(
         device: Where models and methods run.
     """
     setting = PAPER if paper else DEFAULT
-    training = _given(families=train, heads=heads, losses=losses, seeds=seeds, steps=steps)
+    training = given(families=train, heads=heads, losses=losses, seeds=seeds, steps=steps)
     parts: dict[str, Any] = {
         "training": replace(setting.training, **training),
-        "protocol": replace(setting.protocol, **_given(k=k, weights=weights)),
+        "protocol": replace(setting.protocol, **given(k=k, weights=weights)),
     }
-    own = _given(data=data, embeddings=embeddings, models=models, methods=methods)
+    own = given(data=data, embeddings=embeddings, models=models, methods=methods)
     study(out, replace(setting, **parts, **own), device)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def study(out: Path, setting: Setting, device: str) -> None:
@@ -283,6 +227,55 @@ class Grid:
         print(f"likeness: skipped {what}: {why}", file=sys.stderr, flush=True)
 
 
+def kept_cell(path: Path, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
+    """The cell in a JSON file if it was measured with these settings; else it is measured, and kept there."""
+    if path.is_file():
+        content: dict[str, Any] = json.loads(path.read_text())
+        if content["settings"] == settings:
+            return dict(content["row"])
+    row = measure()
+    write_whole(path, json.dumps({"settings": settings, "row": row}))
+    return row
+
+
+def cell_settings(method: str, protocol: Protocol, fingerprint: str) -> dict[str, Any]:
+    """All that a cell is a function of."""
+    return {"method": method, "points": fingerprint, **asdict(protocol)}
+
+
+def measure_cell(method: str, points: Embedded, protocol: Protocol) -> Row:
+    """Hubness in-sample (``train_``) and of the index among the queries' neighbours (``test_``), and the error.
+
+    ``correct`` says of each query by a 1 or 0 whether its vote is right. Raises ValueError where a method does not
+    take these points, or a label of the index has one point.
+    """
+    start = time.perf_counter()
+    index, queries = points.index, points.queries
+    folds, notes = possible_folds(index, protocol.folds)
+    if folds == 0:
+        raise ValueError("; ".join(notes))
+    fitted = build_method(method, "euclidean").fit(index.vectors)
+    own = fitted.rerank(None, min(len(index) - 1, max(LISTED, protocol.k)))
+    asked = fitted.rerank(queries.vectors, min(len(index), max(KS[-1], protocol.k)))
+    search = Search(k=protocol.k)
+    row: Row = {"n": len(index), "m": len(queries), "d": index.vectors.shape[1], "k": protocol.k}
+    row |= {"metric": fitted.metric}
+    row |= _indices("train", report_on(index, None, search, own.ids))
+    row |= _indices("test", report_on(index, queries, search, asked.ids))
+    assert index.labels is not None
+    choice = choose_k(own, index.labels, KS, folds=folds, seed=protocol.seed, weights=protocol.weights)
+    score = knn_score(asked, index.labels, choice.best.k, query_labels=queries.labels, weights=protocol.weights)
+    row |= {"chosen_k": score.k, "cross_validated_accuracy": max(choice.accuracies)}
+    row |= {"accuracy": 1 - score.error, "margin": score.margin, "seconds": time.perf_counter() - start}
+    return row | {"correct": "".join(map(str, score.correct.int().tolist()))}
+
+
+def _indices(prefix: str, report: HubnessReport) -> Row:
+    """Indices beside their null."""
+    sources = {"": report.indices(), "_null": report.null.indices()}
+    return {f"{prefix}_{name}{suffix}": values.get(name) for name in INDICES for suffix, values in sources.items()}
+
+
 def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
     """Print what runs and methods come to, and write it with every cell and the figures."""
     by_base, counts = ("data", "base"), tables.wins(rows)
@@ -291,28 +284,25 @@ def report(rows: Sequence[Row], skipped: Sequence[Skipped], out: Path) -> None:
         "by_variant": tables.summary(rows, (*by_base, "head", "loss")),
         "by_hubness": tables.summary(sorted(rows, key=itemgetter("base_k_skewness")), ("bin",)),
     }
-    for data, own in _grouped(rows, "data"):
+    # The bases of each data set, then what methods change: by encoder, and by the hubness of the base.
+    for data, own in grouped(rows, "data").items():
         sizes = f"{data}, {own[0]['n']:,} index points, {own[0]['m']:,} queries"
         Report(f"{sizes}: {BASES}", tables.printed_bases(own)).show()
-    for data, of_data in _grouped(summaries["by_encoder"], "data"):
-        for base, own in _grouped(of_data, "base"):
+    for data, of_data in grouped(summaries["by_encoder"], "data").items():
+        for base, own in grouped(of_data, "base").items():
             Report(f"{data}, {base}: {CHANGES}", [tables.printed_summary(row) for row in own]).show()
-    for name, own in _grouped(summaries["by_hubness"], "bin"):
+    for name, own in grouped(summaries["by_hubness"], "bin").items():
         Report(f"k-skewness of the base {name}: {CHANGES}", [tables.printed_summary(row) for row in own]).show()
+    # Methods against each other, and all tests at once.
     for quantity, name in WINS.items():
         if counts:
             Report(f"in how many runs B has a lower {name} than A", tables.win_matrix(counts, quantity)).show()
     if verdicts := tables.verdicts(rows):
         Report("comparisons with the base by its k-skewness, at p <= 0.05 and at 0.05 / their number", verdicts).show()
+    # Files have every cell, and what is not among them.
     left_out = [{"skipped": what, "reason": one_line(why)} for what, why in skipped]
     reduced = any(row["method"] != BASE for row in rows)
-    figures = {"reductions": draw_reductions(rows), "gains": draw_gains(rows)} if reduced else {}
+    figures = {"reductions": tables.draw_reductions(rows), "gains": tables.draw_gains(rows)} if reduced else {}
     publish(out, tables={"cells": rows, **summaries, "wins": counts, "skipped": left_out}, figures=figures)
     for row in left_out:
         print(f"likeness: skipped {row['skipped']}: {row['reason']}")
-
-
-def _grouped(rows: Sequence[Row], name: str) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each value of a column, in the order in which they appear."""
-    for value in dict.fromkeys(row[name] for row in rows):
-        yield value, [row for row in rows if row[name] == value]

@@ -1,7 +1,7 @@
-"""Tables of the hubness grid, as Nielsen & Hansen 2024 (arXiv 2311.18364) report their runs.
+"""Tables and figures of the hubness grid, as Nielsen & Hansen 2024 (arXiv 2311.18364) report their runs.
 
-A cell is compared with the base under its own metric. Also the figures: what each method
-changes on each data set, and what that has to do with the base.
+A cell is compared with the base under its own metric. Figures show what each method changes on each data set, and what
+that has to do with the hubness of the base.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from likeness.figures.output import MARKERS, PALETTE
 from likeness.figures.samples import finish
 from likeness.neighbours.classification import mcnemar
 from scripts.hubness.methods import BASE
-from scripts.reporting import Row
+from scripts.reporting import Row, distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,10 @@ COUNTED = ("error", "test_k_skewness", "test_robin_hood")  # lower is better
 EDGES = (2.5, 3.0)
 BINS = (f"<= {EDGES[0]:g}", f"{EDGES[0]:g} - {EDGES[1]:g}", f"> {EDGES[1]:g}")
 LEVEL = 0.05
+HEADINGS = ("k-skewness falls by, %", "Robin Hood index falls by, %", "error falls by, %")
+COLUMNS = 3
+FAINT = "#cccccc"
+SIGNIFICANT = ("better", "worse")
 
 
 def compared(cells: Sequence[Row]) -> list[Row]:
@@ -105,19 +109,11 @@ def printed_bases(rows: Sequence[Row]) -> list[Row]:
     bases = [row for row in rows if row["method"] == BASE]
     chance = {"model": "by chance", "metric": "", **_hubness(bases[0], "_null"), "k": "", "error, %": ""}
     errors = [f"{100 * row['error']:.2f} ± {100 * row['margin']:.2f}" for row in bases]
-    return [
-        chance,
-        *(
-            {
-                "model": row["model"],
-                "metric": row["metric"],
-                **_hubness(row),
-                "k": str(row["chosen_k"]),
-                "error, %": error,
-            }
-            for row, error in zip(bases, errors, strict=True)
-        ),
+    shown = [
+        {"model": row["model"], "metric": row["metric"], **_hubness(row), "k": str(row["chosen_k"]), "error, %": error}
+        for row, error in zip(bases, errors, strict=True)
     ]
+    return [chance, *shown]
 
 
 def _hubness(row: Row, suffix: str = "") -> Row:
@@ -143,11 +139,6 @@ def wins(rows: Sequence[Row]) -> list[Row]:
     return answers
 
 
-def _named(row: Row) -> str:
-    """A method with the metric by which its neighbours are found."""
-    return f"{row['method']} ({row['metric']})"
-
-
 def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
     """The counts of one quantity as a matrix: a row for each A, a column for each B, which has A's number."""
     lower = {(row["method"], row["other"]): row["lower"] for row in counts if row["quantity"] == quantity}
@@ -159,6 +150,15 @@ def win_matrix(counts: Sequence[Row], quantity: str) -> list[Row]:
         | {number: "" if first == second else str(lower[first, second]) for second, number in methods.items()}
         for first in methods
     ]
+
+
+def _named(row: Row) -> str:
+    """A method with the metric by which its neighbours are found."""
+    return f"{row['method']} ({row['metric']})"
+
+
+def _run(row: Row) -> tuple[str, str]:
+    return row["data"], row["model"]
 
 
 def verdicts(rows: Sequence[Row]) -> list[Row]:
@@ -177,16 +177,6 @@ def verdicts(rows: Sequence[Row]) -> list[Row]:
     return answers
 
 
-def _run(row: Row) -> tuple[str, str]:
-    return row["data"], row["model"]
-
-
-HEADINGS = ("k-skewness falls by, %", "Robin Hood index falls by, %", "error falls by, %")
-COLUMNS = 3
-FAINT = "#cccccc"
-SIGNIFICANT = ("better", "worse")
-
-
 def draw_reductions(rows: Sequence[Row]) -> Figure:
     """For each data set a row of panels: relative reductions of each method, a marker a run, bars the means of several.
 
@@ -194,7 +184,7 @@ def draw_reductions(rows: Sequence[Row]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    data, methods, bases = (_distinct(rows, name) for name in ("data", "method", "base"))
+    data, methods, bases = (distinct(rows, name) for name in ("data", "method", "base"))
     methods.remove(BASE)
     height = 0.9 + len(data) * (0.7 + 0.26 * len(methods))
     figure = Figure(figsize=(3.0 + 2.4 * len(CHANGES), height), layout="constrained")
@@ -212,11 +202,23 @@ def draw_reductions(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def _reduction_panel(
+    axes: Axes, rows: Sequence[Row], change: str, methods: Sequence[str], bases: Sequence[str]
+) -> None:
+    axes.axvline(0, color=FAINT, lw=1, zorder=0)
+    placed = [row | {"place": methods.index(row["method"])} for row in rows if row["method"] in methods]
+    _markers(axes, placed, change, "place", bases)
+    for place, (number, base) in product(range(len(methods)), enumerate(bases)):
+        own = [row[change] for row in placed if (row["place"], row["base"]) == (place, base)]
+        if len(values := [value for value in own if value is not None]) > 1:
+            axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
+
+
 def draw_gains(rows: Sequence[Row]) -> Figure:
     """The fall of the error against the base's k-skewness among test points: a panel a method, a marker a run."""
     from matplotlib.figure import Figure
 
-    methods, bases = (_distinct(rows, name) for name in ("method", "base"))
+    methods, bases = (distinct(rows, name) for name in ("method", "base"))
     methods.remove(BASE)
     columns = min(COLUMNS, len(methods))
     lines = -(-len(methods) // columns)
@@ -235,18 +237,6 @@ def draw_gains(rows: Sequence[Row]) -> Figure:
     figure.supylabel("error falls by, %", fontsize=9)
     _legend(figure, bases)
     return figure
-
-
-def _reduction_panel(
-    axes: Axes, rows: Sequence[Row], change: str, methods: Sequence[str], bases: Sequence[str]
-) -> None:
-    axes.axvline(0, color=FAINT, lw=1, zorder=0)
-    placed = [row | {"place": methods.index(row["method"])} for row in rows if row["method"] in methods]
-    _markers(axes, placed, change, "place", bases)
-    for place, (number, base) in product(range(len(methods)), enumerate(bases)):
-        own = [row[change] for row in placed if (row["place"], row["base"]) == (place, base)]
-        if len(values := [value for value in own if value is not None]) > 1:
-            axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
 
 
 def _markers(axes: Axes, rows: Sequence[Row], x: str, y: str, bases: Sequence[str]) -> None:
@@ -274,7 +264,3 @@ def _legend(figure: Figure, bases: Sequence[str]) -> None:
 
 def _colour(place: int) -> str:
     return PALETTE[place % len(PALETTE)]
-
-
-def _distinct(rows: Sequence[Row], name: str) -> list[str]:
-    return list(dict.fromkeys(row[name] for row in rows))

@@ -21,7 +21,7 @@ from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import select
 from scripts.compare.comparison import compare
 from scripts.inputs import choose_device, default_data, load_data
-from scripts.reporting import Report, Row, publish
+from scripts.reporting import Report, Row, grouped, publish
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -114,8 +114,7 @@ def pairs(group: Group, split: Literal["test", "val"], device: torch.device) -> 
 def summary(rows: Sequence[Row]) -> list[Row]:
     """For each group the range of the losses and of m_CCA, and their rank correlation; None for under three pairs."""
     answer: list[Row] = []
-    for name in dict.fromkeys(row["group"] for row in rows):
-        own = [row for row in rows if row["group"] == name]
+    for name, own in grouped(rows, "group").items():
         values = torch.tensor([[row["loss_difference"], row["m_cca_f"]] for row in own], dtype=torch.float64)
         difference, m_cca = values[values.isfinite().all(1)].T
         ranked = len(m_cca) > 2 and bool(difference.std() > 0) and bool(m_cca.std() > 0)
@@ -138,12 +137,12 @@ def draw(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
     """m_CCA against the difference of the losses: a panel for each data set, K and M, a colour for each group."""
     from matplotlib.figure import Figure
 
-    panels = list(dict.fromkeys(group["panel"] for group in groups))
+    panels = grouped(groups, "panel")
     height, width = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
     figure = Figure(figsize=(3.8 * width, 3.6 * height), layout="constrained")
     all_axes = figure.subplots(height, width, sharey=True, squeeze=False).flatten()
-    for axes, panel in zip(all_axes, panels, strict=False):
-        _draw_panel(axes, rows, [group for group in groups if group["panel"] == panel])
+    for axes, (panel, own) in zip(all_axes, panels.items(), strict=False):
+        _draw_panel(axes, rows, own)
         axes.set_title(panel, fontsize=10)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)

@@ -104,6 +104,11 @@ def ensure_all_trained(runs: Sequence[TrainingRun], out: Path, device: str) -> N
         run.ensure_trained(out, device)
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """The options of a study that the command line names; the others are None, and keep their setting's value."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names: ``{"model.init_args.levels": 17}``."""
     flat: dict[str, Any] = {}

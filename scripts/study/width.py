@@ -25,62 +25,20 @@ from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
 from likeness.similarity.predictions import is_correct, logits, nll
-from scripts.reporting import Report, Row, publish
-from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
+from scripts.reporting import Report, Row, distinct, publish
+from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained, given
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DIM = 2
+MIN_SEEDS = 5  # of sufficient accuracy, for a mean over their pairs
+BATCH_SIZE = 128
+MEASURES = ("d_llv", "term_1", "term_2", "d_fg", "max_d_svd_f", "d_svd_g", "m_cca_f", "m_cca_g")
+MEANS = ("d_llv", "d_fg", "m_cca_f")
 SERIES = {"d_llv": ("d_LLV", PALETTE[0], "o-", -0.06), "d_fg": ("d_{f,g}", PALETTE[1], "s--", 0.06)}
 COLUMNS = 4
-
-
-def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
-    """A panel for each number of labels: mean and standard deviation against width, and every pair as a dot.
-
-    Widths with too few accurate seeds are not drawn, and their ticks say so.
-    """
-    from matplotlib.figure import Figure
-
-    panels = list(dict.fromkeys(row["num_classes"] for row in means))
-    rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
-    figure = Figure(figsize=(3.4 * columns + 0.4, 3.2 * rows), layout="constrained")
-    all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    for axes, num_classes in zip(all_axes, panels, strict=False):
-        own = [[row for row in table if row["num_classes"] == num_classes] for table in (means, pairs)]
-        _panel(axes, *own)
-        axes.set_title(f"K = {num_classes}", fontsize=10)
-    for axes in all_axes[len(panels) :]:
-        axes.set_visible(False)
-    all_axes[0].set_ylabel("distance over pairs of seeds")
-    all_axes[0].set_ylim(bottom=0)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return figure
-
-
-def _panel(axes: Axes, means: Sequence[Row], pairs: Sequence[Row]) -> None:
-    places = {row["width"]: place for place, row in enumerate(means)}
-    for name, (label, colour, style, shift) in SERIES.items():
-        drawn = [row for row in means if row[name] is not None]
-        widths = {row["width"] for row in drawn}
-        dots = [(places[pair["width"]] + 1.8 * shift, pair[name]) for pair in pairs if pair["width"] in widths]
-        x, y = np.array(dots, dtype=float).reshape(-1, 2).T
-        axes.scatter(x, y, s=9, color=colour, alpha=0.3, linewidths=0)
-        middles = [places[row["width"]] + shift for row in drawn]
-        values = np.array([(row[name], row[f"{name}_sd"]) for row in drawn], dtype=float).reshape(-1, 2)
-        axes.errorbar(
-            middles, values[:, 0], values[:, 1], fmt=style, color=colour, label=label, capsize=3, markersize=5
-        )
-    ticks = [
-        str(row["width"]) + ("" if row["d_llv"] is not None else f"\nonly {row['seeds']}\naccurate") for row in means
-    ]
-    axes.set_xticks(range(len(places)), ticks)
-    axes.set(xlabel="width", xlim=(-0.4, len(places) - 0.6))
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -131,12 +89,6 @@ class SiblingRun(TrainingRun):
             "seeds": hparams.get("num_members"),
             "learning_rate": optimizer.get("lr"),
         }
-
-
-DIM = 2
-MIN_SEEDS = 5  # of sufficient accuracy, for a mean over their pairs
-MEANS = ("d_llv", "d_fg", "m_cca_f")
-MEASURES = ("d_llv", "term_1", "term_2", "d_fg", "max_d_svd_f", "d_svd_g", "m_cca_f", "m_cca_g")
 
 
 @dataclass(frozen=True)
@@ -190,10 +142,8 @@ def run(
         search: How d_LLV finds its inputs.
         device: Where models are trained.
     """
-    given = {"classes": classes, "widths": widths, "seeds": seeds, "steps": steps, "learning_rate": learning_rate}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    setting = replace(SMALL if small else FULL, **chosen)
-    study(out, setting, min_accuracy, ComparisonOptions(search=search), device)
+    chosen = given(classes=classes, widths=widths, seeds=seeds, steps=steps, learning_rate=learning_rate)
+    study(out, replace(SMALL if small else FULL, **chosen), min_accuracy, ComparisonOptions(search=search), device)
 
 
 def study(out: Path, setting: Setting, min_accuracy: float, options: ComparisonOptions, device: str) -> None:
@@ -269,6 +219,14 @@ class Trained:
         return {"num_classes": self.run.num_classes, "width": self.run.width}
 
 
+def test_split(num_classes: int) -> Batch:
+    """The paper's 2,000 test points."""
+    data = Radial(num_classes=num_classes)
+    data.setup("test")
+    split = data.splits["test"]
+    return split[torch.arange(len(split))]
+
+
 def printed(mean: Row) -> Row:
     """The means as the terminal shows them."""
     row = {"K": mean["num_classes"], "width": mean["width"], "seeds": mean["seeds"]}
@@ -278,9 +236,45 @@ def printed(mean: Row) -> Row:
     return row
 
 
-def test_split(num_classes: int) -> Batch:
-    """The paper's 2,000 test points."""
-    data = Radial(num_classes=num_classes)
-    data.setup("test")
-    split = data.splits["test"]
-    return split[torch.arange(len(split))]
+def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
+    """A panel for each number of labels: mean and standard deviation against width, and every pair as a dot.
+
+    Widths with too few accurate seeds are not drawn, and their ticks say so.
+    """
+    from matplotlib.figure import Figure
+
+    panels = distinct(means, "num_classes")
+    rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
+    figure = Figure(figsize=(3.4 * columns + 0.4, 3.2 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for axes, num_classes in zip(all_axes, panels, strict=False):
+        own = [[row for row in table if row["num_classes"] == num_classes] for table in (means, pairs)]
+        _panel(axes, *own)
+        axes.set_title(f"K = {num_classes}", fontsize=10)
+    for axes in all_axes[len(panels) :]:
+        axes.set_visible(False)
+    all_axes[0].set_ylabel("distance over pairs of seeds")
+    all_axes[0].set_ylim(bottom=0)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _panel(axes: Axes, means: Sequence[Row], pairs: Sequence[Row]) -> None:
+    places = {row["width"]: place for place, row in enumerate(means)}
+    for name, (label, colour, style, shift) in SERIES.items():
+        drawn = [row for row in means if row[name] is not None]
+        widths = {row["width"] for row in drawn}
+        dots = [(places[pair["width"]] + 1.8 * shift, pair[name]) for pair in pairs if pair["width"] in widths]
+        x, y = np.array(dots, dtype=float).reshape(-1, 2).T
+        axes.scatter(x, y, s=9, color=colour, alpha=0.3, linewidths=0)
+        middles = [places[row["width"]] + shift for row in drawn]
+        values = np.array([(row[name], row[f"{name}_sd"]) for row in drawn], dtype=float).reshape(-1, 2)
+        axes.errorbar(
+            middles, values[:, 0], values[:, 1], fmt=style, color=colour, label=label, capsize=3, markersize=5
+        )
+    ticks = [
+        str(row["width"]) + ("" if row["d_llv"] is not None else f"\nonly {row['seeds']}\naccurate") for row in means
+    ]
+    axes.set_xticks(range(len(places)), ticks)
+    axes.set(xlabel="width", xlim=(-0.4, len(places) - 0.6))
+    axes.spines[["top", "right"]].set_visible(False)

@@ -152,3 +152,35 @@ def test_refusals() -> None:
         knn_score(neighbours, labels, 5, weights="rank")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"labels must be one for each point, got \[\[30, 1\]\]"):
         knn_score(neighbours, labels[:, None], 5)
+
+
+def test_all_others_vote_against_a_point_of_an_even_split() -> None:
+    """Leave-one-out with k = n - 1: of three a and three b each point sees three others of the other label."""
+    index = torch.randn(6, 1, generator=torch.Generator().manual_seed(0))
+    neighbours = nearest_neighbours(index, 5)
+    assert knn_score(neighbours, list("ababab"), 5).error == 1
+    assert knn_score(neighbours, ["a"] * 6, 5).error == 0
+    choice = choose_k(neighbours, ["a"] * 6, [1, 3], folds=6)  # each fold one point
+    assert (choice.accuracies, choice.best.k) == ((1, 1), 1)
+
+
+@pytest.mark.parametrize(("labels", "error"), [("aa", 0), ("ab", 1)])
+def test_two_points_classify_each_other(labels: str, error: float) -> None:
+    score = knn_score(nearest_neighbours(torch.tensor([[1.0], [2.0]]), 1), list(labels), 1)
+    assert (score.error, score.margin) == (error, 0)
+
+
+@pytest.mark.parametrize(("query", "correct"), [("a", True), ("b", False), ("none of the two", False)])
+def test_one_query(query: str, correct: bool) -> None:
+    neighbours = nearest_neighbours(torch.tensor([[1.0], [2.0]]), 1, queries=torch.tensor([[0.0]]))
+    score = knn_score(neighbours, ["a", "b"], 1, query_labels=[query])
+    assert (score.correct.tolist(), score.error, score.margin) == ([correct], 1 - correct, 0)
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 4])
+def test_folds_that_leave_nothing_to_classify_by_are_refused(folds: int) -> None:
+    neighbours = nearest_neighbours(torch.arange(6.0)[:, None], 5)
+    with pytest.raises(ValueError, match=f"folds must be at least 2 and at most 3, the largest .* got {folds}$"):
+        choose_k(neighbours, list("ababab"), [1], folds=folds)
+    with pytest.raises(ValueError, match="ks must name at least one k to try, got none"):
+        choose_k(neighbours, list("ababab"), [], folds=2)

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonargparse import Namespace
 
-from scripts.cli.entry_point import UsageError
-from scripts.cli.run_configuration import RIVALS, differences, portable, replaced, with_home
+from scripts.cli.run_configuration import RIVALS, differences, portable, replaced
 
 EPOCHS, STEPS, TIME = RIVALS[0]
 
@@ -65,23 +63,6 @@ def test_an_interval_between_validations_holds_in_every_epoch(tmp_path: Path, in
 def test_a_file_that_cannot_be_read_is_the_parsers_to_refuse(tmp_path: Path) -> None:
     (tmp_path / "not.yaml").write_bytes(b"\xff\xfe: [")
     assert replaced(["--config", str(tmp_path / "not.yaml"), "--config", "nowhere.yaml", "--config"]) == []
-
-
-def test_the_home_directory_is_found_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/anywhere/me")
-    config = Namespace(run_dir="~/x", data=Namespace(roots=["~", "a~/b"], kind={"file": "~/y"}), steps=3)  # type: ignore[no-untyped-call]
-    found = with_home(config)
-    assert found.as_dict() == {
-        "run_dir": "/anywhere/me/x",
-        "data": {"roots": ["/anywhere/me", "a~/b"], "kind": {"file": "/anywhere/me/y"}},
-        "steps": 3,
-    }
-
-
-def test_without_a_home_directory_a_tilde_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does without HOME and a passwd entry
-    with pytest.raises(UsageError, match="~/x is in your home directory, and there is none"):
-        with_home({"run_dir": "~/x"})
 
 
 def test_paths_into_the_run_directory_are_kept_relative() -> None:

@@ -1,13 +1,15 @@
-"""Runs of the version before the packages were rebuilt: they are continued, validated, compared and evaluated.
+"""Runs of the version before the packages were rebuilt: continued, validated, compared, evaluated and sampled from.
 
 Their configurations and checkpoints were written by that version, and name classes by modules that are no longer.
 """
 
+import csv
 import lzma
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +20,7 @@ from likeness.moved_names import MOVED
 from scripts.cli.entry_point import run_command
 from scripts.compare import main as compare
 from scripts.evaluate import main as evaluate
+from scripts.sample import main as sample
 from scripts.train import main as train
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "runs_before_move"
@@ -77,6 +80,41 @@ def test_siblings_are_validated_compared_and_evaluated(run_of: Callable[[str], P
     assert ended(train, "validate", *on(folder)) == 0
     assert ended(compare, str(folder), "--out", str(tmp_path / "compare")) == 0
     assert ended(evaluate, str(folder), "--out", str(tmp_path / "evaluate")) == 0
+
+
+def numbers(file: Path) -> dict[str, float]:
+    """The last row of a CSV file, as far as it holds numbers."""
+    with file.open() as lines:
+        row = list(csv.DictReader(lines))[-1]
+    return {name: float(value) for name, value in row.items() if value}
+
+
+def test_the_bound_of_a_diffusion_model_is_the_one_that_it_had(run_of: Callable[[str], Path]) -> None:
+    """By validation, which draws the same noise with the same averaged weights, and by evaluation in float64."""
+    folder = run_of("diffenc")
+    recorded = numbers(folder / "metrics.csv")
+    assert ended(train, "validate", *on(folder)) == 0
+    found = numbers(folder / "validate_metrics.csv")
+    terms = ("bpd", "diffusion", "latent", "reconstruction")
+    same = [*(f"val/{term}" for term in terms), *(f"elbo/val/{term}" for term in terms), "elbo/gamma_0", "elbo/gamma_1"]
+    assert {name: found[name] for name in same} == pytest.approx({name: recorded[name] for name in same}, rel=1e-6)
+    assert found["elbo/val/bpd_sample_se"] == pytest.approx(recorded["elbo/val/bpd_se"], rel=1e-6)  # renamed
+    assert ended(evaluate, str(folder), "--split", "val", "--draws", "1", "--device", "cpu", "--out", "evaluated") == 0
+    with Path("evaluated", "evaluation.csv").open() as lines:
+        bound = next(row for row in csv.DictReader(lines) if row["bound"] == "ELBO")
+    assert {term: float(bound[term]) for term in terms} == pytest.approx(
+        {term: recorded[f"val/{term}"] for term in terms}, rel=1e-6
+    )
+
+
+def test_a_diffusion_model_is_sampled_from(run_of: Callable[[str], Path]) -> None:
+    folder = run_of("diffenc")
+    options = ("--n", "3", "--steps", "4", "--keep_every", "2", "--device", "cpu", "--out", "drawn")
+    assert ended(sample, str(folder), *options) == 0
+    drawn = np.load("drawn/samples.npz")
+    assert drawn["samples"].shape == (3, 1, 8, 8)
+    assert drawn["samples"].max() < drawn["levels"] == 17
+    assert all(np.isfinite(drawn[name]).all() for name in ("z", "x_hat"))
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -11,15 +11,18 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
-from datamodules import Digits
+from datamodules import Digits, Swirl
 from lightning_modules.checkpoints import load_module
 from lightning_modules.sibling_classifiers import SiblingClassifiers
 from likeness.diffusion.process import evaluation_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.networks import MLP
+from likeness.similarity.predictions import log_probabilities
 from scripts import evaluate
 from scripts.cli.entry_point import run_command
 from scripts.evaluate import bounds as bound_evaluation
+from scripts.evaluate.classifiers import evaluate_classifiers
+from scripts.evaluate.data import open_split
 from tests.lightning_modules.points import save, trainer
 from tests.scripts.tiny_diffusion import DIGITS, tiny, tiny_diffenc, trained
 
@@ -195,6 +198,28 @@ def test_classifiers(split: str) -> None:
         assert float(row["accuracy"]) == pytest.approx(float((log_p[i].argmax(-1) == batch.y).double().mean()))
         nll = torch.nn.functional.nll_loss(log_p[i].double(), batch.y)
         assert float(row["nll"]) == pytest.approx(float(nll), rel=1e-6)
+
+
+class TwoLabels:
+    """Two labels whose logits are 1 and its next float32, times an embedding so short that log p is -log 2 of both."""
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 1), 1e-12)
+
+    def unembeddings(self) -> torch.Tensor:
+        return torch.tensor([[1.0], [1 + torch.finfo(torch.float32).eps]])
+
+
+def test_the_larger_logit_is_the_answer_where_the_log_probabilities_are_equal() -> None:
+    model, data = TwoLabels(), Swirl(size=4)
+    log_p = log_probabilities([model.embed(torch.zeros(1, 2))], [model.unembeddings()])
+    assert log_p[0, 0, 0] == log_p[0, 0, 1]
+    split = open_split(data, "test", torch.device("cpu"))
+    data.num_classes = 2
+    split.split.y = torch.tensor([1, 0, 1, 1])
+    (row,) = evaluate_classifiers([("two", model)], split)
+    assert row["accuracy"] == 0.75
+    assert row["nll"] == pytest.approx(math.log(2))
 
 
 def test_one_member_of_siblings() -> None:
