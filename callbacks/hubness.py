@@ -1,7 +1,6 @@
 """Hubness of a model's layers on held-out samples while it trains."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -11,17 +10,16 @@ from torchmetrics import Metric
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.run.publishing import publish_figure, publish_table
+from callbacks.validation_pass import EMBEDDING, Seen
 from likeness.batch import Batch, PairBatch
 from likeness.checks import require_positive
 from likeness.figures.hubness import k_occurrence_figure
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.metric import HubnessMetric
 from likeness.neighbours.exact import DistanceName
-from likeness.networks.dual import Dual
-from likeness.protocols import Embedder, Siblings
+from likeness.protocols import Siblings
 from likeness.seeding import generator
 
-EMBEDDING = "embed"  # the layer that every Embedder has: what embed() answers
 COLUMNS = ("step", "layer", "sample", "label", "occurrences", "text")
 MAX_TEXT = 200
 _CHOICE = 0x4B5  # tells the draw of the held-out samples apart from other draws of the seed
@@ -82,8 +80,8 @@ class Hubness(MeasureAtValidation[LayerHubness]):
     ends, both also in the loggers that take them. The callback's own cost is ``hubness/seconds``.
 
     Args:
-        layers: ``embed`` for what the model's ``embed()`` answers, or names of submodules, whose outputs are taken
-            while it runs; of feature maps [B, C, H, W] the mean over positions.
+        layers: ``embed`` for what the model's ``embed()`` answers, or names of submodules of any LightningModule, whose
+            outputs are taken in the validation pass; of feature maps and sequences the mean over positions.
         k: neighbours of each sample.
         metric: by which they are near.
         every_n_validations: how often to measure.
@@ -106,7 +104,7 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         knn_accuracy: bool = False,
         num_hubs: int = 10,
     ) -> None:
-        super().__init__(every_n_validations)
+        super().__init__(every_n_validations, layers)
         require_positive(k=k)
         require_positive(max_samples=max_samples)
         require_positive(num_hubs=num_hubs)
@@ -119,12 +117,10 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         self.num_hubs = num_hubs
         self.reports: dict[str, HubnessReport] = {}  # measured last, by layer; of siblings the first one's
         self._chosen = torch.empty(0, dtype=torch.bool)
+        self._numbered = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Embedder):
-            raise ValueError(f"Hubness measures what embed() answers, and {type(pl_module).__name__} has no embed()")
-        for layer in self.layers:
-            _submodule(pl_module, layer)
+        self.looking.require(self, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
@@ -139,22 +135,14 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         siblings = pl_module.num_members if isinstance(pl_module, Siblings) else 1
         return LayerHubness(self.layers, siblings, self.k, self.metric, self.knn_accuracy)
 
-    def _update(self, metric: LayerHubness, pl_module: pl.LightningModule, batch: Batch | PairBatch) -> None:
-        ids = batch.id.cpu()
-        rows = self._chosen[ids].nonzero().flatten()
-        if not len(rows):
-            return
-        texts_or_images = batch.first if isinstance(batch, PairBatch) else batch.x
-        x = (
-            texts_or_images[rows.to(texts_or_images.device)]
-            if isinstance(texts_or_images, Tensor)
-            else [texts_or_images[int(row)] for row in rows]
-        )
-        with _outputs(pl_module, self.layers) as outputs:
-            outputs[EMBEDDING] = cast(Embedder, pl_module).embed(cast(Tensor, x))
-        features = {layer: _vectors(outputs.get(layer), layer, len(rows)) for layer in self.layers}
-        labels = None if isinstance(batch, PairBatch) else batch.y[rows.to(batch.y.device)]
-        metric.update(features, ids[rows], labels)
+    def _update(self, metric: LayerHubness, pl_module: pl.LightningModule, seen: Seen) -> None:
+        ids, self._numbered = seen.ids.cpu(), seen.numbered
+        known = ids < len(self._chosen)  # others fill up the last batch of some ranks
+        rows = (known & self._chosen[ids.where(known, 0)]).nonzero().flatten()
+        if len(rows):
+            features = {name: layer.index_select(-2, rows.to(layer.device)) for name, layer in seen.layers.items()}
+            labels = None if seen.y is None else seen.y[rows.to(seen.y.device)]
+            metric.update(features, ids[rows], labels)
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
         assert self._metric is not None
@@ -168,11 +156,11 @@ class Hubness(MeasureAtValidation[LayerHubness]):
     def _hubs(self, trainer: pl.Trainer, layer: str, metric: HubnessMetric) -> Iterator[list[Any]]:
         """The samples that are neighbours of most others: a row for each, in the order of ``COLUMNS``."""
         ids, occurrences = (values.cpu() for values in metric.top_hubs(self.num_hubs))
-        batch = _held_out(trainer)[ids]
-        texts = batch.first if isinstance(batch, PairBatch) else batch.x
+        batch = _held_out(trainer)[ids] if self._numbered else None
+        texts = batch.first if isinstance(batch, PairBatch) else getattr(batch, "x", None)
         for row, (sample, count) in enumerate(zip(ids.tolist(), occurrences.tolist(), strict=True)):
-            label = "" if isinstance(batch, PairBatch) else int(batch.y[row])
-            text = "" if isinstance(texts, Tensor) else " ".join(texts[row].split())[:MAX_TEXT]
+            label = int(batch.y[row]) if isinstance(batch, Batch) else ""
+            text = " ".join(texts[row].split())[:MAX_TEXT] if isinstance(texts, list) else ""
             yield [trainer.global_step, layer, sample, label, count, text]
 
 
@@ -187,39 +175,3 @@ def _held_out(trainer: pl.Trainer) -> Any:
     """The dataset of the first validation loader, which gives a batch for positions [B]."""
     loaders = trainer.val_dataloaders
     return (loaders[0] if isinstance(loaders, list | tuple) else loaders).dataset  # type: ignore[union-attr]
-
-
-def _submodule(pl_module: pl.LightningModule, layer: str) -> nn.Module | None:
-    """The module whose output is wanted; None for what ``embed`` itself answers. Raises ValueError for another name."""
-    if layer == EMBEDDING:
-        return None
-    try:
-        return pl_module.get_submodule(layer)
-    except AttributeError as error:
-        known = ", ".join(name for name, _ in pl_module.named_children())
-        raise ValueError(
-            f"there is no layer {layer!r}: name {EMBEDDING} or a submodule, in or below {known}"
-        ) from error
-
-
-@contextmanager
-def _outputs(pl_module: pl.LightningModule, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What the named submodules answer while the block runs, by name; the last answer of each."""
-    outputs: dict[str, Any] = {}
-    with ExitStack() as stack:
-        for layer in layers:
-            if (module := _submodule(pl_module, layer)) is not None:
-                hook = module.register_forward_hook(lambda _, __, output, layer=layer: outputs.update({layer: output}))
-                stack.callback(hook.remove)
-        yield outputs
-
-
-def _vectors(output: Any, layer: str, samples: int) -> Tensor:
-    """One vector for each sample, [B, M] or of siblings [P, B, M]."""
-    output = output.value if isinstance(output, Dual) else output
-    if isinstance(output, Tensor) and output.ndim == 4:
-        output = output.mean((2, 3))
-    if not isinstance(output, Tensor) or output.ndim not in (2, 3) or output.shape[-2] != samples:
-        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"layer {layer!r} gives {found} for {samples} samples in embed(): it needs a vector for each")
-    return output

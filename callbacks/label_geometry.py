@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -10,13 +10,12 @@ import torch
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.run.publishing import publish_figure
 from callbacks.run.run_files import note
-from likeness.batch import Batch
+from callbacks.validation_pass import EMBEDDING, Seen
 from likeness.checks import require_positive
 from likeness.figures.labels import label_heatmaps
 from likeness.figures.output import write_csv
 from likeness.label_geometry.metric import LabelSimilarity
 from likeness.label_geometry.similarity import largest_disagreements, rank_correlation
-from likeness.protocols import SoftmaxModel
 
 SIMILARITIES = ("raw", "centred", "invariant")
 COLUMNS = ("step", "member", "label_a", "label_b", *SIMILARITIES, "together", "gap")
@@ -38,6 +37,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
         num_disagreements: pairs of labels in the table, of each sibling.
         similarity: whose disagreements the table lists.
         labels: names of the labels; their numbers by default.
+        head: the last linear layer of a module without ``embed()`` and ``unembeddings()``, such as ``model.fc``.
     """
 
     prefix = "labels"
@@ -48,8 +48,9 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
         num_disagreements: int = 10,
         similarity: Literal["raw", "centred", "invariant"] = "raw",
         labels: Sequence[str] | None = None,
+        head: str | None = None,
     ) -> None:
-        super().__init__(every_n_validations)
+        super().__init__(every_n_validations, head=head)
         require_positive(num_disagreements=num_disagreements)
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}")
@@ -74,16 +75,16 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
         return table
 
     def _new_metric(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LabelSimilarity:
-        count, labels, dim = members(cast(SoftmaxModel, pl_module).unembeddings()).shape
+        count, labels, dim = members(self.looking.unembeddings(pl_module)).shape
         if not 3 <= labels <= MAX_LABELS:
             raise ValueError(f"LabelGeometry compares pairs of 3 to {MAX_LABELS} labels, the model has {labels}")
         if self.labels is not None and len(self.labels) != labels:
             raise ValueError(f"LabelGeometry was given {len(self.labels)} names, the model has {labels} labels")
         return LabelSimilarity(count, labels, dim)
 
-    def _update(self, metric: LabelSimilarity, pl_module: pl.LightningModule, batch: Batch) -> None:
-        model = cast(SoftmaxModel, pl_module)
-        metric.update(members(model.embed(batch.x)), members(model.unembeddings()), batch.id)
+    def _update(self, metric: LabelSimilarity, pl_module: pl.LightningModule, seen: Seen) -> None:
+        g = members(self.looking.unembeddings(pl_module))
+        metric.update(members(seen.layers[EMBEDDING]), g, seen.ids)
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
         self._publish_table(trainer)

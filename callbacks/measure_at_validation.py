@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
-from likeness.batch import Batch
+from callbacks.validation_pass import EMBEDDING, Seen, ValidationPass
 from likeness.checks import require_positive
 from likeness.protocols import SoftmaxModel
 
@@ -23,16 +23,19 @@ M = TypeVar("M", bound=Metric)
 class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
     """Feeds a metric at every n-th validation and logs what it says, with the seconds that this took.
 
+    Representations come from the validation pass itself; see :class:`~callbacks.validation_pass.ValidationPass`.
+
     What is measured are the weights that validation uses: with an EMA callback, the averages. Only the first
     validation loader is read, and nothing before training is (the sanity check).
     """
 
     prefix: ClassVar[str]  # of the keys that are logged
 
-    def __init__(self, every_n_validations: int) -> None:
+    def __init__(self, every_n_validations: int, layers: Sequence[str] = (EMBEDDING,), head: str | None = None) -> None:
         super().__init__()
         require_positive(every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
+        self.looking = ValidationPass(layers, head)
         self.values: dict[str, Tensor] = {}  # what was measured last, by name
         self._metric: M | None = None
         self._validations = 0
@@ -44,7 +47,7 @@ class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
         """The empty metric, once everything that would make a measurement impossible is ruled out."""
 
     @abstractmethod
-    def _update(self, metric: M, pl_module: pl.LightningModule, batch: Batch) -> None:
+    def _update(self, metric: M, pl_module: pl.LightningModule, seen: Seen) -> None:
         """Add a batch."""
 
     @abstractmethod
@@ -58,11 +61,12 @@ class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
         self._validations = state_dict["validations"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, SoftmaxModel):
+        if self.looking.head is None and not isinstance(pl_module, SoftmaxModel):
             raise ValueError(
                 f"{type(self).__name__} measures softmax models, with embed() and unembeddings(); "
-                f"{type(pl_module).__name__} is none"
+                f"{type(pl_module).__name__} is none: name its last linear layer, head=..."
             )
+        self.looking.require(self, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.enable_validation:
@@ -78,21 +82,31 @@ class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
         if self._measuring:
             self._metric = self._metric or self._metric_on_device(trainer, pl_module)
             self._metric.reset()
+            self.looking.restart()
             self._seconds = 0.0
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._measuring and dataloader_idx == 0:
+            self.looking.begin(pl_module)
 
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if self._measuring and dataloader_idx == 0:
             assert self._metric is not None
             with self._clock(), torch.no_grad():
-                self._update(self._metric, pl_module, batch)
+                self._update(self._metric, pl_module, self.looking.end(trainer, pl_module, outputs, batch))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.looking.stop()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._measuring:

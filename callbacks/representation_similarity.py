@@ -1,7 +1,7 @@
 """How alike siblings, or a model and its references, are while they train."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.run.publishing import publish_figure
+from callbacks.validation_pass import EMBEDDING, Seen
 from lightning_modules.checkpoints import short_names
-from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import Embedder, SoftmaxModel
@@ -39,6 +39,7 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
             only validations that are measured can be drawn.
         max_stored: Inputs that are kept for what is said of single ones (d_LLV's input side, neighbours, kernels). The
             best input set of d_LLV takes of the order of its square for each pair, 0.15 s of CPU at 2,000.
+        head: The last linear layer of a module without ``embed()`` and ``unembeddings()``, such as ``model.fc``.
     """
 
     prefix = "similarity"
@@ -50,8 +51,9 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         every_n_validations: int = 1,
         figures_every_n_validations: int | None = None,
         max_stored: int = 2000,
+        head: str | None = None,
     ) -> None:
-        super().__init__(every_n_validations)
+        super().__init__(every_n_validations, head=head)
         require_positive(figures_every_n_validations=figures_every_n_validations)
         self.measures = select(measures)
         self.reference_paths = tuple(references)
@@ -66,11 +68,11 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         return self._generate_state_key(references=self.reference_paths)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Embedder):
-            super().setup(trainer, pl_module, stage)  # refuses it
+        if self.looking.head is not None or not isinstance(pl_module, Embedder):
+            super().setup(trainer, pl_module, stage)
         if stage in ("fit", "validate") and not self._references:
             self._references = _load(self.reference_paths)
-        for model in (pl_module, *(model for _, model in self._references)):
+        for model in self._others(pl_module):
             _require_labels(self.measures, model)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -92,17 +94,21 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         require_comparable(shapes, names)
         return PairwiseSimilarity(self.measures, [dim for _, dim in shapes], names, self.max_stored)
 
-    def _update(self, metric: PairwiseSimilarity, pl_module: pl.LightningModule, batch: Batch) -> None:
+    def _update(self, metric: PairwiseSimilarity, pl_module: pl.LightningModule, seen: Seen) -> None:
         if not self._unembeddings:  # not earlier: an EMA callback exchanges the weights just before
             self._unembeddings = self._all_unembeddings(pl_module)
-        embeddings = list(members(cast(Embedder, pl_module).embed(batch.x)))
-        embeddings += [model.embed(batch.x) for _, model in self._references]
-        metric.update(embeddings, self._unembeddings, batch.id)
-        self._sample.add(batch.y, embeddings)
+        embeddings = [*members(seen.layers[EMBEDDING]), *(model.embed(seen.x) for _, model in self._references)]
+        metric.update(embeddings, self._unembeddings, seen.ids)
+        if seen.y is not None:
+            self._sample.add(seen.y, embeddings)
 
     def _all_unembeddings(self, pl_module: pl.LightningModule) -> list[Tensor]:
-        models = (cast(Embedder, pl_module), *(model for _, model in self._references))
-        return [vectors for model in models for vectors in members(_label_vectors(model))]
+        own = [] if self.looking.head is None else [self.looking.unembeddings(pl_module)]
+        return own + [vectors for model in self._others(pl_module) for vectors in members(_label_vectors(model))]
+
+    def _others(self, pl_module: pl.LightningModule) -> list[Any]:
+        """The models that answer for themselves: the references, and the module unless its head is named."""
+        return [pl_module] * (self.looking.head is None) + [model for _, model in self._references]
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
         """Mean, minimum and maximum of each measure over the pairs that are compared, as far as it is defined."""

@@ -212,8 +212,8 @@ class SentenceEncoder(pl.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.score), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch, self.val_spearman)
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        return {"representations": self._evaluate("val", batch, self.val_spearman)}
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         self._evaluate("test", batch, self.test_spearman)
@@ -233,9 +233,12 @@ class SentenceEncoder(pl.LightningModule):
         first, second = self.embed([*batch.first, *batch.second]).chunk(2)
         return first, second
 
-    def _evaluate(self, split: str, batch: PairBatch, spearman: Spearman) -> None:
-        spearman.update(cosines(*self._embed_pairs(batch)), batch.score)
+    def _evaluate(self, split: str, batch: PairBatch, spearman: Spearman) -> Tensor:
+        """Adds a batch to the metric; answers the embeddings of the pairs' first sentences, [N, M]."""
+        first, second = self._embed_pairs(batch)
+        spearman.update(cosines(first, second), batch.score)
         self.log(f"{split}/spearman", spearman, prog_bar=True, batch_size=len(batch.score), sync_dist=True)
+        return first
 
     def _training_texts(self) -> list[str]:
         """All sentences of the training pairs, in the order of the data set."""

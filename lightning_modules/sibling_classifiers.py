@@ -193,8 +193,8 @@ class SiblingClassifiers(SoftmaxModule):
         # Of the sum, so that each member's gradient is its own; DDP will divide by the number of ranks.
         return losses.sum() * (1 if self._own is None else self.trainer.world_size)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, batch_idx)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx)
@@ -205,12 +205,14 @@ class SiblingClassifiers(SoftmaxModule):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
-    def _evaluate(self, batch: Batch, batch_idx: int) -> None:
+    def _evaluate(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
-        log_probs = self(batch.x)
+        answers = self.predict_step(batch, batch_idx)
+        log_probs = answers["log_probs"]
         y = batch.y.expand(self.num_members, -1)
         self.nll.update(-log_probs.gather(-1, y.unsqueeze(-1)).squeeze(-1))
         self.accuracy.update(log_probs.argmax(-1) == y)
+        return answers
 
     def _log_metrics(self, stage: str) -> None:
         for name, metric in (("nll", self.nll), ("accuracy", self.accuracy)):

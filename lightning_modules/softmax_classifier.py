@@ -193,12 +193,13 @@ class SoftmaxClassifier(SoftmaxModule):
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
-        self._evaluate(batch, self.val_nll, self.val_accuracy)
+        answers = self._evaluate(batch, self.val_nll, self.val_accuracy)
         # Metric objects, not values: a mean of the ranks' means is wrong where ranks hold unequal shares.
         self.log("val/nll", self.val_nll)
         self.log("val/accuracy", self.val_accuracy)
+        return answers
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
@@ -206,10 +207,12 @@ class SoftmaxClassifier(SoftmaxModule):
         self.log("test/nll", self.test_nll)
         self.log("test/accuracy", self.test_accuracy)
 
-    def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> None:
-        log_probs = self(batch.x)
+    def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> dict[str, Tensor]:
+        answers = self.predict_step(batch, 0)
+        log_probs = answers["log_probs"]
         nll.update(-log_probs.gather(-1, batch.y.unsqueeze(-1)).squeeze(-1))
         accuracy.update(log_probs, batch.y)
+        return answers
 
 
 def _metrics(num_classes: int) -> tuple[Metric, Metric]:

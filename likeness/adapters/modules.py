@@ -119,7 +119,7 @@ class ModuleModel(Measurable):
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.module, self.name, self.pooling, self.transform = module, name, pooling, transform
-        self.head: Head | None = Head(head, _linear(module, head, name)) if isinstance(head, str) else None
+        self.head: Head | None = Head(head, linear_head(module, head, name)) if isinstance(head, str) else None
         self._finds_head = head is True
         self.why_no_head = "it was taken without a head, as asked for"
 
@@ -223,7 +223,8 @@ def moved(inputs: Any, device: torch.device) -> Any:
     return inputs
 
 
-def _linear(module: nn.Module, name: str, model: str) -> nn.Linear:
+def linear_head(module: nn.Module, name: str, model: str) -> nn.Linear:
+    """The linear layer of this name. Raises LayerError or ModelError, with the model's name, where there is none."""
     matching_layers(module, [name])  # raises LayerError, naming what is near
     layer = unwrapped(module).get_submodule(name)
     if not isinstance(layer, nn.Linear):
