@@ -33,6 +33,16 @@ class HubnessMetric(Metric):
         include_self: have each sample in its own list, in-sample.
         hub_factor, hub_rule: which points are hubs, see :class:`HubRule`.
         knn_accuracy: answer ``knn_accuracy`` too, leave-one-out, where all samples have labels.
+
+    Example:
+        >>> import torch
+        >>> metric = HubnessMetric(k=5)
+        >>> for start in range(0, 200, 50):
+        ...     embeddings = torch.randn(50, 30, generator=torch.manual_seed(start))
+        ...     metric.update(embeddings, torch.arange(start, start + 50))
+        >>> found = metric.compute()
+        >>> bool(found["robin_hood"] > found["robin_hood_null"])
+        True
     """
 
     full_state_update = False

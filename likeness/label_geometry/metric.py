@@ -18,6 +18,13 @@ class LabelSimilarity(Metric):
         members: P.
         labels: K.
         dim: M, the constant coordinate of a biased head included.
+
+    Example:
+        >>> import torch
+        >>> metric = LabelSimilarity(members=1, labels=3, dim=2)
+        >>> metric.update(torch.randn(1, 50, 2, generator=torch.manual_seed(0)), torch.eye(3, 2)[None])
+        >>> {name: list(values.shape) for name, values in metric.compute().items()}["raw"]
+        [1, 3, 3]
     """
 
     full_state_update = False

@@ -249,6 +249,36 @@ def moments_of(blocks: Iterable[Tensor]) -> Moments:
     return total
 
 
+class LabelSimilarities(NamedTuple):
+    """How alike K labels are by their vectors, and how often the model takes them for each other; [K, K] each."""
+
+    raw: Tensor  # cosines of the label vectors: they change under translations that no probability shows
+    centred: Tensor  # cosines around the mean label vector: they change under linear maps that no probability shows
+    invariant: Tensor  # correlations over inputs of the centred logits: equal for equal probabilities
+    together: Tensor  # co-probability
+
+
+def label_similarities(f: Tensor, g: Tensor) -> LabelSimilarities:
+    """The similarities of all pairs of labels of a softmax model with f [N, M] and g [K, M], in float64.
+
+    The raw and the centred cosine are of label vectors without a bias, so give the bias as a constant last coordinate
+    of f and a last column of g. Nielsen & Grivas 2026 (arXiv 2603.29488). Raises ValueError naming what is not finite.
+
+    Example:
+        >>> import torch
+        >>> f, g = torch.randn(500, 2, generator=torch.manual_seed(0)), torch.tensor([[2.0, 0], [0, 2], [-1, -1]])
+        >>> found = label_similarities(f, g)
+        >>> moved = label_similarities(f, g + 5)  # the same probabilities
+        >>> bool((found.raw - moved.raw).abs().max() > 0.9), torch.allclose(found.invariant, moved.invariant)
+        (True, True)
+    """
+    from likeness.label_geometry.metric import LabelSimilarity
+
+    metric = LabelSimilarity(1, *g.shape)
+    metric.update(f[None], g[None])
+    return LabelSimilarities(**{name: values[0] for name, values in metric.compute().items()})
+
+
 class Disagreements(NamedTuple):
     """Pairs of labels, the largest disagreement first; ``gap`` is a difference of ranks, in (-1, 1).
 

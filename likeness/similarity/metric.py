@@ -57,6 +57,18 @@ class PairwiseSimilarity(Metric):
         undefined: after ``compute``, by measure and pair (i, j), why the value is NaN.
         search: after ``compute``, by measure and pair, how the choices that it is taken at were found: exact, or
             sampled or bounded, so that the value is that of the best choice that was tried.
+
+    Example:
+        >>> import torch
+        >>> from likeness.similarity.catalogue import select
+        >>> metric = PairwiseSimilarity(select(["kl", "m_cca"]), dims=[2, 2], names=["a", "b"])
+        >>> g = torch.eye(4, 2).double()
+        >>> for start in range(0, 100, 25):
+        ...     f = torch.randn(25, 2, generator=torch.manual_seed(start)).double()
+        ...     metric.update([f, f @ torch.tensor([[2.0, 1.0], [0.0, 1.0]]).double()], [g, g])
+        >>> found = metric.compute()
+        >>> round(float(found["m_cca_f"][0, 1]), 6), bool(found["kl"][0, 1] > 0.01)
+        (1.0, True)
     """
 
     full_state_update = False
