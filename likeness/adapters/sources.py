@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.activations import Pooling
 from likeness.adapters.arrays import SUFFIXES, ArrayModel
+from likeness.adapters.libraries import ModelName, library_model
 from likeness.adapters.modules import EmbedderModel, Measurable, ModelError, ModuleModel
 from likeness.files.tensors import open_safetensors
 from likeness.protocols import Embedder, Siblings
@@ -74,7 +75,14 @@ def _of_name(name: str, head: str | bool, pooling: Any) -> list[Measurable]:
         return [ArrayModel.of_file(path, path.name)]
     if path.suffix == ".ckpt" or (path / "checkpoints").is_dir() or _is_weights(path) or "#" in path.name:
         return [EmbedderModel(model, own) for own, model in _read_runs(str(path))]
-    raise ModelError(f"there is no model {name}: it is no run, checkpoint or file of embeddings")
+    parts = ModelName.of(name)
+    if parts is None:
+        raise ModelError(
+            f"there is no model {name}: it is no run, checkpoint or file of embeddings, and no model of a library, as "
+            "timm:resnet18 is"
+        )
+    module, transform = library_model(parts)
+    return [ModuleModel(module, parts.name, head, pooling, transform)]
 
 
 def _is_weights(path: Path) -> bool:

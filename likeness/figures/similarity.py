@@ -202,7 +202,7 @@ def similarity_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """File names (without suffix) and figures of what ``metric`` measured, ``values`` [P, P] by name."""
     for name, matrix in values.items():
-        others = matrix.cpu().clone().fill_diagonal_(torch.nan).numpy()
+        others = _without_diagonal(matrix).numpy()
         yield f"similarity_{name}", similarity_heatmap(others, metric.names, metric.names, metric.measures[name])
     scatter = sample.figure(metric)
     if scatter is not None:
@@ -210,9 +210,14 @@ def similarity_figures(
 
 
 def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) -> Figure:
-    """A heat map for each measure, side by side; bright is alike. A row of a panel is the first model of a pair."""
+    """A heat map for each measure, side by side; bright is alike. A row of a panel is the first model of a pair.
+
+    What is undefined for all pairs is named underneath.
+    """
     from matplotlib.figure import Figure
 
+    undefined = [name for name, matrix in values.items() if bool(_without_diagonal(matrix).isnan().all())]
+    values = {name: matrix for name, matrix in values.items() if name not in undefined} or values
     columns = min(len(values), PANELS_A_ROW)
     rows = math.ceil(len(values) / columns)
     names, side = metric.names, 1.1 + 0.28 * len(metric.names)
@@ -220,7 +225,7 @@ def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) 
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, matrix) in zip(all_axes, values.items(), strict=False):
         measure = metric.measures[name]
-        others = matrix.clone().fill_diagonal_(torch.nan).numpy()
+        others = _without_diagonal(matrix).numpy()
         colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
         image = axes.imshow(others, cmap=colours, norm=_colour_scale(others, measure))
         axes.set_facecolor("#dddddd")
@@ -233,7 +238,14 @@ def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) 
             _write_values(axes, others, image)
     for axes in all_axes[len(values) :]:
         axes.set_visible(False)
+    if undefined:
+        figure.supxlabel(f"undefined for all pairs: {', '.join(undefined)}", fontsize=8)
     return figure
+
+
+def _without_diagonal(matrix: Tensor) -> Tensor:
+    """A copy [P, P] on the CPU with NaN where a model would be compared with itself."""
+    return matrix.cpu().clone().fill_diagonal_(torch.nan)
 
 
 def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], measure: Measure) -> Figure:

@@ -1,3 +1,4 @@
+from .backbone import Backbone as Backbone
 from .classifier_networks import CNN as CNN
 from .classifier_networks import MLP as MLP
 from .classifier_networks import LabelNetwork as LabelNetwork
