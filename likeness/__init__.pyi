@@ -1,3 +1,5 @@
+from .comparisons.compare import Comparison as Comparison
+from .comparisons.compare import compare as compare
 from .diffusion.model import DiffusionModel as DiffusionModel
 from .hubness.analysis import HubnessReport as HubnessReport
 from .hubness.analysis import analyse_hubness as analyse_hubness
@@ -22,8 +24,6 @@ from .similarity.cka import cknna as cknna
 from .similarity.cka import linear_cka as linear_cka
 from .similarity.cka import rbf_cka as rbf_cka
 from .similarity.cka import unbiased_linear_cka as unbiased_linear_cka
-from .similarity.compare import Comparison as Comparison
-from .similarity.compare import compare as compare
 from .similarity.comparison import SoftmaxComparison as SoftmaxComparison
 from .similarity.comparison import compare_softmax_models as compare_softmax_models
 from .similarity.d_llv import d_llv as d_llv

@@ -13,8 +13,8 @@ from scripts.cli.entry_point import Parser
 from scripts.inputs import choose_device, default_data, load_data, load_models
 
 if TYPE_CHECKING:
+    from likeness.comparisons.compare import Comparison
     from likeness.similarity.catalogue import Measure
-    from likeness.similarity.compare import Comparison
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,9 +11,9 @@ import torch
 from likeness.adapters.batches import batches
 from likeness.adapters.modules import EmbedderModel
 from likeness.adapters.unnoticed import unnoticed
+from likeness.comparisons.compare import Comparison, measured
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import Measure
-from likeness.similarity.compare import Comparison, measured
 from likeness.similarity.metric import require_comparable
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.similarity.bounds import bounds_on
+from likeness.comparisons.bounds import bounds_on
 from likeness.similarity.catalogue import FAMILIES, MEASURES, REPRESENTATION_MEASURES
 from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models

@@ -9,7 +9,7 @@ from torch import nn
 
 from likeness.adapters.libraries import IMAGENET, ModelName, Preprocessing, library_model
 from likeness.adapters.modules import ModelError
-from likeness.similarity.compare import compare
+from likeness.comparisons.compare import compare
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8, generator=torch.manual_seed(0))
 

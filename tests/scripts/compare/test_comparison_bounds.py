@@ -2,7 +2,7 @@
 
 import torch
 
-from likeness.similarity.bounds import bounds_on, sources
+from likeness.comparisons.bounds import bounds_on, sources
 from likeness.similarity.catalogue import MEASURES
 
 

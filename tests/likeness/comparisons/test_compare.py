@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from likeness.adapters.modules import ModelError
-from likeness.similarity.compare import Comparison, compare
+from likeness.comparisons.compare import Comparison, compare
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.pairwise import compare_all_pairs
 

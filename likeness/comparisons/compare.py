@@ -20,9 +20,9 @@ from likeness.adapters.modules import Measurable, ModelError
 from likeness.adapters.sources import adapted
 from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_positive
+from likeness.comparisons.bounds import PairwiseBound, bounds_on, sources
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.progress import tracked
-from likeness.similarity.bounds import PairwiseBound, bounds_on, sources
 from likeness.similarity.catalogue import (
     Measure,
     RepresentationMeasure,
@@ -118,7 +118,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the models, and a row for each pair, None where a measure is undefined."""
-        from likeness.similarity.tables import model_rows, pair_rows
+        from likeness.comparisons.tables import model_rows, pair_rows
 
         return {
             "samples": self.samples,
@@ -131,7 +131,7 @@ class Comparison:
         """A pandas DataFrame with a row for each pair of models. Raises ImportError where pandas is not installed."""
         from pandas import DataFrame
 
-        from likeness.similarity.tables import pair_rows
+        from likeness.comparisons.tables import pair_rows
 
         return DataFrame(pair_rows(self))
 
@@ -147,9 +147,9 @@ class Comparison:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``models.csv``, ``comparison.csv``, ``comparison.json`` and all figures; answers what was written."""
+        from likeness.comparisons.tables import write_models, write_pairs
         from likeness.figures.output import save_figure
         from likeness.files.writing import replacing
-        from likeness.similarity.tables import write_models, write_pairs
 
         folder = Path(folder).expanduser()
         written = [write_models(self, folder / "models.csv"), write_pairs(self, folder / "comparison.csv")]
@@ -159,12 +159,12 @@ class Comparison:
         return written + [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
 
     def __str__(self) -> str:
-        from likeness.similarity.tables import as_text
+        from likeness.comparisons.tables import as_text
 
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        from likeness.similarity.tables import as_html
+        from likeness.comparisons.tables import as_html
 
         return as_html(self)
 

@@ -12,12 +12,12 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from likeness.comparisons.bounds import PairwiseBound
 from likeness.figures.output import write_csv
-from likeness.similarity.bounds import PairwiseBound
 from likeness.similarity.catalogue import needs_inputs
 
 if TYPE_CHECKING:
-    from likeness.similarity.compare import Comparison
+    from likeness.comparisons.compare import Comparison
 
 WIDTH = 120  # characters of a table that is not printed on a terminal
 
