@@ -70,7 +70,7 @@ def publish(comparison: Comparison, folder: Path) -> None:
     """Print the tables, write them and the figures into ``folder``, and name what was written."""
     from rich.console import Console
 
-    from likeness.similarity import tables
+    from likeness.comparisons import tables
 
     console = Console()
     console.print(tables.model_table(comparison))
