@@ -22,17 +22,44 @@ NamedModels = list[tuple[str, "SoftmaxModel"]]
 
 def load_models(paths: Sequence[str]) -> NamedModels:
     """The models of all runs and checkpoints under short names; raises ValueError for fewer than two."""
-    from lightning_modules.checkpoints import load_softmax_models, short_names
+    from lightning_modules.checkpoints import short_names
 
-    models = [named for path in paths for named in load_softmax_models(path)]
+    models = [named for path in paths for named in softmax_models(path)]
     if len(models) < 2:
         raise ValueError(f"comparing takes at least two models, and {paths[0]} is one")
     names = short_names([name for name, _ in models])
     return [(name, model) for name, (_, model) in zip(names, models, strict=True)]
 
 
+def softmax_models(path: str) -> NamedModels:
+    """The classifiers of a run or checkpoint, or one of a library by name, such as ``timm:resnet18?weights=FILE``."""
+    from lightning_modules.checkpoints import load_softmax_models
+
+    if not names_a_library_model(path):
+        return load_softmax_models(path)
+    from likeness.adapters.libraries import LibraryClassifier, ModelName
+
+    name = ModelName.of(path)
+    assert name is not None
+    return [(name.name, LibraryClassifier(name))]
+
+
+def names_a_library_model(path: str) -> bool:
+    """Whether a text is ``library:model`` and no path that exists."""
+    if ":" not in path or Path(path).exists():
+        return False
+    from likeness.adapters.libraries import ModelName
+
+    return ModelName.of(path) is not None
+
+
 def names_a_model(path: str) -> bool:
-    """Whether a path is that of a run directory, a checkpoint or exported weights, or ``PATH#3``, a member's."""
+    """Whether a path is that of a run directory, a checkpoint or exported weights, or ``PATH#3``, a member's.
+
+    Or it is no path and names a model of a library.
+    """
+    if names_a_library_model(path):
+        return True
     location = Path(path if Path(path).exists() else path.rpartition("#")[0] or path)
     if location.suffix == ".safetensors" and location.is_file():
         return _names_its_class(location)

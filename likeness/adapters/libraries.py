@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor, nn
 
-from likeness.adapters.modules import ModelError
+from likeness.adapters.batches import as_inputs
+from likeness.adapters.modules import ModelError, ModuleModel
+from likeness.adapters.unnoticed import unnoticed
 
 LIBRARIES = ("torchvision", "timm", "hf")
 EXTRA = 'pip install -e ".[vision]"'
@@ -37,8 +40,8 @@ class ModelName(NamedTuple):
     def of(cls, text: str) -> ModelName | None:
         """The parts; None for a text of another form. Raises ModelError for an unknown option."""
         head, _, query = text.partition("?")
-        library, mark, name = head.partition(":")
-        if not mark or not name or os.path.sep in library:
+        library, _, name = head.partition(":")
+        if not name or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", library):
             return None
         options = dict(parse_qsl(query, keep_blank_values=True))
         for option in options:
@@ -112,6 +115,38 @@ def library_model(name: ModelName) -> LibraryModel:
     except Exception as error:  # each library, its hub and its network raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"there is no model {name.library}:{name.name} that can be loaded: {reason}") from error
+
+
+class LibraryClassifier(nn.Module):
+    """A vision classifier of a library as a :class:`likeness.protocols.SoftmaxModel`, ready to be evaluated.
+
+    Inputs are images as datamodules store them, uint8, and go through the model's own preprocessing. Raises ModelError
+    for a model that is no softmax of f(x) . g(y).
+    """
+
+    def __init__(self, name: ModelName) -> None:
+        super().__init__()
+        self.module, transform = library_model(name)
+        size = getattr(transform, "crop", None) or int(name.options.get("size", 224))
+        self.model = ModuleModel(self.module, name.name, transform=transform)
+        self.eval().requires_grad_(False)
+        with unnoticed([self]):
+            self.model.prepare(as_inputs(torch.zeros(1, 3, size, size)))
+        if self.model.head is None:
+            raise ModelError(f"{name.library}:{name.name} has no label vectors: {self.model.why_no_head}")
+
+    def embed(self, x: Tensor) -> Tensor:
+        """f(x), [N, M], with a constant last coordinate where the head has a bias."""
+        return self.model.embed(as_inputs(x))
+
+    def unembeddings(self) -> Tensor:
+        """g(y), [K, M]."""
+        return cast(Tensor, self.model.unembeddings())
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the last coordinate of f carries the bias of the head."""
+        return self.model.head is not None and self.model.head.layer.bias is not None
 
 
 def _torchvision(name: ModelName) -> LibraryModel:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import Parser
-from scripts.inputs import choose_device, default_data, load_data
+from scripts.inputs import choose_device, default_data, load_data, names_a_library_model
+from scripts.inputs import softmax_models as named_softmax_models
 
 if TYPE_CHECKING:
     from lightning_modules.diffusion import VariationalDiffusion
@@ -72,6 +73,8 @@ def evaluate(arguments: Namespace) -> Report:
     require_positive(**{f"--{option}": arguments[option] for option in COUNTS})
     if Path(arguments.model).suffix == ".npz":
         return evaluate_samples(arguments)
+    if names_a_library_model(arguments.model):
+        return evaluate_classifiers(arguments, named_softmax_models(arguments.model))
     location, index = split_member(arguments.model)
     module = load_module(location, arguments.weights).eval().requires_grad_(False)
     if isinstance(module, VariationalDiffusion) and index is None:
@@ -175,6 +178,6 @@ def _weights(arguments: Namespace) -> str:
     """Which of a run's weights these are."""
     from lightning_modules.checkpoints import averages_weights, split_member
 
-    if not averages_weights(split_member(arguments.model)[0]):
+    if names_a_library_model(arguments.model) or not averages_weights(split_member(arguments.model)[0]):
         return "weights not averaged"
     return "averaged weights" if arguments.weights == "ema" else "raw weights"

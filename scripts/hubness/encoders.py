@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from likeness.networks.pretrained_text import out_of_reach, quiet
 from likeness.progress import tracked
 from likeness.protocols import Embedder
-from scripts.inputs import names_a_model
+from scripts.inputs import names_a_library_model, names_a_model, softmax_models
+
+if TYPE_CHECKING:
+    from likeness.adapters.libraries import LibraryClassifier
 
 TFIDF = "tfidf"
 DIM = 128  # of TF-IDF embeddings
@@ -90,10 +94,25 @@ def trained_encoder(name: str, device: torch.device) -> Embed:
     return embed
 
 
+class LibraryFeatures:
+    """What enters the head of a library's vision classifier, for images as datamodules store them."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        ((_, model),) = softmax_models(name)
+        self.model = cast("LibraryClassifier", model).to(device)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """[N, M], without the constant coordinate of a bias."""
+        f = self.model.embed(x)
+        return f[:, :-1] if self.model.has_bias else f
+
+
 def load_embedder(name: str, device: torch.device) -> Embedder:
     """The model of a run, a checkpoint or a member ``RUN#3`` on a device; of siblings the first."""
     from lightning_modules.checkpoints import load_embedders
 
+    if names_a_library_model(name):
+        return LibraryFeatures(name, device)
     _, model = load_embedders(name)[0]
     return model.to(device) if isinstance(model, nn.Module) else model
 

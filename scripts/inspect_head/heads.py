@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likeness.adapters.libraries import LibraryClassifier
 from likeness.files.tensors import read_numpy
 from likeness.label_geometry.similarity import LabelRows, row_blocks
 from likeness.protocols import SoftmaxModel
-from scripts.inputs import names_a_model
+from scripts.inputs import names_a_model, softmax_models
 from scripts.inspect_head.files import (
     SUFFIXES,
     NumpyRows,
@@ -102,9 +103,7 @@ def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
 
 @torch.no_grad()
 def _of_model(path: str) -> Head:
-    from lightning_modules.checkpoints import load_softmax_models
-
-    models = load_softmax_models(path)
+    models = softmax_models(path)
     name, model = models[0]
     g, bias = model.unembeddings().detach(), None
     if _appends_a_constant(model):
@@ -115,6 +114,8 @@ def _of_model(path: str) -> Head:
 
 def _appends_a_constant(model: SoftmaxModel) -> bool:
     """Whether f's last coordinate is the constant 1 of a head with a bias."""
+    if isinstance(model, LibraryClassifier):
+        return model.has_bias
     shape = getattr(getattr(model, "network", None), "input_shape", None)
     if shape is None:
         return False
