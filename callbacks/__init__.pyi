@@ -9,6 +9,7 @@ from .hubness import Hubness as Hubness
 from .label_geometry import LabelGeometry as LabelGeometry
 from .loggers import RunCSVLogger as RunCSVLogger
 from .loggers import RunWandbLogger as RunWandbLogger
+from .probes import Probes as Probes
 from .representation_similarity import RepresentationSimilarity as RepresentationSimilarity
 from .run.checkpoints import AtomicCheckpointIO as AtomicCheckpointIO
 from .run.checkpoints import ExportWeights as ExportWeights

@@ -17,6 +17,7 @@ from .label_geometry.similarity import raw_similarity as raw_similarity
 from .label_geometry.top_sets import can_be_top as can_be_top
 from .neighbours.classification import knn_score as knn_score
 from .neighbours.exact import nearest_neighbours as nearest_neighbours
+from .probes import fit_probe as fit_probe
 from .similarity.cca import m_cca as m_cca
 from .similarity.cca import pwcca as pwcca
 from .similarity.cca import svcca as svcca
