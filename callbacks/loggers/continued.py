@@ -105,6 +105,8 @@ class ContinuedLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._open()
+        if self._failed:
+            return
         with self._training_goes_on():
             self._write_config(json.loads(json.dumps(params, default=str)))
 
@@ -161,8 +163,6 @@ class ContinuedLogger(Logger):
     @contextmanager
     def _training_goes_on(self) -> Iterator[None]:
         """Turns a failure of the store into one line, after which nothing is logged until the run is continued."""
-        if self._failed:
-            return
         try:
             yield
         except (TypeError, ValueError):  # of what was asked for, not of the store

@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from callbacks.loggers.continued import ContinuedLogger, Row, kept_id, require
 from callbacks.run.run_files import note
 
-FOLDER, RUN_ID = "mlflow", "mlflow_id"
+FOLDER, RUN_ID, ADDRESS = "mlflow", "mlflow_id", "MLFLOW_TRACKING_URI"
 SIDE_FILES = ("", "-journal", "-wal", "-shm")  # of an SQLite database
+MADE: Counter[Path] = Counter()  # how often this process has made a store
 
 
 class RunMLFlowLogger(ContinuedLogger):
@@ -62,19 +66,20 @@ class RunMLFlowLogger(ContinuedLogger):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         for name in ("mlflow.store.db.utils", "alembic"):  # a line for each step of making a database
             logging.getLogger(name).setLevel(logging.WARNING)
-        uri = self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = self._tracking_uri or os.environ.get(ADDRESS)
         own = None if uri else self._directory.absolute() / FOLDER
         if own is not None:
             uri = _own_store(own / "mlflow.db")
         client, run = self._run(uri, own)
-        self._mlflow = MLFlowLogger(self._experiment_name, tracking_uri=uri, run_id=run.info.run_id)
+        with _address_kept():
+            self._mlflow = MLFlowLogger(self._experiment_name, tracking_uri=uri, run_id=run.info.run_id)
+            _ = self._mlflow.experiment  # begins it
         if self._stage == "fit":
             client.update_run(run.info.run_id, status="RUNNING")
         self._takes_files = own is None or Path(run.info.artifact_uri).is_relative_to(own)
         if not self._takes_files:
-            rank_zero_warn(
-                f"MLflow has the files of this run in {run.info.artifact_uri}; after the move none are added"
-            )
+            where = run.info.artifact_uri
+            rank_zero_warn(f"MLflow has the files of this run in {where}, outside of the run directory: none are added")
         return {metric.key: metric.step for metric in run.data.to_proto().metrics}
 
     def _run(self, uri: str | None, own: Path | None) -> tuple[Any, Any]:
@@ -94,19 +99,19 @@ class RunMLFlowLogger(ContinuedLogger):
         raise RuntimeError(f"{uri} does not know the MLflow run that was made in it")
 
     def _new_run(self, client: Any, own: Path | None) -> str:
-        artifacts = None if own is None else own / "artifacts"
         experiment = client.get_experiment_by_name(self._experiment_name)
-        if experiment is not None:
-            experiment_id = experiment.experiment_id
+        if experiment is None:
+            artifacts = None if own is None else str(own / "artifacts")
+            experiment_id = client.create_experiment(self._experiment_name, artifact_location=artifacts)
         else:
-            location = None if artifacts is None else str(artifacts)
-            experiment_id = client.create_experiment(self._experiment_name, artifact_location=location)
+            experiment_id = experiment.experiment_id
         # Not Lightning's way to make a run, which would tag it with the address of the repository, password included.
-        run_id: str = client.create_run(experiment_id, run_name=self._run_name).info.run_id
-        if artifacts is not None:
-            (artifacts / run_id).mkdir(parents=True, exist_ok=True)
-            note(artifacts / run_id)
-        return run_id
+        run = client.create_run(experiment_id, run_name=self._run_name).info
+        folder = Path(run.artifact_uri).parent
+        if own is not None and folder.is_relative_to(own):
+            folder.mkdir(parents=True)
+            note(folder)
+        return str(run.run_id)
 
     def _begin_anew(self) -> None:
         self._finish("success")
@@ -144,13 +149,25 @@ class RunMLFlowLogger(ContinuedLogger):
         self._mlflow = None
 
 
+@contextmanager
+def _address_kept() -> Iterator[None]:
+    """What is logged here becomes MLflow's address for the process and those it starts: it would be the next run's."""
+    before = os.environ.get(ADDRESS)
+    yield
+    os.environ.pop(ADDRESS, None)
+    if before is not None:
+        os.environ[ADDRESS] = before
+
+
 def _own_store(file: Path) -> str:
     """The address of the run directory's own store; whoever made a file that is there keeps it."""
     if not file.exists():
+        MADE[file] += 1
         file.parent.mkdir(parents=True, exist_ok=True)
         for suffix in SIDE_FILES:
             note(file.with_name(file.name + suffix))
-    return f"sqlite:///{file}"
+    # MLflow keeps the connection of an address, and would go on writing into a file that was removed meanwhile.
+    return f"sqlite:///{file.parent}/{'./' * (MADE[file] - 1)}{file.name}"
 
 
 def _cell(value: Any) -> Any:

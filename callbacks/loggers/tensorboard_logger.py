@@ -1,5 +1,7 @@
 """TensorBoard: the event files of a run's segments read as one curve."""
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
     def experiment(self) -> Any:
         if self._experiment is None:
             before = set(self._files())
+            _wait_for_a_later_name(before)
             self._experiment = super().experiment
             self._kwargs.pop("purge_step", None)
             for file in set(self._files()) - before:
@@ -62,6 +65,7 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
     def _purge(self, first_step: int) -> None:
         self._finish("failed")
         self._kwargs["purge_step"] = first_step
+        self.experiment.flush()
 
     def _write(self, metrics: Row, step: int) -> None:
         TensorBoardLogger.log_metrics(self, metrics, step)
@@ -113,6 +117,12 @@ def recorded_steps(files: list[Path]) -> dict[str, list[int]]:
                 if not value.tag.startswith("_hparams_/"):
                     steps.setdefault(value.tag.removesuffix(TEXT), []).append(event.step)
     return {tag: of_tag for tag, of_tag in steps.items() if of_tag}
+
+
+def _wait_for_a_later_name(files: Iterable[Path]) -> None:
+    """TensorBoard reads files in the order of their names, which begin with the second in which they were made."""
+    while any(file.name.startswith(EVENTS.replace("*", f"{int(time.time())}.")) for file in files):
+        time.sleep(0.05)
 
 
 def as_markdown(columns: list[str], data: list[list[Any]]) -> str:

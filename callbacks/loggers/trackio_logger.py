@@ -89,12 +89,14 @@ class RunTrackioLogger(ContinuedLogger):
         picture._save(self._project, self._run_name, step)
         note(picture._get_absolute_file_path())
         self._write({name: picture._to_dict()}, step)
+        self._send()  # metrics.csv could not bring it back
 
     def _write_table(self, name: str, columns: list[str], data: list[list[Any]], step: int) -> None:
         import trackio
 
         table = trackio.Table(columns=columns, data=data)
         self._write({name: table._to_dict(self._project, self._run_name, step)}, step)
+        self._send()
 
     def _write_config(self, config: Row) -> None:
         self._config = config
