@@ -4,6 +4,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class ContinuedLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._open()
-        if self._failed:
+        if self._failed or self._stage != "fit":
             return
         with self._training_goes_on():
             self._write_config(json.loads(json.dumps(params, default=str)))
@@ -124,7 +125,7 @@ class ContinuedLogger(Logger):
         names = [self._named(key if len(images) == 1 else f"{key}/{index}") for index in range(len(images))]
         step = self._step(names, step)
         for name, image in zip(names, images, strict=True):
-            self._once([name], step, lambda name=name, image=image: self._write_image(name, as_rgb(key, image), step))
+            self._once([name], step, partial(self._write_image, name, as_rgb(key, image), step))
 
     @rank_zero_only
     def log_table(self, key: str, columns: list[str], data: list[list[Any]], step: int | None = None) -> None:

@@ -31,6 +31,7 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
         require("tensorboard")
         super().__init__(save_dir, save_dir=save_dir, name=FOLDER, version="", default_hp_metric=False)
         self._first_step = 0  # of this segment
+        self._config: Row = {}  # goes before the first row: Lightning may log a module's arguments, too
 
     @property
     @rank_zero_experiment
@@ -63,11 +64,14 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
             self._purge(global_step + 1)
 
     def _purge(self, first_step: int) -> None:
-        self._finish("failed")
+        if self._experiment is not None:
+            self._experiment.close()
+        self._experiment = None
         self._kwargs["purge_step"] = first_step
         self.experiment.flush()
 
     def _write(self, metrics: Row, step: int) -> None:
+        self._send_config()
         TensorBoardLogger.log_metrics(self, metrics, step)
         self.experiment.flush()
 
@@ -80,12 +84,15 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
         self.experiment.flush()
 
     def _write_config(self, config: Row) -> None:
-        if CONFIG not in self._held:
+        self._config |= config
+
+    def _send_config(self) -> None:
+        config, self._config = self._config, {}
+        if config and CONFIG not in self._held:
             self._write_hparams(config)
-        if self._is_new(CONFIG, self._first_step):
+        if config and self._is_new(CONFIG, self._first_step):
             text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             self.experiment.add_text(CONFIG, "    " + text.replace("\n", "\n    "), self._first_step)
-        self.experiment.flush()
 
     def _write_hparams(self, config: Row) -> None:
         from torch.utils.tensorboard.summary import hparams
@@ -95,6 +102,7 @@ class RunTensorBoardLogger(ContinuedLogger, TensorBoardLogger):
             writer.add_summary(summary)
 
     def _finish(self, status: str) -> None:
+        self._send_config()
         if self._experiment is not None:
             self._experiment.close()
         self._experiment = None

@@ -37,7 +37,7 @@ class RunTrackioLogger(ContinuedLogger):
         self._storage: Any = None
         self._rows: dict[int, Row] = {}  # by step, not yet written
         self._written = 0.0
-        self._config: Row | None = None  # goes with the next row
+        self._config: Row = {}  # goes with the next row
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ class RunTrackioLogger(ContinuedLogger):
 
         picture = trackio.Image(image)
         picture._save(self._project, self._run_name, step)
-        note(picture._get_absolute_file_path())
+        note(Path(str(picture._get_absolute_file_path())))
         self._write({name: picture._to_dict()}, step)
         self._send()  # metrics.csv could not bring it back
 
@@ -99,7 +99,7 @@ class RunTrackioLogger(ContinuedLogger):
         self._send()
 
     def _write_config(self, config: Row) -> None:
-        self._config = config
+        self._config |= config
 
     def _send(self) -> None:
         rows, self._rows = self._rows, {}
@@ -109,10 +109,10 @@ class RunTrackioLogger(ContinuedLogger):
                 self._run_name,
                 list(rows.values()),
                 steps=list(rows),
-                config=self._config,
+                config=self._config or None,
                 run_id=self._id,
             )
-            self._config = None
+            self._config = {}
         self._written = time.monotonic()
 
     def _finish(self, status: str) -> None:

@@ -297,3 +297,13 @@ def test_a_store_that_somebody_else_made_stays_theirs(tmp_path: Path, mlflow_dir
     logger.finalize("success")
     assert "mlflow/mlflow.db" not in own(tmp_path)
     assert "mlflow_id" in own(tmp_path)
+
+
+def test_a_configuration_that_comes_in_parts_is_one(tmp_path: Path, store: Store) -> None:
+    """Lightning logs the arguments of a module before the command logs the whole."""
+    logger = store.logger(tmp_path)
+    logger.log_hyperparams({"seed_everything": 2})
+    logger.log_hyperparams({**CONFIG, "where": tmp_path})
+    logger.log_metrics({"x": 1.0}, 0)
+    logger.finalize("success")
+    assert store.records(tmp_path).config["where"] == str(tmp_path)
