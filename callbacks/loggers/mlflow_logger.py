@@ -39,7 +39,6 @@ class RunMLFlowLogger(ContinuedLogger):
         run_name: str | None = None,
         tracking_uri: str | None = None,
     ) -> None:
-        require("mlflow")
         super().__init__(save_dir)
         self._experiment_name = experiment_name
         self._run_name = run_name or self._directory.absolute().name
@@ -63,6 +62,7 @@ class RunMLFlowLogger(ContinuedLogger):
         return self._mlflow.experiment
 
     def _start(self) -> dict[str, int]:
+        require("mlflow")  # not as it is built, where jsonargparse would bury the line in what a logger may be
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         for name in ("mlflow.store.db.utils", "alembic"):  # a line for each step of making a database
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -29,7 +29,6 @@ class RunTrackioLogger(ContinuedLogger):
     """
 
     def __init__(self, save_dir: str, project: str = "likeness", name: str | None = None) -> None:
-        require("trackio")
         super().__init__(save_dir)
         self._project = project
         self._run_name = name or self._directory.absolute().name
@@ -54,6 +53,7 @@ class RunTrackioLogger(ContinuedLogger):
         return self._storage
 
     def _start(self) -> dict[str, int]:
+        require("trackio")  # not as it is built, where jsonargparse would bury the line in what a logger may be
         self._storage = _storage(self._directory.absolute() / FOLDER)
         self._storage.validate_project_name(self._project)
         database: Path = self._storage.get_project_db_path(self._project)

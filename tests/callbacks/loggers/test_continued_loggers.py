@@ -200,7 +200,7 @@ def test_ranks_other_than_zero_write_nothing(tmp_path: Path, store: Store, monke
 def test_a_missing_library_is_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continued, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf'this logger needs {store.kind}: pip install -e "\.\[{store.kind}\]"'):
-        store.logger(tmp_path)
+        store.logger(tmp_path).log_metrics({"x": 1.0}, 0)
 
 
 def test_float_images_are_refused_and_tensors_taken(tmp_path: Path, store: Store) -> None:
