@@ -8,6 +8,9 @@ from .diffusion.samples import SampleFigures as SampleFigures
 from .hubness import Hubness as Hubness
 from .label_geometry import LabelGeometry as LabelGeometry
 from .loggers import RunCSVLogger as RunCSVLogger
+from .loggers import RunMLFlowLogger as RunMLFlowLogger
+from .loggers import RunTensorBoardLogger as RunTensorBoardLogger
+from .loggers import RunTrackioLogger as RunTrackioLogger
 from .loggers import RunWandbLogger as RunWandbLogger
 from .probes import Probes as Probes
 from .representation_similarity import RepresentationSimilarity as RepresentationSimilarity

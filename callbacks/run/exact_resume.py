@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-from callbacks.loggers import RunCSVLogger, RunWandbLogger
+from callbacks.loggers import ContinuedLogger, RunCSVLogger, RunWandbLogger
 from callbacks.run.run_files import IN_RUN, absolute_paths, relative_paths
 
 OPEN_ROW = "open_log_row"
@@ -19,7 +19,7 @@ NOT_STOPPED = EarlyStoppingReason.NOT_STOPPED.value
 
 
 class ExactResume(Callback):
-    """Makes ``metrics.csv`` and W&B continue without loss or repetition, and lets changed optimiser settings win.
+    """Makes ``metrics.csv`` and the loggers beside it go on without loss or repetition; changed optimiser settings win.
 
     A checkpoint written at the end of a batch comes before Lightning has logged that batch; its metrics are taken
     along here. A restored optimiser brings its old learning rate along; where the configuration now asks for
@@ -67,7 +67,7 @@ class ExactResume(Callback):
         open_row = checkpoint.get(OPEN_ROW, {})
         for logger in _csv_loggers(trainer):
             logger.resume(open_row, checkpoint["global_step"])
-        _resume_wandb(trainer, open_row)
+        _resume_others(trainer, open_row, checkpoint["global_step"])
         _apply_changed_optimizer_settings(pl_module, checkpoint)
 
 
@@ -98,19 +98,26 @@ def _begin_unless_resumed(trainer: pl.Trainer) -> None:
             logger.begin("fit")
 
 
-def _run_loggers(trainer: pl.Trainer) -> list[RunCSVLogger | RunWandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger | RunWandbLogger)]
+def _run_loggers(trainer: pl.Trainer) -> list[RunCSVLogger | RunWandbLogger | ContinuedLogger]:
+    kinds = RunCSVLogger | RunWandbLogger | ContinuedLogger
+    return [logger for logger in trainer.loggers if isinstance(logger, kinds)]
 
 
 def _csv_loggers(trainer: pl.Trainer) -> list[RunCSVLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger)]
 
 
-def _resume_wandb(trainer: pl.Trainer, open_row: dict[str, Any]) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, RunWandbLogger) and trainer.is_global_zero:
-            histories = [file.history() for file in _csv_loggers(trainer)]
-            logger.resume(histories[0] if histories else [open_row] if open_row else [])
+def _resume_others(trainer: pl.Trainer, open_row: dict[str, Any], global_step: int) -> None:
+    others = [logger for logger in _run_loggers(trainer) if not isinstance(logger, RunCSVLogger)]
+    if not others or not trainer.is_global_zero:
+        return
+    histories = [file.history() for file in _csv_loggers(trainer)]
+    history = histories[0] if histories else [open_row] if open_row else []
+    for logger in others:
+        if isinstance(logger, ContinuedLogger):
+            logger.resume(history, global_step)
+        else:
+            logger.resume(history)
 
 
 def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:

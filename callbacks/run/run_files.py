@@ -95,7 +95,9 @@ def own(run_dir: Path) -> list[str]:
     listed = noted(run_dir) if (run_dir / LIST).is_file() else _known_without_list(run_dir)
     listed |= _sealed(run_dir)
     elsewhere = (name for name in listed if not name.endswith("/") and os.path.lexists(run_dir / name))
-    candidates = {*occupied(run_dir), *elsewhere}
+    folders = (run_dir / name for name in listed if name.endswith("/"))
+    inside = (str(Path(root, name).relative_to(run_dir)) for folder in folders for root, name in _walk(folder))
+    candidates = {*occupied(run_dir), *elsewhere, *inside}
     return sorted(
         name
         for name in candidates
