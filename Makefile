@@ -7,10 +7,10 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 pyt
 RUN := .venv/bin/python -m
 
 # The demo's networks are small: a second thread costs more than it brings, ten times so on a busy machine.
-demo test test-fast faults: export OMP_NUM_THREADS ?= 1
+demo test test-fast faults evidence: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo photos test test-fast lint faults bench clean
+.PHONY: help setup demo photos test test-fast lint faults evidence bench clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 8
@@ -45,6 +45,9 @@ test-fast: setup ## the mathematics and what streams it, on two processes: while
 
 faults: setup ## kill, fill, cut and misconfigure runs many times over, and count what held (about an hour)
 	@$(RUN) pytest tests/faults -m "long or not long" -s
+
+evidence: setup ## measure again, method by method, the published numbers that take minutes
+	@$(RUN) pytest tests --ignore tests/faults -m long
 
 bench: setup ## print the speeds that the project promises
 	@$(RUN) scripts.bench siblings

@@ -82,6 +82,7 @@ class LikenessCLI(LightningCLI):
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         self._exact_resume = ExactResume()
+        self._asked = args[:1]
         super().__init__(
             args=compose(args),
             parser_class=RunParser,
@@ -97,6 +98,11 @@ class LikenessCLI(LightningCLI):
                 ]
             },
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # called on the instance alone
+        """The one that is asked for, all for a first word that is none: each parser takes a good part of a second."""
+        known = LightningCLI.subcommands()
+        return {name: skipped for name, skipped in known.items() if name in self._asked} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything a run writes goes.")

@@ -225,11 +225,26 @@ def _signal(processes: Sequence[subprocess.Popen[Any]], signum: int) -> None:
         process.send_signal(signum)  # none to one whose end has been seen
 
 
+def _hold_signals() -> None:
+    """Ahead of a fork: a signal that comes to it at once must not be told to this process by the pipe they share."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if _in_charge() else ())
+
+
+def _let_signals_go() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
 def _leave_signals_to_parent() -> None:
     """In a fork, such as a loader's worker: the process that it works for is told as well, and ends it."""
-    if _current is not None and _current._in_charge:
-        signal.set_wakeup_fd(-1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if _in_charge():
+        signal.set_wakeup_fd(-1)  # SIGNALS stay blocked
+    else:
+        _let_signals_go()
 
 
-os.register_at_fork(after_in_child=_leave_signals_to_parent)
+def _in_charge() -> bool:
+    return _current is not None and _current._in_charge
+
+
+_forking = threading.local()
+os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_leave_signals_to_parent)

@@ -1,27 +1,23 @@
 """Commands run as a user runs them: from the repository root, in a process and a session of their own.
 
-Most are forks of a server that has imported what they need, which spares the seconds that imports take: everything else
-is as in a fresh process, ``sys.argv`` and ``__main__`` included, so that Lightning can start more ranks from it (with
-imports). Below a launcher, or with ``fresh``, a command is started as the launcher starts it.
+They are forks of a server that has imported what they need, torchrun and the ranks that it or Lightning starts
+included, which spares the many seconds that imports take; everything else is as in a fresh process, ``sys.argv`` and
+``__main__`` included. With ``fresh``, a command is started as a shell starts it.
 """
 
-import atexit
 import multiprocessing
 import os
-import random
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+
+from tests.integration import reserves
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
@@ -30,6 +26,8 @@ PRELOADED = (
     *("scripts.cli.lightning_cli", "datamodules", "callbacks.representation_similarity", "likeness.networks"),
     *("lightning_modules.diffusion", "lightning_modules.sentence_encoder", "lightning_modules.sibling_classifiers"),
     *("lightning_modules.softmax_classifier", "tests.integration.recorder", "sklearn.datasets", "torchvision"),
+    *("torch.distributed.run", "scripts.train", "omegaconf", "datamodules.digits", "sklearn.model_selection"),
+    *("safetensors.torch", "transformers.modeling_utils"),
 )
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([__name__, *PRELOADED])
@@ -55,18 +53,23 @@ class Command:
         variables: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
     ) -> None:
-        """``launcher`` may be torchrun and its options; ``variables`` come on top of ``environment()``."""
+        """``launcher`` may be ``-m``, torchrun and its options; ``variables`` come on top of ``environment()``."""
         descriptor, log = tempfile.mkstemp(prefix="likeness-", suffix=".log")
         self._log = Path(log)
         surroundings = {**environment(), **(variables or {})}
         self._process: BaseProcess | subprocess.Popen[bytes]
-        if fresh or launcher:
-            line = [sys.executable, *launcher, "-m", f"scripts.{name}", *arguments]
+        line = [*launcher, "-m", f"scripts.{name}", *arguments]
+        if fresh:
             self._process = subprocess.Popen(
-                line, cwd=ROOT, env=surroundings, stdout=descriptor, stderr=descriptor, start_new_session=True
+                [sys.executable, *line],
+                cwd=ROOT,
+                env=surroundings,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
             )
         else:
-            self._process = _SERVER.Process(target=_run, args=(name, arguments, log, surroundings, before))
+            self._process = _SERVER.Process(target=_run, args=(line, log, surroundings, before))
             self._process.start()
         os.close(descriptor)
 
@@ -141,50 +144,14 @@ def interrupted(name: str, *arguments: str, when: Callable[[], bool], signum: in
     return running.end()
 
 
-def _run(
-    name: str, arguments: Sequence[str], log: str, surroundings: dict[str, str], before: Callable[[], None] | None
-) -> None:
-    """Become, in a fork of the server, the process that ``python -m scripts.<name>`` is; this does not return."""
+def _run(line: Sequence[str], log: str, surroundings: dict[str, str], before: Callable[[], None] | None) -> None:
+    """Become, in a fork of the server, the process that ``python`` with this line is; this does not return."""
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.chdir(ROOT)
-    os.environ.clear()
-    os.environ.update(surroundings)
-    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    _forget_random_numbers()
-    sys.argv = ["-m", *arguments]
+    reserves.keep(reserves.needed_by(line))
     if before is not None:
         before()
-    status = _status_of(lambda: runpy.run_module(f"scripts.{name}", run_name="__main__", alter_sys=True))
-    # As at the end of the interpreter, which a fork leaves out.
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _status_of(run: Callable[[], Any]) -> int:
-    try:
-        run()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-def _forget_random_numbers() -> None:
-    """No two processes start from the same random state, as forks of one server would."""
-    import numpy as np
-    import torch
-
-    torch.set_num_threads(1)
-    random.seed()
-    np.random.seed()  # noqa: NPY002
-    torch.seed()
+    reserves.become(line, surroundings)

@@ -13,9 +13,11 @@ import pytest
 
 from callbacks.run.segments import read_segments
 from scripts.cli.watch import LOOK
-from tests.integration.commands import TIMEOUT
+from tests.integration.commands import TIMEOUT, command
 from tests.integration.launchers import Slurm, ended, free_port, start
+from tests.integration.preloaded import python
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
+from tests.integration.test_torchrun import TWO
 
 MISHAP = "tests.integration.mishap.Mishap"
 
@@ -56,9 +58,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -> None:
     run_dir = tmp_path / "run"
-    finished = ended(
-        start("torchrun.sh", "--cpus", "2", *options(run_dir), *mishap(run_dir, signal.SIGKILL, step=13, rank=1))
-    )
+    line = ("--cpus", "2", *options(run_dir), *mishap(run_dir, signal.SIGKILL, step=13, rank=1))
+    finished = ended(start("torchrun.sh", *line, PYTHON=python(tmp_path)))
     assert finished.status == 0, finished.output
     assert_same_run(Run(run_dir), whole, ranks=2)
     assert [segment["first_step"] for segment in read_segments(run_dir)] == [0, 10]
@@ -70,7 +71,7 @@ def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole
     line = ("--cpus", "2", *options(run_dir, wait_at_step=13), "--allow_changes", "true")
     run_dir.mkdir()
     (run_dir / "hold").touch()  # or a fast run ends before its processes look for the launcher
-    launcher = start("torchrun.sh", *line, **mark)
+    launcher = start("torchrun.sh", *line, PYTHON=python(tmp_path), **mark)
     deadline = time.monotonic() + TIMEOUT
     while not (run_dir / "waiting").exists():
         assert launcher.poll() is None
@@ -89,7 +90,7 @@ def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
     assert reasons(run_dir) == ["stopped by SIGTERM"]
-    finished = ended(start("torchrun.sh", *line))
+    finished = command("train", "fit", "--auto_resume", "true", *line[3:], launcher=TWO)
     assert finished.status == 0, finished.output
     assert_same_run(Run(run_dir), whole, ranks=2)
 

@@ -2,12 +2,16 @@
 
 import os
 import pty
+import pwd
 import subprocess
 import sys
 from pathlib import Path
+from typing import Never
 
 import pytest
 
+from scripts.cli.entry_point import run_command
+from scripts.train import main
 from tests.integration.commands import ROOT, TIMEOUT
 
 # Of a container's user that no file of passwords knows.
@@ -66,10 +70,19 @@ def test_a_training_needs_nothing_of_its_surroundings(own: dict[str, str], termi
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
-def test_a_home_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None:
-    status, output = train(tmp_path, BARE | {"TERM": "dumb"}, "--run_dir", "~/run", terminal=False)
-    assert status == 2
-    assert output.splitlines()[-1] == (
+def test_a_home_that_is_not_there_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(key: object) -> Never:
+        raise KeyError(key)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(SystemExit) as end:
+        run_command(main, [*LINE, "--run_dir", "~/run"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
         "likeness: error: ~/run is in your home directory, and there is none: HOME is not set"
     )
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,9 @@ from scripts.sweep import WANDB, count, main, point_command, read_sweep
 from scripts.train import main as train
 
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
-POINTS = [(path, index) for path in SWEEPS for index in range(count(read_sweep(path)))]
+POINTS = [  # the first two, one in the middle and the last
+    (path, index) for path in SWEEPS for n in [count(read_sweep(path))] for index in sorted({0, 1, n // 2, n - 1})
+]
 
 
 def written(tmp_path: Path, **changed: Any) -> str:
@@ -48,10 +50,12 @@ def test_a_sweep_file_says_what_wandb_asks_for(path: Path) -> None:
     assert (CONFIGS.parent / sweep["program"]).is_file()
     assert sweep["command"].count(WANDB) == 1
     assert "--auto_resume=true" in sweep["command"]
+    points = [tuple(point_command(sweep, index)) for index in range(count(sweep))]
+    assert len(set(points)) == len(points)
 
 
 @pytest.mark.parametrize(("path", "index"), POINTS, ids=[f"{path.stem}-{index}" for path, index in POINTS])
-def test_every_point_is_a_configuration_of_its_own(
+def test_points_are_configurations_of_their_own(
     path: Path, index: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)

@@ -16,7 +16,11 @@ GROWTH = {
 }
 
 
-@pytest.mark.parametrize(("mean", "metric"), GROWTH, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("mean", "metric"),
+    [pytest.param(*row, marks=pytest.mark.long if row[0] else ()) for row in GROWTH],
+    ids=lambda value: str(value),
+)
 def test_growth_with_the_dimension(mean: int, metric: DistanceName) -> None:
     for dim, (skewness, robin_hood, antihubs, largest) in GROWTH[mean, metric].items():
         x = mean + np.random.default_rng(dim).standard_normal((10_000, dim))

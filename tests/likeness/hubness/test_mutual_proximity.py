@@ -148,7 +148,7 @@ def test_the_gamma_law_ignores_scales_alone(seed: int, scale: float) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_float32_and_float16(variant: Any, metric: Any) -> None:
-    x = clustered(800, 64)
+    x = clustered(400, 64)
     wide = MutualProximity(variant, metric).fit(x.double()).rerank().ids
     assert torch.equal(MutualProximity(variant, metric).fit(x).rerank().ids, wide)
     half = MutualProximity(variant, metric).fit(x.half()).rerank().ids
@@ -168,15 +168,15 @@ def test_near_neighbours_keep_their_order_where_1_minus_p_would_be_1() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("moments", ["all", "graph"])
 def test_identical_points_list_each_other_by_id(variant: Any, moments: Any) -> None:
-    """276 texts without a word: with so few stored neighbours all their distances are 0, and so is the deviation."""
+    """100 texts without a word: with so few stored neighbours all their distances are 0, and so is the deviation."""
     if variant not in LAWS and moments == "graph":
         pytest.skip("counts have no moments")
-    x = clustered(1200, 32)
-    x[100:376] = x[100]
+    x = clustered(500, 32)
+    x[100:200] = x[100]
     found = MutualProximity(variant, moments=moments, stored=50).fit(x).rerank()
     assert bool(found.distances.isfinite().all())
     assert found.ids[100].tolist() == list(range(101, 111))
-    assert found.ids[300].tolist() == list(range(100, 110))
+    assert found.ids[170].tolist() == list(range(100, 110))
 
 
 @pytest.mark.parametrize("variant", ["rank", "joint"])

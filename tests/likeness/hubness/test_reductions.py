@@ -48,7 +48,9 @@ def require_indices(ids: Tensor, printed: str) -> None:
         assert round(found[name], len(value.partition(".")[2])) == float(value), f"{name} is {found[name]}, not {value}"
 
 
-@pytest.mark.parametrize("row", GOLDEN)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=pytest.mark.long if row == "MP joint" else ()) for row in GOLDEN]
+)
 def test_golden_values(row: str) -> None:
     name, options, printed = GOLDEN[row]
     require_indices(reduction(name, **options).fit(golden_points()).rerank(k=10).ids, printed)

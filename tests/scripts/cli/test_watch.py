@@ -15,6 +15,7 @@ TIMEOUT = 120
 PREAMBLE = """
 import ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
+{first}
 from scripts.cli import entry_point, watch
 
 watch.GRACE = 1.0
@@ -39,14 +40,20 @@ entry_point.run_command(main)
 WAITS = ("wait_inside_c", "wait_in_python")
 
 
-class Process:
-    """A command whose ``main`` is ``body``, once it has begun."""
+def script(body: str, first: str = "") -> str:
+    """A command whose ``main`` is ``body``; ``first`` runs before any import of ours."""
+    return PREAMBLE.replace("{first}", first).replace("{body}", body.replace("\n", "\n    "))
 
-    def __init__(self, body: str, folder: Path, variables: dict[str, str], prefix: tuple[str, ...] = ()) -> None:
+
+class Process:
+    """A ``script``, once it has begun."""
+
+    def __init__(
+        self, body: str, folder: Path, variables: dict[str, str], prefix: tuple[str, ...] = (), first: str = ""
+    ) -> None:
         self.begun = folder / "begun"
-        script = PREAMBLE.replace("{body}", body.replace("\n", "\n    "))
         self._popen = subprocess.Popen(
-            [*prefix, sys.executable, "-c", script, str(self.begun)],
+            [*prefix, sys.executable, "-c", script(body, first), str(self.begun)],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -164,7 +171,7 @@ def test_ranks_that_do_not_hear_are_killed_with_rank_0(wait: str, tmp_path: Path
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_rank_does_not_outlive_rank_0(wait: str, tmp_path: Path) -> None:
-    rank_1 = PREAMBLE.replace("{body}", f"{wait}()")
+    rank_1 = script(f"{wait}()")
     body = (
         f"os.environ[watch.RANK_0], os.environ['LOCAL_RANK'] = str(os.getpid()), '1'\n"
         f"rank = subprocess.Popen([sys.executable, '-c', {rank_1!r}, str(begun)])\n"
@@ -198,6 +205,12 @@ def test_a_fork_leaves_signals_to_its_parent(tmp_path: Path) -> None:
         "time.sleep(1)\nassert os.waitpid(worker, os.WNOHANG) == (0, 0)\nos.kill(worker, 9)\nos.waitpid(worker, 0)"
     )
     assert ended(tmp_path, body) == (0, "")
+
+
+def test_a_signal_to_a_fork_at_its_very_beginning_is_not_its_parents(tmp_path: Path) -> None:
+    first = "os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    body = "if (worker := os.fork()) == 0:\n    os._exit(0)\nassert os.waitpid(worker, 0)[1] == 0\ntime.sleep(2)"
+    assert Process(body, tmp_path, {}, first=first).end() == (0, "")
 
 
 def runs(pid: int) -> bool:
