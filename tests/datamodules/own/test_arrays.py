@@ -1,5 +1,6 @@
 """Arrays in every format against the arrays that were written, and what is refused by name."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,10 @@ from datamodules import Arrays, DataError
 from datamodules.errors import OptionError
 from datamodules.own.array_files import StoredArray
 from datamodules.own.samples import SampleError
-from tests.conftest import ROOT
 from tests.datamodules.files import images
 from tests.datamodules.own.toys import picture, png, write_npz
 
-CIFAR = next(
-    (path for name in ("shared/real_data", "../real") if (path := ROOT / name / "cifar10.npz").is_file()),
-    Path.home() / ".cache" / "likeness-real" / "cifar10.npz",
-)
+CIFAR = Path(os.environ.get("REAL_DATA", "~/.cache/likeness-real")).expanduser() / "cifar10.npz"
 X = images(30, 0, (6, 5, 3))
 Y = np.arange(30) % 3
 
@@ -253,7 +250,7 @@ def test_an_array_file_alone_has_no_labels_by_accident(tmp_path: Path) -> None:
         Arrays("{part}.npy", split_key="y")
 
 
-@pytest.mark.skipif(not CIFAR.is_file(), reason=f"no {CIFAR}: real_data/get lays it out")
+@pytest.mark.skipif(not CIFAR.is_file(), reason=f"no {CIFAR}; real_data/get lays it out there")
 def test_cifar10() -> None:
     """The counts of Krizhevsky 2009, and the channel statistics of the training images that everybody quotes."""
     data = Arrays(str(CIFAR), "x_{part}", "y_{part}", eval_batch_size=10_000)
