@@ -26,7 +26,10 @@ SIXTEEN_BITS = 1 << 16
 
 
 def decode(encoded: Path | bytes, channels: int, place: str) -> Tensor:
-    """A picture [channels, H, W] uint8. Raises SampleError beginning with ``place`` where it is none, or cut short."""
+    """A picture [channels, H, W] uint8, its channels last in memory, as resizing likes them.
+
+    Raises SampleError beginning with ``place`` where it is no picture, or cut short.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(encoded, bytes) and not encoded:
@@ -43,7 +46,7 @@ def decode(encoded: Path | bytes, channels: int, place: str) -> Tensor:
         if isinstance(error, SampleError):
             raise
         raise SampleError(f"{place} cannot be decoded: {error}") from error
-    return torch.from_numpy(pixels if channels == 3 else pixels[..., None]).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels if channels == 3 else pixels[..., None]).permute(2, 0, 1)
 
 
 def _eight_bits(image: Image.Image, channels: int, place: str) -> Image.Image:
@@ -78,4 +81,4 @@ class Fit:
         scale = max(wanted / given for wanted, given in pairs)
         covering = [max(wanted, round(given * scale)) for wanted, given in pairs]
         resized: Tensor = resize(picture, covering, antialias=True)
-        return center_crop(resized, list(self.size)).contiguous()
+        return center_crop(resized, list(self.size))

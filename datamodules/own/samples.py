@@ -165,7 +165,7 @@ class StoredSplit(TensorSplit):
                     f"{self.source.place(row)} is {_kind(sample)} once prepared, where inputs are {_kind(like)}: set "
                     "image_size, or a transform that ends in one size, and leave types to transform"
                 )
-        return torch.stack(list(x))
+        return torch.stack(list(x)).contiguous()
 
 
 def _kind(sample: Tensor) -> str:
