@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scripts.data.proposal import as_yaml, propose
     from scripts.data.tables import reports
 
-    proposal = propose(arguments.data, arguments.name)
+    proposal = propose(arguments.data, arguments.name, arguments.layout)
     findings = look(proposal, arguments.samples)
     for report in reports(proposal, findings):
         report.show()
@@ -34,8 +35,8 @@ def build_parser() -> ArgumentParser:
     """The command line of this command."""
     parser = Parser(
         prog="likeness data",
-        description="Show what is in a folder of pictures, a file of arrays or a Hugging Face data set: shapes, classes, "
-        "levels, splits, duplicates, and what cannot be read; and the data config that reads it.",
+        description="Show what is in a folder of pictures, a file of arrays or a Hugging Face data set: shapes, "
+        "classes, levels, splits, duplicates, and what cannot be read; and the data config that reads it.",
         epilog="--debug shows the traceback of an error.",
     )
     add = parser.add_argument
@@ -45,6 +46,7 @@ def build_parser() -> ArgumentParser:
         "--name", type=str | None, help="What metrics and tables shall call the data; by default as the file is called."
     )
     add("--samples", type=int | None, help="How many samples of each part to read, evenly spaced; by default all.")
+    add("--layout", type=Literal["auto", "hwc", "chw"], default="auto", help="Whether channels come last or first.")
     add("--out", type=str | None, help="Where to write the data config, too: a .yaml file.")
     return parser
 

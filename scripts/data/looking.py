@@ -1,4 +1,4 @@
-"""Each sample of somebody's data is read once: its shape, its levels, whether it is there twice, whether it is whole."""
+"""Each sample of somebody's data, read once: its shape and levels, whether it is whole, whether it is there twice."""
 
 from __future__ import annotations
 

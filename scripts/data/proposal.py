@@ -40,10 +40,20 @@ class Proposal:
         built: OwnDataModule = getattr(datamodules, self.class_name)(**self.init_args)
         return built
 
+    def divided(self) -> Proposal:
+        """With the shares of the parts that are not there: a tenth each, but a validation part serves as test."""
+        there = self.build().parts()
+        options: dict[str, Any] = {}
+        if "train" in there and "val" not in there:
+            options["val_fraction"] = 0.1
+        if "train" in there and "test" not in there:
+            options["test_fraction"] = 0.0 if "val" in there else 0.1
+        return replace(self, init_args={**self.init_args, **options})
+
     def completed(self, findings: Findings) -> Proposal:
         """With the options that only a look at the samples tells."""
         options = dict(self.init_args)
-        if len(findings.shapes) > 1:
+        if len(findings.shapes) > 1 and all(len(shape) == 3 for shape in findings.shapes):
             shorter = min(min(shape[-2:]) for shape in findings.shapes)
             options["image_size"] = min(LARGEST, max(8, shorter // 8 * 8))
         if findings.is_grey_throughout:
@@ -52,11 +62,6 @@ class Proposal:
             options["levels"] = findings.levels
         if findings.corrupt:
             options["skip_corrupt"] = True
-        there = findings.parts
-        if "val" not in there and "train" in there:
-            options["val_fraction"] = 0.1
-        if "test" not in there and "train" in there:
-            options["test_fraction"] = 0.0 if "val" in there else 0.1
         trained = findings.splits.get("train", 1)
         decoded = self.class_name != "Arrays" or "cache_dir" in options
         sizes = {"batch_size": min(128, trained), "eval_batch_size": 256, "num_workers": 4 if decoded else 0}
@@ -69,13 +74,22 @@ def as_yaml(proposal: Proposal) -> str:
     return yaml.safe_dump({"data": content}, sort_keys=False, allow_unicode=True)
 
 
-def propose(name: str, dataset_name: str | None = None) -> Proposal:
+def propose(name: str, dataset_name: str | None = None, layout: str = "auto") -> Proposal:
     """The datamodule for a path or a name of the hub. Raises DataError where there is none that reads it."""
+    proposal = _proposed(name, dataset_name)
+    if layout != "auto":
+        proposal = replace(proposal, init_args={**proposal.init_args, "layout": layout})
+    return proposal.divided()
+
+
+def _proposed(name: str, dataset_name: str | None) -> Proposal:
     path = Path(name).expanduser()
     called = {"dataset_name": dataset_name or re.sub(r"\W+", "_", path.stem).strip("_").lower() or "own"}
     if path.is_dir():
         if any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
             return _of_hugging_face(name, called)
+        if arrays := sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES):
+            raise DataError(f"{path} holds files of arrays: name one of them, {arrays[0]} perhaps")
         return Proposal("pictures in folders", "ImageFolder", called | {"data_dir": name})
     if path.is_file():
         if is_parquet(path):
@@ -122,7 +136,7 @@ def _of_arrays(path: Path, options: dict[str, Any]) -> Proposal:
 
 
 def _templates(names: Iterable[str]) -> dict[str, str]:
-    """Each key with ``{part}`` where it names a part, and one key that it stands for, of the training part if it can."""
+    """Each key with ``{part}`` where it names a part, and a key that it stands for, of the training part if it can."""
     spelt = {name: part for part, usual in SPELLINGS.items() for name in usual}
     answer: dict[str, str] = {}
     for key in sorted(names, key=lambda key: "train" not in key):
@@ -179,7 +193,7 @@ def _of_hugging_face(name: str, options: dict[str, Any]) -> Proposal:
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     label = classes[0] if classes else _usual(features, LABELS)
     texts = [column for column in texts if column not in (label, divided)]
-    column = next(iter(pictures), _usual({text: None for text in texts}, TEXTS) or next(iter([*texts, *lists]), None))
+    column = next(iter(pictures), _usual(texts, TEXTS) or next(iter([*texts, *lists]), None))
     if column is None:
         raise DataError(f"{name} holds no pictures, texts or lists of numbers, but: {', '.join(features)}")
     options |= {"path": name, "input_column": column, "label_column": label}

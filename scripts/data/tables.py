@@ -49,9 +49,8 @@ def _shapes(findings: Findings) -> str:
         return ", ".join(f"{list(shape)}" + (f" ({n})" if len(findings.shapes) > 1 else "")
                          for shape, n in findings.shapes.most_common())  # fmt: skip
     (common, count), *_ = findings.shapes.most_common()
-    sides = [sorted(side) for side in zip(*(shape[-2:] for shape in findings.shapes), strict=True)]
-    (low, *_, high), (left, *_, right) = sides
-    return f"{len(findings.shapes)} shapes, {low} to {high} high and {left} to {right} wide, most often {list(common)} ({count})"
+    ranges = " x ".join(f"{min(side)} to {max(side)}" for side in zip(*findings.shapes, strict=False))
+    return f"{len(findings.shapes)} shapes, {ranges}, most often {list(common)} ({count})"
 
 
 def split_rows(findings: Findings) -> list[Row]:
