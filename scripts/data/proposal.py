@@ -62,7 +62,7 @@ class Proposal:
             options["levels"] = findings.levels
         if findings.corrupt:
             options["skip_corrupt"] = True
-        trained = findings.splits.get("train", 1)
+        trained = max(1, findings.splits.get("train", 1) - len(findings.corrupt))
         decoded = self.class_name != "Arrays" or "cache_dir" in options
         sizes = {"batch_size": min(128, trained), "eval_batch_size": 256, "num_workers": 4 if decoded else 0}
         return replace(self, init_args=options | sizes)
