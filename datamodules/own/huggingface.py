@@ -101,7 +101,7 @@ class HuggingFaceDataset(OwnDataModule):
         )
         if self.split_column is None:
             return source
-        rows = np.flatnonzero(np.array(dataset[self.split_column]) == self.called(part))
+        rows = np.flatnonzero(np.array(dataset[self.split_column][:]) == self.called(part))
         return Selected(source, torch.from_numpy(rows))
 
     def _open(self) -> dict[SplitName, Any]:
@@ -122,12 +122,12 @@ class HuggingFaceDataset(OwnDataModule):
         if self.split_column not in dataset.features:
             raise DataError(f"{self.path} has no column {self.split_column!r}, but: {', '.join(dataset.features)}")
         where = f"{self.path}, column {self.split_column!r}"
-        return dict.fromkeys(self.parts_in(dataset[self.split_column], where), dataset)
+        return dict.fromkeys(self.parts_in(dataset[self.split_column][:], where), dataset)
 
     def _labels(self, dataset: Any, where: str) -> tuple[Tensor | None, tuple[str, ...]]:
         if self.label_column is None:
             return None, ()
-        cells = list(dataset[self.label_column])
+        cells = dataset[self.label_column][:]
         names = getattr(dataset.features[self.label_column], "names", None)
         if names is None:
             return coded(cells, lambda row: f"{where}, row {row}, column {self.label_column!r}")
