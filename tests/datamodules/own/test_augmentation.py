@@ -1,6 +1,7 @@
 """Augmentation is a function of (seed, epoch, sample): the same with any workers, ranks, batches and interruptions."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_stopped_in_mid_epoch_and_continued_with_and_without_workers(make: Make,
         rest = run(make(num_workers=workers), path)
         assert rest.trained == whole.trained[7:]
         assert all(torch.equal(a, b) for a, b in zip(rest.inputs, whole.inputs[7:], strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_ranks_continue_what_one_began(make: Make, tmp_path: Path, workers: int) -> None:
+    """The ranks' rows of the global batches, one rank after the other, are what a single process goes on with."""
+    path = tmp_path / "stop.ckpt"
+    whole = run(make(), callbacks=[Save("on_train_batch_end", 7, path)])
+    ranks = []
+    for rank in (0, 1):
+        data = make(num_workers=workers)
+        data._rank_and_world_size = lambda rank=rank: (rank, 2)  # type: ignore[method-assign]
+        ranks.append(run(data, path))
+    for batch, ids in enumerate(whole.trained[7:]):
+        halves = [model.trained[batch] for model in ranks]
+        assert [*map(len, halves)] == [2, 2]
+        looks = dict(zip(chain(*halves), torch.cat([model.inputs[batch] for model in ranks]), strict=True))
+        assert torch.equal(torch.stack([looks[id_] for id_ in ids]), whole.inputs[7 + batch])
 
 
 def test_each_epoch_looks_different_and_an_evaluation_is_left_alone(make: Make) -> None:
