@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MODES = {1: "L", 3: "RGB"}
 SIXTEEN_BITS = 1 << 16
+# What Pillow's readers raise of bytes that are not what they should be.
+DAMAGE = (OSError, SyntaxError, EOFError, ValueError, RuntimeError, LookupError, ArithmeticError, struct.error)
 
 
 def decode(encoded: Path | bytes, channels: int, place: str) -> Tensor:
@@ -42,7 +44,7 @@ def decode(encoded: Path | bytes, channels: int, place: str) -> Tensor:
     except UnidentifiedImageError as error:
         empty = isinstance(encoded, Path) and encoded.stat().st_size == 0
         raise SampleError(f"{place} {'holds no bytes' if empty else 'is no picture'}") from error
-    except (OSError, SyntaxError, EOFError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         if isinstance(error, SampleError):
             raise
         raise SampleError(f"{place} cannot be decoded: {error}") from error

@@ -122,6 +122,22 @@ def test_what_is_no_picture_is_named_in_one_line(tmp_path: Path, content: bytes,
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about tags that make no sense
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp", "webp", "dds"])
+def test_damage_of_any_kind_is_read_or_named(kind: str) -> None:
+    """Bytes changed at random, most of them in the header: a picture, or the one error that can be skipped."""
+    random, whole = np.random.default_rng(0), np.frombuffer(encoded(Image.fromarray(RGB), kind), np.uint8)
+    named = 0
+    for _ in range(150):
+        damaged = whole[: random.integers(1, len(whole) + 1)].copy() if random.random() < 0.3 else whole.copy()
+        damaged[random.integers(0, min(len(damaged), 128), 3)] = random.integers(0, 256, 3)
+        try:
+            assert decode(damaged.tobytes(), 3, "it").shape[0] == 3
+        except SampleError as error:
+            named += str(error).startswith("it ")
+    assert named > 20
+
+
 @pytest.mark.parametrize("size", [(6, 6), (30, 20), (5, 40), (12, 10)])
 def test_a_fitted_picture_covers_its_size_around_the_centre(size: tuple[int, int]) -> None:
     """Of a ramp the centre stays in the centre, to half a pixel, at the scale of the larger ratio."""
