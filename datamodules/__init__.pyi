@@ -9,6 +9,9 @@ from .errors import DataError as DataError
 from .imagenet32 import ImageNet32 as ImageNet32
 from .mnist import MNIST as MNIST
 from .newsgroups import NewsGroups20 as NewsGroups20
+from .own.arrays import Arrays as Arrays
+from .own.huggingface import HuggingFaceDataset as HuggingFaceDataset
+from .own.image_folder import ImageFolder as ImageFolder
 from .photo_patches import PhotoPatches as PhotoPatches
 from .points import Radial as Radial
 from .points import Swirl as Swirl

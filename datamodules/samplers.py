@@ -1,6 +1,7 @@
 """Which samples are in which batch: functions of (seed, epoch, rank, world size) and of nothing else."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,15 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> Tensor:
     return torch.randperm(num_samples, generator=generator(seed, epoch, _ORDER))
 
 
-class TrainOrder(Sampler[Tensor]):
+class Visits(NamedTuple):
+    """A training batch of a split that augments: its samples, and what decides how each of them looks this time."""
+
+    ids: Tensor  # [P * B], one order's samples after the other's
+    epoch: int
+    seeds: tuple[int, ...]  # of the P orders
+
+
+class TrainOrder(Sampler[Tensor | Visits]):
     """Index batches of one training epoch, resumable at any batch.
 
     Global batch b is slice b of the epoch's order; rank r takes rows r, r + world_size, ... of it, so that the ranks
@@ -25,7 +34,8 @@ class TrainOrder(Sampler[Tensor]):
     after the other: [P * batch_size / world_size] indices, order-major. The incomplete last batch is dropped.
 
     ``position``, where given, is asked for (epoch, batches done) at the start of each pass and replaces ``set_epoch``
-    and ``skip``. Raises OptionError where the batch does not divide among the ranks or exceeds the data.
+    and ``skip``. Where ``tells_epoch`` is set, batches are ``Visits``. Raises OptionError where the batch does not
+    divide among the ranks or exceeds the data.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class TrainOrder(Sampler[Tensor]):
         self.world_size = world_size
         self.position = position
         self.epoch = 0
+        self.tells_epoch = False
         self._skip = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,14 +75,15 @@ class TrainOrder(Sampler[Tensor]):
         """Batches in a whole epoch, whatever the next pass skips."""
         return self.num_samples // self.batch_size
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | Visits]:
         if self.position is not None:
             self.epoch, self._skip = self.position()
         start, self._skip = self._skip, 0
         orders = torch.stack([epoch_order(seed, self.epoch, self.num_samples) for seed in self.seeds])
         for batch in range(start, len(self)):
             rows = slice(batch * self.batch_size + self.rank, (batch + 1) * self.batch_size, self.world_size)
-            yield orders[:, rows].reshape(-1)
+            ids = orders[:, rows].reshape(-1)
+            yield Visits(ids, self.epoch, self.seeds) if self.tells_epoch else ids
 
 
 class RepeatedOrder(TrainOrder, SequentialSampler):  # type: ignore[misc]  # batches of indices, not indices

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train, validate, test or predict with a model",
     "evaluate": "how good: a bound in bits per dimension, accuracy, or FID of samples",
     "sample": "draw samples of a diffusion model",
+    "data": "what is in a folder or file of data, and the configuration to use it",
     "compare": "how alike finished runs, checkpoints or siblings are",
     "study": "the papers' experiments, each with its table and its figure",
     "hubness": "which points are everybody's neighbours, against chance, and what reduces that",

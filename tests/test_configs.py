@@ -15,6 +15,7 @@ from likeness.networks import SmallTransformer
 from scripts.cli.entry_point import run_command
 from scripts.cli.lightning_cli import CONFIGS
 from scripts.train import main
+from tests.datamodules.own import toys as own
 from tests.lightning_modules.points import save
 from tests.lightning_modules.tiny_sentences import TEXTS, TinyPairs
 
@@ -106,8 +107,20 @@ def holds_tensors(data: str) -> bool:
 
 
 @pytest.mark.parametrize("data", [name for name in files("data") if "swirl" not in name and holds_tensors(name)])
-def test_labelled_data(data: str) -> None:
-    run(*compose(MODEL, data), *FAST, "--data.batch_size", "8")
+def test_labelled_data(data: str, tmp_path: Path) -> None:
+    run(*compose(MODEL, data), *FAST, "--data.batch_size", "8", *own_data(data, tmp_path))
+
+
+def own_data(data: str, tmp_path: Path) -> tuple[str, ...]:
+    """Where small data of the kind that a config is for were written; nothing for data that somebody published."""
+    if "image_folder" in data:
+        return ("--data.data_dir", str(own.write_parts(tmp_path, {"train": 8})), "--data.num_workers", "0")
+    if "arrays" in data:
+        return ("--data.file", str(own.write_npz(tmp_path / "x.npz", {"train": 16, "test": 2})))
+    if "hf_dataset" in data:
+        pytest.importorskip("datasets")
+        return ("--data.path", str(own.write_dataset(tmp_path, {"train": 16})), "--data.num_workers", "0")
+    return ()
 
 
 def test_data_without_labels() -> None:

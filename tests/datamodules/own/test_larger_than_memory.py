@@ -1,0 +1,80 @@
+"""Data that are larger than the memory that a process may have: an epoch over them, in a process that is limited."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.datamodules.own.toys import png
+
+ALLOWED = 64 << 20  # bytes of its own that each training may take beyond the libraries
+# Pages of files that are mapped do not count: the kernel takes them back when it needs them.
+TRAINING = """
+import resource, sys
+import numpy as np, torch
+from datamodules import Arrays, HuggingFaceDataset, ImageFolder
+
+def limited(data, allowed):
+    data.setup("fit")
+    next(iter(data.train_dataloader()))  # libraries are in memory
+    own = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (own + allowed, resource.RLIM_INFINITY))
+    seen = sum(batch.x.numel() * batch.x.element_size() for batch in data.train_dataloader())
+    try:
+        np.ones(seen, np.uint8)
+    except MemoryError:
+        print(data.dataset_name, seen > 2 * allowed, "the limit holds")
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+import datasets, PIL.Image, pyarrow, torchvision  # what is loaded later would count
+folder, allowed = sys.argv[1], int(sys.argv[2])
+usual = {"batch_size": 1}
+limited(ImageFolder(f"{folder}/images", **usual), allowed)
+limited(Arrays(f"{folder}/x.npy", y_key=None, **usual | {"batch_size": 64}), allowed)
+limited(Arrays(f"{folder}/x.npz", y_key=None, **usual | {"batch_size": 64}, dataset_name="archive"), allowed)
+limited(Arrays(f"{folder}/x.parquet", "image", None, **usual, dataset_name="parquet"), allowed)
+limited(HuggingFaceDataset(f"{folder}/dataset", label_column=None, **usual), allowed)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Pictures of 190 MB, written as a few kilobytes each, and sparse arrays of as much."""
+    datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    folder = tmp_path_factory.mktemp("large")
+    encoded = png(np.full((1200, 1200, 3), 128, np.uint8))
+    (folder / "images").mkdir()
+    for number in range(45):
+        (folder / "images" / f"{number}.png").write_bytes(encoded)
+    array = np.lib.format.open_memmap(folder / "x.npy", "w+", np.uint8, (18_000, 3, 50, 80))
+    array[-1] = 1
+    array.flush()
+    np.savez(folder / "x.npz", x=array)
+    cells = [{"bytes": encoded, "path": None}] * 45
+    parquet.write_table(pyarrow.table({"image": cells}), folder / "x.parquet", row_group_size=6)
+    datasets.Dataset.from_dict({"image": cells}, features=datasets.Features({"image": datasets.Image()})).save_to_disk(
+        str(folder / "dataset")
+    )
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's own memory is Linux's")
+def test_an_epoch_over_more_than_a_process_may_hold(large: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TRAINING, str(large), str(ALLOWED)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    kinds = ("image_folder", "arrays", "archive", "parquet", "hf_dataset")
+    assert ended.stdout.splitlines() == [f"{kind} True the limit holds" for kind in kinds], ended.stderr

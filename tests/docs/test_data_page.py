@@ -1,0 +1,37 @@
+"""docs/data.md against the code: its commands parse, its options and datamodules are there."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import datamodules
+from datamodules.own.datamodule import OwnDataModule
+from datamodules.own.image_folder import LITTER
+from scripts import data
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+TEXT = PAGE.read_text()
+
+
+def options(kind: type) -> set[str]:
+    """The names of all arguments of a datamodule."""
+    return {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
+
+
+def test_the_commands_parse() -> None:
+    lines = re.findall(r"^likeness data (.+?)\s+#", TEXT, re.M)
+    assert len(lines) == 3
+    for line in lines:
+        data.build_parser().parse_args(shlex.split(line))
+
+
+def test_datamodules_and_options_are_there() -> None:
+    for name in re.findall(r"`datamodules\.(\w+)`", TEXT):
+        assert hasattr(datamodules, name), name
+    own = (datamodules.ImageFolder, datamodules.Arrays, datamodules.HuggingFaceDataset)
+    known = {name for kind in own for name in options(kind)} | {*LITTER, "save_to_disk", "cache", "file"}
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)(?:: [^`]*)?`", TEXT))
+    assert named - known == set()
+    shared = options(OwnDataModule) - {"self", "args", "kwargs"} - options(datamodules.TensorDataModule)
+    assert {name for name in shared if f"`{name}" not in TEXT} == {"dataset_name"}
