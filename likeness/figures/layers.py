@@ -44,8 +44,9 @@ def layer_heatmap(found: LayerComparison, measure: str) -> Figure:
     cell = max(0.04, min(CELL, LARGEST / max(len(rows), len(columns))))
     inner = np.array([cell * len(columns), cell * len(rows)]).clip(1.6)
     left, below = (0.5 + LETTER * max(map(len, _shown(names))) for names in (rows, columns))
-    width, height = left + inner[0] + 0.95, below + inner[1] + 0.75
-    width = max(width, 4.6)
+    title = _title(found, measure)
+    width = max(left + inner[0] + 0.75, left + LETTER * max(map(len, title)) + 0.1)
+    height = below + inner[1] + 0.2 + 0.17 * len(title)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, below / height, inner[0] / width, inner[1] / height))
     colours = "viridis" if of.larger_is_more_alike else "viridis_r"
@@ -56,8 +57,7 @@ def layer_heatmap(found: LayerComparison, measure: str) -> Figure:
         _mark(axes, found.nulls[measure].significant.numpy(), image, values, 72 * min(inner / values.shape[::-1]))
     bar = figure.add_axes(((left + inner[0] + 0.12) / width, below / height, BAR / width, inner[1] / height))
     figure.colorbar(image, cax=bar).ax.tick_params(labelsize=7)
-    direction = "larger is more alike" if of.larger_is_more_alike else "smaller is more alike"
-    axes.set_title(f"{of.label} ({direction})\n{_subtitle(found, measure)}", fontsize=9, loc="left")
+    axes.set_title("\n".join(title), fontsize=9, loc="left")
     return figure
 
 
@@ -66,16 +66,19 @@ def layer_trend(found: LayerComparison) -> Figure:
     from matplotlib.figure import Figure
 
     names = [found.layers_a[i] for i, _ in found.matched]
-    bottom, panel = 0.5 + LETTER * max(map(len, _shown(names))), 1.9
-    width, height = max(5.0, min(0.16 * len(names) + 1.5, 11.0)), panel * len(found.values) + bottom + 0.3
+    bottom, panel, above = 0.15 + LETTER * max(map(len, _shown(names))), 1.9, 0.75 if _uncertain(found) else 0.3
+    width, height = max(5.0, min(0.16 * len(names) + 1.5, 11.0)), panel * len(found.values) + bottom + above - 0.3
     figure = Figure(figsize=(width, height))
     for number, measure in enumerate(found.values):
-        top = 1 - (0.3 + panel * number) / height
+        top = 1 - (above + panel * number) / height
         axes = figure.add_axes((0.75 / width, top - (panel - 0.4) / height, 1 - 0.9 / width, (panel - 0.4) / height))
         _draw_trend(axes, found, measure)
         last = number == len(found.values) - 1
         places = _places(len(names))
         axes.set_xticks(places, [names[place] for place in places] if last else [], rotation=90, fontsize=7)
+    if _uncertain(found):
+        first = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*first, loc="upper left", bbox_to_anchor=(0.6 / width, 1), ncols=2, **LEGEND)
     return figure
 
 
@@ -111,20 +114,22 @@ def _draw_trend(axes: Axes, found: LayerComparison, measure: str) -> None:
     if measure in found.nulls:
         null = found.nulls[measure]
         band = (null.low[rows, columns].numpy(), null.high[rows, columns].numpy())
-        axes.fill_between(x, *band, color="#bbbbbb", lw=0, label="unrelated: 5 % to 95 % of this pair", step="mid")
-        label = f"unrelated: threshold over all pairs, {null.alpha:g}"
+        axes.fill_between(x, *band, color="#bbbbbb", lw=0, label="unrelated: 5 % to 95 % of a pair", step="mid")
+        label = f"unrelated: best of all pairs, at {null.alpha:g}"
         axes.axhline(null.threshold, color="#777777", lw=1, ls="--", label=label)
     if measure in found.intervals:
         interval = found.intervals[measure]
         low, high = interval.low[rows, columns].numpy(), interval.high[rows, columns].numpy()
-        label = f"{100 * interval.confidence:g} % of samples drawn again"
+        label = f"{100 * interval.confidence:g} % interval over samples"
         axes.fill_between(x, low, high, color=PALETTE[4], alpha=0.6, lw=0, label=label)
     axes.plot(x, own, color=PALETTE[0], lw=1.2, marker="o", ms=2.5, label="as observed")
     axes.set_xlim(-0.5, len(x) - 0.5)
     axes.set_title(found.measures[measure].label, fontsize=9, loc="left")
-    if measure in found.nulls or measure in found.intervals:
-        axes.legend(loc="best", **LEGEND)
     _tidy(axes)
+
+
+def _uncertain(found: LayerComparison) -> bool:
+    return bool(found.nulls or found.intervals)
 
 
 def _name_layers(axes: Axes, rows: Sequence[str], columns: Sequence[str], models: tuple[str, str]) -> None:
@@ -146,12 +151,14 @@ def _mark(axes: Axes, significant: np.ndarray, image: Any, values: np.ndarray, s
     axes.scatter(x, y, s=size, c=np.where(dark, "white", "black"), linewidths=0)
 
 
-def _subtitle(found: LayerComparison, measure: str) -> str:
-    told = f"{found.kept} samples, pooling: {found.pooling}"
-    if measure not in found.nulls:
-        return told
-    null = found.nulls[measure]
-    return f"{told}; dots: above the null of all pairs, {null.threshold:.2f} at {null.alpha:g}"
+def _title(found: LayerComparison, measure: str) -> list[str]:
+    of = found.measures[measure]
+    direction = "larger is more alike" if of.larger_is_more_alike else "smaller is more alike"
+    lines = [f"{of.label} ({direction})", f"{found.kept} samples, pooling: {found.pooling}"]
+    if measure in found.nulls:
+        null = found.nulls[measure]
+        lines.append(f"dots: beyond {null.threshold:.2f}, the null of all pairs at {null.alpha:g}")
+    return lines
 
 
 def _places(count: int) -> list[int]:

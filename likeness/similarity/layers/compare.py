@@ -177,22 +177,17 @@ def compared(
     return found
 
 
-def _compute(found: LayerComparison, name: str, cells: LayerMatrices, kept: int, statistics: Statistics) -> None:
+def _compute(found: LayerComparison, name: str, cells: LayerMatrices, kept: int, asked: Statistics) -> None:
     """Add a measure, its null and its intervals."""
-    found.values[name], found.undefined[name] = cells.observed(), cells.reasons
-    if statistics.permutations:
-        null = layer_null(
-            cells,
-            kept,
-            n=statistics.permutations,
-            alpha=statistics.alpha,
-            seed=statistics.seed,
-            observed=found.values[name],
+    own = found.values[name] = cells.observed()
+    found.undefined[name] = cells.reasons
+    if asked.permutations:
+        found.nulls[name] = layer_null(
+            cells, kept, n=asked.permutations, alpha=asked.alpha, seed=asked.seed, observed=own
         )
-        found.nulls[name] = null
-    if statistics.bootstrap:
+    if asked.bootstrap:
         found.intervals[name] = layer_intervals(
-            cells, kept, n=statistics.bootstrap, confidence=statistics.confidence, seed=statistics.seed
+            cells, kept, n=asked.bootstrap, confidence=asked.confidence, seed=asked.seed, observed=own
         )
 
 

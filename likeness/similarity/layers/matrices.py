@@ -73,6 +73,8 @@ RELATIONS: dict[Callable[..., Tensor], Callable[[Tensor], Tensor]] = {
 class Matrices(ABC):
     """A measure of L layers with L' others, on N samples of P rows each: [L, L'], NaN where it is undefined."""
 
+    repeats_inflate = False  # whether samples drawn twice make everything more alike
+
     def __init__(self, measure: RepresentationMeasure[Any], positions: int) -> None:
         self.measure, self.positions = measure, positions
         self.reasons: Reasons = {}
@@ -147,6 +149,8 @@ class RelationMatrices(Matrices):
 
 class PairMatrices(Matrices):
     """Of any other measure, pair by pair."""
+
+    repeats_inflate = True
 
     def __init__(
         self,
@@ -223,6 +227,7 @@ class LayerMatrices(Matrices):
         super().__init__(measure, 1)
         others = a if b is None else b
         self.shape = (len(a), len(others))
+        self.repeats_inflate = measure.compare not in RELATIONS
         self.blocks: list[_Block] = []
         for positions in dict.fromkeys(layer.shape[1] for layer in a):
             rows, first = _distinct(a, positions)

@@ -25,7 +25,7 @@ from likeness.adapters.modules import TOLERANCE, Measurable, ModelError, ModuleM
 from likeness.similarity.metric import keep
 
 WHOLE = "f"  # the name of the one layer of a model that is no module
-FEW = 2  # samples on which a model is tried before the data go by
+FEW = 3  # samples on which a model is tried before the data go by, and then on one less
 Rule = Pooling | Callable[[Tensor], Tensor]
 Read = Callable[[Tensor, str, Tensor | None], Any]
 """From a layer's output, its name and a mask of tokens [N, T] to what is kept of it."""
@@ -92,10 +92,19 @@ class Side:
         layers: patterns of names; None for all layers and blocks that run.
         pooling: how an output becomes vectors.
         read: what is kept of a layer's output.
+        few: reads them for ``size`` samples, to see which layers can be read at all; by their pooling.
     """
 
-    def __init__(self, model: Measurable, layers: Iterable[str] | None, pooling: Rule, read: Read) -> None:
-        self.model, self.pooling, self._read = model, pooling, read
+    def __init__(
+        self,
+        model: Measurable,
+        layers: Iterable[str] | None,
+        pooling: Rule,
+        read: Read,
+        few: Callable[..., Tensor] | None = None,
+    ) -> None:
+        self.model, self._read, self._size = model, read, 0
+        self._few = partial(one_row_each, pooling=pooling) if few is None else few
         found = model.modules
         self.module = found[0] if found else None
         self.patterns = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
@@ -113,14 +122,16 @@ class Side:
         own = unwrapped(self.module)
         patterns = self.patterns or ["*"]
         wanted = matching_layers(own, patterns)
-        read = partial(one_row_each, pooling=self.pooling, size=min(FEW, first.size))
-        outputs = LayerOutputs(own, wanted, read)
-        few = _first_of(first, FEW)
+        outputs = LayerOutputs(own, wanted, self._read_few)
+        few, fewer = _first_of(first, FEW), _first_of(first, max(1, min(FEW, first.size) - 1))
         with outputs:
+            self._size = few.size
             self._run(few, outputs)
             runs, rows = outputs.ran, outputs.take()
-            self._run(few, outputs)
+            self._size = fewer.size
+            self._run(fewer, outputs)
             again = outputs.take()
+        rows = {name: rows[name] for name in rows if name in again and name not in outputs.left_out}
         self.left_out = {name: "it did not run" for name in wanted if name not in runs} | outputs.left_out
         missing = [name for name in self.left_out if name in patterns]
         if missing or not rows:
@@ -157,6 +168,9 @@ class Side:
             if name in reasons:
                 raise LayerError(f"layer {name!r} of {self.model.name!r} at sample {start}: {reasons[name]}")
         return rows
+
+    def _read_few(self, value: Tensor, name: str, mask: Tensor | None) -> Tensor:
+        return self._few(value, name, mask, size=self._size)
 
     def _run(self, batch: Inputs, outputs: LayerOutputs) -> None:
         x = batch.x
@@ -283,8 +297,9 @@ def _first_of(batch: Inputs, size: int) -> Inputs:
 
 
 def _require_repeatable(model: str, rows: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> None:
-    for layer, first in rows.items():
+    for layer, whole in rows.items():
         second = again[layer]
+        first = whole[: len(second)]
         allowed = TOLERANCE * torch.finfo(first.dtype).eps * float(first.abs().max())
         if float((first - second).abs().max()) > allowed:
             raise ModelError(

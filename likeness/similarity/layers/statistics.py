@@ -73,11 +73,20 @@ def layer_null(
 
 
 def layer_intervals(
-    cells: Matrices, samples: int, *, n: int = 200, confidence: float = 0.95, seed: int = 0
+    cells: Matrices,
+    samples: int,
+    *,
+    n: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+    observed: Tensor | None = None,
 ) -> LayerIntervals:
     """Percentile intervals from n draws of N samples with replacement, the same ones for all layers.
 
-    See ``resampled`` of the matrices for what is done with samples drawn twice. Raises ValueError for n < 2 and a
+    Of a measure that is a cosine of relations between samples, pairs of two draws of one sample are dropped, and
+    kernels, centring and neighbours stay those of all samples. Any other (Procrustes, SVCCA, PWCCA, m_CCA) is computed
+    again of the samples drawn; since those drawn twice make everything look more alike, its interval is shifted by
+    what the draws' mean lies off the observed value. Raises ValueError for n < 2 and a
     confidence outside (0, 1).
     """
     if n < 2 or not 0 < confidence < 1:
@@ -86,6 +95,9 @@ def layer_intervals(
     values = torch.stack([cells.resampled(drawn) for drawn in draws])
     tail = (1 - confidence) / 2
     low, high = _quantiles(values, (tail, 1 - tail))
+    if cells.repeats_inflate:
+        shift = (cells.observed() if observed is None else observed) - values.nanmean(0)
+        low, high = low + shift, high + shift
     return LayerIntervals(low, high, confidence, n)
 
 
