@@ -197,7 +197,12 @@ def _full_names(models: Sequence[Sampled]) -> tuple[list[str], list[str]]:
 
 
 def _sides(
-    first: Any, second: Any, names: Sequence[str] | None, patterns: tuple[Patterns, Patterns], rule: Rule, estimator: str
+    first: Any,
+    second: Any,
+    names: Sequence[str] | None,
+    patterns: tuple[Patterns, Patterns],
+    rule: Rule,
+    estimator: Estimator,
 ) -> list[Side]:
     """One or two models. Raises ModelError for another number."""
     given = [first] if second is None or second is first else [first, second]
@@ -269,10 +274,8 @@ def _streamed(
     )
     for name, own in sums.items():
         found.values[name] = own.values()
-        found.undefined[name] = {
-            (i, j): "a layer is the same for all samples of each batch"
-            for i, j in found.values[name].isnan().nonzero().tolist()
-        }
+        missing = [(i, j) for i, j in found.values[name].isnan().nonzero().tolist()]
+        found.undefined[name] = dict.fromkeys(missing, "a layer is the same for all samples of each batch")
     return found
 
 

@@ -117,7 +117,7 @@ def _null(values: Tensor, null: Tensor, measure: Measure, alpha: float) -> Layer
         best=NullDistribution(sign * own, sign * best, measure.larger_is_more_alike),
         alpha=alpha,
         threshold=sign * threshold,
-        p_values=((1 + at_least) / (n + 1)).masked_fill(undefined, torch.nan),
+        p_values=((1 + at_least).double() / (n + 1)).masked_fill(undefined, torch.nan),
         scores=scores,
         score=float(scores[~undefined].max()) if bool((~undefined).any()) else math.nan,
         low=low,
