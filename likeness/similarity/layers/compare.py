@@ -59,8 +59,8 @@ def compare_layers(
     its last layer do, are computed once.
 
     Memory: of each different layer ``max_stored`` samples in its own dtype, and for all measures but Procrustes, SVCCA,
-    PWCCA and m_CCA, of one measure at a time, 8 max_stored^2 bytes. With ``estimator="minibatch"``, for linear CKA alone,
-    the Gram matrices of one batch, whatever the number of samples and the width of layers.
+    PWCCA and m_CCA, of one measure at a time, 8 max_stored^2 bytes. With ``estimator="minibatch"``, which is for linear
+    CKA, the Gram matrices of one batch, whatever the number of samples and the width of layers.
 
     Args:
         first: a model.
@@ -156,7 +156,7 @@ def compared(
     pooling: str = "mean",
     progress: bool | None = None,
 ) -> LayerComparison:
-    """Compare the layers of one model, or of two, on the same N samples; ``samples`` is of how many they were chosen."""
+    """Compare the layers of one model, or of two, on the same N samples, chosen from ``samples``."""
     first, second = models[0], models[-1]
     own = list(first.rows.values()), None if len(models) == 1 else list(second.rows.values())
     kept = len(own[0][0])
