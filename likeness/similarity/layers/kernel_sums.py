@@ -6,7 +6,7 @@ one number for each pair of layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from likeness.numerics import at_least_float32, full_precision
 
-FEATURES = 4096  # of a layer that are multiplied at once in its own precision; such products are summed in float64
+FEATURES = 4096  # of a layer that are centred and multiplied at once
 BLOCKS = 8  # of rows: of a symmetric matrix the part above the diagonal is not computed
 FEWEST = 128  # rows in a block
 ROUNDING = 16  # units of the last place in which a constant may differ from its mean
@@ -32,49 +32,47 @@ class Gram(NamedTuple):
 
 
 def gram(rows: Tensor) -> Gram:
-    """The Gram matrix of rows [N, d], less their mean as far as the rows' precision has it.
+    """The Gram matrix of rows [N, d], less their mean as far as the rows' precision has it, float32 at least.
 
-    Products are of that precision, float32 at least, over 4,096 features; their sums are float64. What is left of the
-    mean does not matter: the matrix is centred exactly by its sums.
+    What is left of the mean does not matter: the matrix is centred exactly by its sums.
     """
     rows = at_least_float32(rows)
-    step = max(FEWEST, -(-len(rows) // BLOCKS))
-    starts = range(0, len(rows), step)
-    exact = torch.float64 if rows.device.type != "mps" else torch.float32
-    blocks = [
-        rows.new_zeros(min(step, len(rows) - start), min(start + step, len(rows)), dtype=exact) for start in starts
-    ]
-    removed = rows.new_zeros((), dtype=exact)
-    equal, centred = rows.new_full((len(rows),), 1 / len(rows)), rows.new_empty(len(rows), FEATURES)
+    n, step = len(rows), max(FEWEST, -(-len(rows) // BLOCKS))
+    blocks = {start: rows.new_zeros(min(step, n - start), min(start + step, n)) for start in range(0, n, step)}
+    removed = rows.new_zeros(())
+    equal, room = rows.new_full((n,), 1 / n), rows.new_empty(n * min(FEATURES, rows.shape[1]))
     with full_precision(rows.device):
         for part in rows.split(FEATURES, dim=1):
             mean = part.T @ equal
-            removed += len(rows) * mean.to(exact).square().sum()
-            own = torch.sub(part, mean, out=centred[:, : part.shape[1]])
-            for start, block in zip(starts, blocks, strict=True):
-                block += own[start : start + step] @ own[: start + step].T
-    flat = (ROUNDING * torch.finfo(rows.dtype).eps) ** 2 * removed
-    return _packed(blocks, starts, flat, rows.dtype)
+            removed += n * mean.square().sum()
+            own = torch.sub(part, mean, out=room[: part.numel()].view(part.shape))
+            for start, block in blocks.items():
+                block.addmm_(own[start : start + step], own[: start + step].T)
+        return _packed(blocks, (ROUNDING * torch.finfo(rows.dtype).eps) ** 2 * removed)
 
 
-def _packed(blocks: Sequence[Tensor], starts: Sequence[int], flat: Tensor, dtype: torch.dtype) -> Gram:
-    """From the blocks of rows [start, start + n), each [n, start + n], of a symmetric matrix.
+def _packed(blocks: Mapping[int, Tensor], flat: Tensor) -> Gram:
+    """From the blocks of rows from ``start`` on, each [n, start + n], of a symmetric matrix.
 
     A trace of no more than ``flat`` is what rounding leaves of a layer that is the same for all samples.
     """
-    pairs = list(zip(starts, blocks, strict=True))
-    diagonal = torch.cat([block.diagonal(start) for start, block in pairs])
+    diagonal = _exact(torch.cat([block.diagonal(start) for start, block in blocks.items()]))
     trace = diagonal.sum()
     trace = torch.where(trace <= flat, 0, trace)
     scale = torch.where(trace == 0, 1, trace)
     sums = -diagonal
-    for start, block in pairs:
+    for start, block in blocks.items():
         sums[start : start + len(block)] += block.sum(1)
-        sums[:start] += block[:, :start].sum(0)
+        sums[:start] += block[:, :start].T @ block.new_ones(len(block))
         block.diagonal(start).zero_()
+        block *= 1 / scale
         block[:, :start] *= 2**0.5
-    packed = torch.cat([(block / scale).to(dtype).flatten() for block in blocks])
-    return Gram(packed, diagonal / scale, sums / scale, trace)
+    return Gram(torch.cat([block.flatten() for block in blocks.values()]), diagonal / scale, sums / scale, trace)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In float64, or float32 on Apple's MPS."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 class KernelSums:
