@@ -41,9 +41,9 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
     Hooks read the layers in the validation pass itself. The module is any LightningModule; what it is held against
     is run on the validation data once, when training starts: with ``embed()`` where there is one, else by calling it.
 
-    Logs ``layers/<measure>/<layer>``, of each layer with its counterpart (for siblings the mean over their pairs), and
-    the callback's own cost, ``layers/seconds``. Heat maps of all layers against all, and a curve for each layer over
-    the steps, go to ``figures/`` in the run directory when training ends.
+    Logs ``layers/<measure>/<layer>``, of each layer with its counterpart (of siblings, the mean over them or over their
+    pairs), and the callback's own cost, ``layers/seconds``. Heat maps of all layers against all, and a curve for each
+    layer over the steps, go to ``figures/`` in the run directory when training ends.
 
     The representations of the initialisation, or of the last validation, on the samples that are kept belong to the
     callback's state, ``max_stored`` times all widths in float32, so that a resumed run goes on with the very same
@@ -110,7 +110,8 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.against == SIBLINGS and not isinstance(pl_module, Siblings):
+        self._count = pl_module.num_members if isinstance(pl_module, Siblings) else 0
+        if self.against == SIBLINGS and not self._count:
             raise ValueError(f"LayerSimilarity compares siblings, but {type(pl_module).__name__} has none")
 
     @override
@@ -127,7 +128,7 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
         if not self._own_layers:
             self._prepare(trainer, pl_module)
         self._samples = 0
-        self._outputs = LayerOutputs(unwrapped(pl_module), self._own_layers, self._reader(pl_module))
+        self._outputs = LayerOutputs(unwrapped(pl_module), self._own_layers, self._reader(self._count))
         self._outputs.__enter__()
 
     @override
@@ -177,31 +178,30 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
 
     def _compared(self, own: Stored) -> LayerComparison | None:
         """The module against whatever it is held against; None where there is nothing yet."""
-        layers = layers_of(own)
+        members = self._models(OWN, own, self._count)
         if self.against == SIBLINGS:
-            return self._among_siblings(layers)
+            return self._mean(list(combinations(members, 2)))
         if self._earlier is None:
             return None
         require_same_inputs(own, self._earlier, self._name)
-        models = [Sampled(OWN, layers), Sampled(self._name, layers_of(self._earlier))]
-        return compared(models, self.measures, Statistics(), pooling=rule_name(self.pooling), progress=False)
+        is_own = self.against in (INITIALISATION, LAST)
+        others = self._models(self._name, self._earlier, self._count if is_own else 0)
+        return self._mean(list(zip(members, others if is_own else others * len(members), strict=True)))
 
-    def _among_siblings(self, layers: Mapping[str, Tensor]) -> LayerComparison:
-        """The mean over all pairs."""
-        members = _members(layers, self._count)
-        pairs = [
-            compared(
-                [Sampled(f"member {i}", members[i]), Sampled(f"member {j}", members[j])],
-                self.measures,
-                Statistics(),
-                pooling=rule_name(self.pooling),
-                progress=False,
-            )
-            for i, j in combinations(range(len(members)), 2)
-        ]
+    def _mean(self, pairs: Sequence[tuple[Sampled, Sampled]]) -> LayerComparison:
+        """The mean over pairs of models; everything else is the first pair's."""
+        pooling = rule_name(self.pooling)
+        found = [compared(pair, self.measures, Statistics(), pooling=pooling, progress=False) for pair in pairs]
         for name in self.measures:
-            pairs[0].values[name] = torch.stack([pair.values[name] for pair in pairs]).nanmean(0)
-        return pairs[0]
+            found[0].values[name] = torch.stack([one.values[name] for one in found]).nanmean(0)
+        return found[0]
+
+    def _models(self, name: str, stored: Stored, count: int) -> list[Sampled]:
+        """The layers of one model, or of each sibling."""
+        layers = layers_of(stored)
+        if not count:
+            return [Sampled(name, layers)]
+        return [Sampled(f"member {number}", own) for number, own in enumerate(_members(layers, count))]
 
     def _remember(self, trainer: pl.Trainer, found: LayerComparison) -> dict[str, float]:
         """What is logged; the curves are continued."""
@@ -237,33 +237,32 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
         embeds = isinstance(pl_module, Embedder)
         own = EmbedderModel(cast(Embedder, pl_module), OWN) if embeds else ModuleModel(pl_module, OWN, head=False)
         with unnoticed([pl_module]), trainer.precision_plugin.forward_context():
-            self._own_layers = self._side(own, pl_module, _batches(trainer)).layers
+            self._own_layers = self._side(own, self._count, _batches(trainer)).layers
         if self.against in (LAST, SIBLINGS) or self._earlier is not None:
             return
         if self.against != INITIALISATION:
             (model,) = adapted([self.against], heads=[False])
-            self._earlier = self._answers(trainer, model, None)
+            self._earlier = self._answers(trainer, model, 0)
         elif trainer.training and trainer.global_step == 0:
-            self._earlier = self._answers(trainer, own, pl_module)
+            self._earlier = self._answers(trainer, own, self._count)
 
-    def _answers(self, trainer: pl.Trainer, model: Measurable, pl_module: pl.LightningModule | None) -> Stored:
-        """Of a model on the validation data, before training starts."""
+    def _answers(self, trainer: pl.Trainer, model: Measurable, members: int) -> Stored:
+        """Of a model, or of so many siblings, on the validation data, before training starts."""
         sample = LayerSample(self.max_stored, MAX_BYTES, model.name)
         with unnoticed(model.modules), trainer.precision_plugin.forward_context():
-            side = self._side(model, pl_module, _batches(trainer))
+            side = self._side(model, members, _batches(trainer))
             with side.watched():
                 for batch in _batches(trainer):
                     sample.update(batch, side.collect(batch))
         return sample.stored()
 
-    def _side(self, model: Measurable, pl_module: Any, data: Iterator[Inputs]) -> Side:
-        side = Side(model, self.layers, self.pooling, self._reader(pl_module), self._reader(pl_module))
+    def _side(self, model: Measurable, members: int, data: Iterator[Inputs]) -> Side:
+        side = Side(model, self.layers, self.pooling, self._reader(members), self._reader(members))
         side.prepare(next(data))
         return side
 
-    def _reader(self, pl_module: Any) -> Callable[..., Tensor]:
-        self._count = pl_module.num_members if self.against == SIBLINGS else 0
-        return partial(_rows, pooling=self.pooling, members=self._count)
+    def _reader(self, members: int) -> Callable[..., Tensor]:
+        return partial(_rows, pooling=self.pooling, members=members)
 
 
 def _rows(

@@ -170,6 +170,19 @@ def test_siblings_are_compared_layer_by_layer(tmp_path: Path, embedding: type[ML
     assert callback.found.names == ("member 0", "member 1")
 
 
+def test_each_sibling_is_held_against_its_own_start(tmp_path: Path) -> None:
+    model, data = SiblingClassifiers((5,), 4, num_members=2), ToyData()
+    before = [model.member(i).network.embedding for i in range(2)]
+    callback = LayerSimilarity(layers=["network.embedding"], measures=["linear_cka"])
+    run(tmp_path, model, callback, data=data, max_epochs=3)
+    with torch.no_grad():
+        pairs = [(model.member(i).network.embedding(data.val.x), before[i](data.val.x)) for i in range(2)]
+    expected = [linear_cka(now.double(), start.double()).item() for now, start in pairs]
+    assert callback.found is not None
+    found = callback.found.diagonal("linear_cka")
+    assert found == {"network.embedding": pytest.approx(sum(expected) / 2, abs=1e-5)}
+
+
 def test_siblings_are_asked_for_of_siblings_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compares siblings, but Plain has none"):
         run(tmp_path, Plain(), LayerSimilarity(against="siblings"))

@@ -30,6 +30,15 @@ class LayerComparison:
     """How alike L layers of one model and L' of another, or of the same, are, by the names of the measures.
 
     ``found["linear_cka"]`` is [L, L'] in float64, NaN where undefined; rows are layers of the first model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from likeness import compare_layers
+        >>> model = nn.Sequential(nn.Linear(8, 6), nn.Tanh())
+        >>> found = compare_layers(model, model, torch.randn(50, 8), measures=["linear_cka"])
+        >>> list(found.diagonal("linear_cka")), found.matched
+        (['0', '1'], [(0, 0), (1, 1)])
     """
 
     names: tuple[str, str]

@@ -102,8 +102,8 @@ def compare_layers(
         (['0', '1', '2'], torch.Size([3, 3]))
         >>> bool(found.nulls["unbiased_linear_cka"].significant[0, 0])
         True
-        >>> compare_layers(a, None, torch.randn(100, 8), measures=["linear_cka"])["linear_cka"].diagonal()
-        tensor([1., 1., 1.], dtype=torch.float64)
+        >>> compare_layers(a, None, torch.randn(100, 8), layers=["1", "2"])["unbiased_linear_cka"].shape
+        torch.Size([2, 2])
     """
     require_positive(batch_size=batch_size, max_stored=max_stored, max_bytes=max_bytes)
     require_one_of(estimator, get_args(Estimator), "estimator")

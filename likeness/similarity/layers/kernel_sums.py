@@ -14,7 +14,8 @@ from torch import Tensor
 
 from likeness.numerics import at_least_float32, full_precision
 
-FEATURES = 4096  # of a layer that are centred and multiplied at once
+AT_ONCE = 2**20  # numbers of a layer that are centred and multiplied at once
+FEATURES = 2048  # and that many of each sample at least
 BLOCKS = 8  # of rows: of a symmetric matrix the part above the diagonal is not computed
 FEWEST = 128  # rows in a block
 ROUNDING = 16  # units of the last place in which a constant may differ from its mean
@@ -40,9 +41,10 @@ def gram(rows: Tensor) -> Gram:
     n, step = len(rows), max(FEWEST, -(-len(rows) // BLOCKS))
     blocks = {start: rows.new_zeros(min(step, n - start), min(start + step, n)) for start in range(0, n, step)}
     removed = rows.new_zeros(())
-    equal, room = rows.new_full((n,), 1 / n), rows.new_empty(n * min(FEATURES, rows.shape[1]))
+    width = min(max(FEATURES, AT_ONCE // n), rows.shape[1])
+    equal, room = rows.new_full((n,), 1 / n), rows.new_empty(n * width)
     with full_precision(rows.device):
-        for part in rows.split(FEATURES, dim=1):
+        for part in rows.split(width, dim=1):
             mean = part.T @ equal
             removed += n * mean.square().sum()
             own = torch.sub(part, mean, out=room[: part.numel()].view(part.shape))
