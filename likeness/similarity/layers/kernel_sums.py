@@ -44,7 +44,7 @@ def gram(rows: Tensor) -> Gram:
     width = min(max(FEATURES, AT_ONCE // n), rows.shape[1])
     equal, room = rows.new_full((n,), 1 / n), rows.new_empty(n * width)
     with full_precision(rows.device):
-        for part in rows.split(width, dim=1):
+        for part in torch.split(rows, width, dim=1):
             mean = part.T @ equal
             removed += n * mean.square().sum()
             own = torch.sub(part, mean, out=room[: part.numel()].view(part.shape))
