@@ -292,7 +292,7 @@ def _members(layers: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]
 
 def _batches(trainer: pl.Trainer) -> Iterator[Inputs]:
     """The batches of the first validation loader, as many as validation reads."""
-    loaders = trainer.val_dataloaders
+    loaders: Any = trainer.val_dataloaders
     if isinstance(loaders, CombinedLoader):
         loaders = loaders.iterables
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders

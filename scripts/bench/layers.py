@@ -146,7 +146,8 @@ def _forward(models: list[nn.Module], data: list[Tensor]) -> None:
 
 
 def _ours(models: list[nn.Module], data: list[Tensor]) -> Tensor:
-    found = compare_layers(*models, data, pooling="flatten", estimator="minibatch", progress=False)
+    first, second = models
+    found = compare_layers(first, second, data, pooling="flatten", estimator="minibatch", progress=False)
     return found["unbiased_linear_cka"]
 
 
@@ -175,11 +176,11 @@ def _parts(models: list[nn.Module], data: list[Tensor]) -> tuple[int, int, dict[
                 for side in sides:
                     side.prepare(batch)
                     hooks.enter_context(side.watched())
-            own = [list(side.collect(batch).values()) for side in sides]
+            own, other = (list(side.collect(batch).values()) for side in sides)
             start = time.perf_counter()
-            sums.add(*own, batch.size)
+            sums.add(own, other, batch.size)
             seconds["their products"] += time.perf_counter() - start
-    return len(own[0]), len({id(one) for one in own[0]}), seconds
+    return len(own), len({id(one) for one in own}), seconds
 
 
 def _differences(models: list[nn.Module], data: list[Tensor], device: str) -> dict[str, float]:

@@ -79,18 +79,14 @@ class LayerComparison:
         """Plain values, a row for each measure and pair of layers, with the columns ``COLUMNS``."""
         for name, values in self.values.items():
             null, interval = self.nulls.get(name), self.intervals.get(name)
+            beside: list[Tensor | None] = [values]
+            beside += [null.p_values, null.scores] if null else [None, None]
+            beside += [interval.low, interval.high] if interval else [None, None]
             for i, layer_a in enumerate(self.layers_a):
                 for j, layer_b in enumerate(self.layers_b):
-                    numbers = (
-                        values,
-                        null and null.p_values,
-                        null and null.scores,
-                        interval and interval.low,
-                        interval and interval.high,
-                    )
-                    plain = (None if of is None else _plain(of[i, j]) for of in numbers)
+                    numbers = (None if of is None else _plain(of[i, j]) for of in beside)
                     why = self.undefined.get(name, {}).get((i, j))
-                    yield dict(zip(COLUMNS, (name, layer_a, layer_b, *plain, why), strict=True))
+                    yield dict(zip(COLUMNS, (name, layer_a, layer_b, *numbers, why), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None where a measure is undefined."""

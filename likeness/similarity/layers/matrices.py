@@ -291,7 +291,7 @@ def _distinct(layers: Sequence[Tensor], positions: int) -> tuple[dict[int, int],
 
 def _named(layers: Mapping[int, int], names: Sequence[str]) -> list[str]:
     """The first name of each of the different layers."""
-    first = {place: number for number, place in reversed(layers.items())}
+    first = {place: number for number, place in reversed(list(layers.items()))}
     return [names[first[place]] for place in sorted(first)]
 
 

@@ -234,7 +234,7 @@ class LayerStore:
         self.ids = torch.cat([self.ids, self.ids.new_empty(max(0, int(slots.max()) + 1 - old) if len(slots) else 0)])
         self.ids[slots] = ids[new]
         for name, tensor in self._rows.items():
-            own = rows[name].unflatten(0, (len(ids), -1))
+            own = rows[name].reshape(len(ids), -1, tensor.shape[2])
             tensor[slots.to(tensor.device)] = own[new.to(own.device)]
 
     def stored(self) -> Stored:
@@ -279,7 +279,7 @@ def require_finite_layers(model: str, rows: Mapping[str, Tensor], ids: Tensor) -
     for layer, tensor in rows.items():
         if bool(tensor.sum().isfinite()):
             continue
-        bad = (~tensor.isfinite()).unflatten(0, (len(ids), -1)).flatten(1).any(1)
+        bad = (~tensor.isfinite()).reshape(len(ids), -1).any(1)
         if bool(bad.any()):
             sample = int(ids[int(bad.nonzero()[0])])
             raise ValueError(f"layer {layer!r} of {model!r} answers values that are not finite, at sample {sample}")
