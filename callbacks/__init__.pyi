@@ -7,6 +7,7 @@ from .diffusion.gamma import ScheduleDiagnostics as ScheduleDiagnostics
 from .diffusion.samples import SampleFigures as SampleFigures
 from .hubness import Hubness as Hubness
 from .label_geometry import LabelGeometry as LabelGeometry
+from .layer_similarity import LayerSimilarity as LayerSimilarity
 from .loggers import RunCSVLogger as RunCSVLogger
 from .loggers import RunMLFlowLogger as RunMLFlowLogger
 from .loggers import RunTensorBoardLogger as RunTensorBoardLogger

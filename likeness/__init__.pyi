@@ -29,6 +29,8 @@ from .similarity.comparison import SoftmaxComparison as SoftmaxComparison
 from .similarity.comparison import compare_softmax_models as compare_softmax_models
 from .similarity.d_llv import d_llv as d_llv
 from .similarity.d_svd import d_svd as d_svd
+from .similarity.layers.answer import LayerComparison as LayerComparison
+from .similarity.layers.compare import compare_layers as compare_layers
 from .similarity.metric import PairwiseSimilarity as PairwiseSimilarity
 from .similarity.mutual_knn import mutual_knn as mutual_knn
 from .similarity.options import ComparisonOptions as ComparisonOptions

@@ -227,7 +227,7 @@ def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) 
         measure = metric.measures[name]
         others = _without_diagonal(matrix).numpy()
         colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
-        image = axes.imshow(others, cmap=colours, norm=_colour_scale(others, measure))
+        image = axes.imshow(others, cmap=colours, norm=colour_scale(others, measure))
         axes.set_facecolor("#dddddd")
         axes.set_title(name, fontsize=9)
         axes.set_xticks(range(len(names)), names, rotation=90 if _longest(names) > UPRIGHT else 0)
@@ -256,7 +256,7 @@ def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequenc
     """
     figure, axes, colour_axes = _heatmap_axes(rows, columns)
     colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
-    image = axes.imshow(values, cmap=colours, norm=_colour_scale(values, measure), aspect="auto")
+    image = axes.imshow(values, cmap=colours, norm=colour_scale(values, measure), aspect="auto")
     axes.set_facecolor("#dddddd")
     axes.set_xticks(range(len(columns)), columns, rotation=90 if _longest(columns) > UPRIGHT else 0)
     axes.set_yticks(range(len(rows)), rows)
@@ -291,7 +291,7 @@ def _longest(names: Sequence[str]) -> int:
     return max(map(len, names))
 
 
-def _colour_scale(values: np.ndarray, measure: Measure) -> Normalize:
+def colour_scale(values: np.ndarray, measure: Measure) -> Normalize:
     """Similarities over their whole range; divergences from 0, or by logarithm where they span decades."""
     from matplotlib.colors import LogNorm, Normalize
 

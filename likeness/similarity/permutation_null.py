@@ -81,7 +81,7 @@ def null_distribution(
     require_positive("the permutations", n=n)
     require_same_samples([x, y], ("x", "y"))
     a, b = (measure.prepare(as_float64(z), name) for z, name in ((x, "x"), (y, "y")))
-    return _null(measure, a, b, _Draws(n, len(x), seed))
+    return _null(measure, a, b, Draws(n, len(x), seed))
 
 
 def pairwise_nulls(
@@ -95,7 +95,7 @@ def pairwise_nulls(
     require_positive("the permutations", n=n)
     require_same_samples(samples, names)
     prepared, _ = prepare_all(measure.prepare, samples, names)
-    draws = _Draws(n, len(samples[0]), seed)
+    draws = Draws(n, len(samples[0]), seed)
     mean, p_value = torch.full((2, len(samples), len(samples)), torch.nan, dtype=torch.float64)
     for i, j in permutations(prepared, 2):
         if measure.symmetric and i > j:
@@ -107,7 +107,7 @@ def pairwise_nulls(
     return PairwiseNulls(mean, p_value)
 
 
-class _Draws(NamedTuple):
+class Draws(NamedTuple):
     """Of permutations."""
 
     n: int
@@ -121,7 +121,7 @@ class _Draws(NamedTuple):
             yield torch.stack([torch.randperm(self.size, generator=generator(self.seed, i)) for i in numbers])
 
 
-def _null(measure: RepresentationMeasure[S], a: S, b: S, draws: _Draws) -> NullDistribution:
+def _null(measure: RepresentationMeasure[S], a: S, b: S, draws: Draws) -> NullDistribution:
     observed = measure.compare(a, b)
     batches = draws.batches(max(1, _MAX_ELEMENTS // _elements(b)))
     values = [measure.compare(a, measure.reorder(b, orders.to(observed.device))).cpu() for orders in batches]

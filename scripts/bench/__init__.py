@@ -19,6 +19,7 @@ BENCHES = {
     "callbacks": Subcommand("scripts.bench.callbacks.callbacks", "the share of each callback in a training"),
     "similarity": Subcommand("scripts.bench.similarity.similarity", "all pairs at once against a plain loop"),
     "diffusion": Subcommand("scripts.bench.diffusion.diffusion", "steps of VDM and DiffEnc"),
+    "layers": Subcommand("scripts.bench.layers.layers", "CKA of all pairs of layers against pytorch-cka"),
     "hubness": Subcommand("scripts.bench.hubness.hubness", "exact neighbours and mutual proximity"),
 }
 
