@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write
 from callbacks.run.publishing import publish_figure
+from callbacks.validation_pass import Seen
 from likeness.adapters.activations import LayerError, Pooling, unwrapped
 from likeness.adapters.batches import Inputs, as_inputs
 from likeness.adapters.modules import EmbedderModel, Measurable, ModuleModel
@@ -75,7 +76,7 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
         max_stored: int = 500,
         prefix: str = "layers",
     ) -> None:
-        super().__init__(every_n_validations)
+        super().__init__(every_n_validations, layers=())
         require_positive(figures_every_n_validations=figures_every_n_validations, max_stored=max_stored)
         self.against, self.layers, self.pooling = against, layers, pooling
         self.measures = select_measures(measures)
@@ -138,6 +139,7 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
         self._unhook()
 
     @override
@@ -149,9 +151,10 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
         return LayerSample(self.max_stored, MAX_BYTES, OWN)
 
     @override
-    def _update(self, metric: LayerSample, pl_module: pl.LightningModule, batch: Any) -> None:
+    def _update(self, metric: LayerSample, pl_module: pl.LightningModule, seen: Seen) -> None:
         assert self._outputs is not None
-        inputs, left_out = as_inputs(batch, self._samples), self._outputs.left_out
+        inputs = Inputs(seen.x, seen.y, seen.ids, self._samples, len(seen.ids))
+        left_out = self._outputs.left_out
         rows = self._outputs.take()
         for name in self._own_layers:
             if name not in rows:

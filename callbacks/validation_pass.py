@@ -36,7 +36,7 @@ class ValidationPass:
     validation looks at noisy samples at random times.
 
     Args:
-        layers: names of submodules, and ``embed``.
+        layers: names of submodules, and ``embed``; none for a callback that hooks layers itself.
         head: the last linear layer of a module that knows nothing of ``embed()`` and ``unembeddings()``.
     """
 
@@ -122,7 +122,7 @@ class ValidationPass:
             embedding = self._head(pl_module).embedding(self._entered[0])
         elif isinstance(handed_out, Tensor) and not isinstance(pl_module, Diffuser):
             embedding = handed_out.detach()
-        elif EMBEDDING in self.layers or isinstance(pl_module, Diffuser):
+        elif EMBEDDING in self.layers or (self.layers and isinstance(pl_module, Diffuser)):
             embedding = cast(Embedder, pl_module).embed(x).detach()
         taken = {} if self._activations is None else self._activations.take()
         return {name: taken[name] if name != EMBEDDING else cast(Tensor, embedding) for name in self.layers}
