@@ -12,6 +12,7 @@ from torch import Tensor
 from likeness.adapters.activations import Activations, LayerError, matching_layers
 from likeness.adapters.batches import as_inputs
 from likeness.adapters.modules import Head, linear_head
+from likeness.batch import PairBatch
 from likeness.protocols import Diffuser, Embedder, Siblings, SoftmaxModel
 
 EMBEDDING = "embed"  # the layer that every Embedder has: what embed() answers; or what enters the head that is named
@@ -100,6 +101,8 @@ class ValidationPass:
         ids, numbered = found.ids, hasattr(batch, "id")
         if not numbered:  # what a DistributedSampler in order gives rank r are samples r, r + world, ...
             ids = ids * trainer.world_size + trainer.global_rank
+        if isinstance(batch, PairBatch):  # behind the first sentences of the pairs come the second ones
+            layers = {name: rows[: found.size] for name, rows in layers.items()}
         for name, rows in layers.items():
             if rows.ndim not in (2, 3) or rows.shape[-2] != found.size:
                 raise ValueError(

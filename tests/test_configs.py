@@ -24,6 +24,7 @@ FAST = (*QUIET, "--trainer.fast_dev_run", "true")
 MODEL, SIBLINGS = "configs/model/softmax_mlp.yaml", "configs/model/siblings_mlp.yaml"
 DATA = "configs/data/digits.yaml"
 DIFFUSION, OF_DIFFUSION = "configs/experiment/digits_diffenc.yaml", ("elbo_diagnostics", "gradient_norms", "samples")
+OF_ONE_MODEL = ("probes",)
 FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
 
 
@@ -149,7 +150,8 @@ def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("callback", files("callbacks"))
 def test_callbacks(callback: str, tmp_path: Path) -> None:
-    base = (DIFFUSION,) if Path(callback).stem in OF_DIFFUSION else (SIBLINGS, DATA)
+    of_one = Path(callback).stem in OF_ONE_MODEL
+    base = (DIFFUSION,) if Path(callback).stem in OF_DIFFUSION else (MODEL if of_one else SIBLINGS, DATA)
     run(*compose(*base, callback), *FAST, "--run_dir", str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
 

@@ -58,6 +58,7 @@ def become(line: Sequence[str], surroundings: dict[str, str]) -> None:
     _forget_random_numbers()
     _set_rank()
     sys.argv = ["-m", *line[2:]]
+    sys.modules.pop(line[1], None)  # of which runpy would warn
     status = _status_of(lambda: runpy.run_module(line[1], run_name="__main__", alter_sys=True))
     # As at the end of the interpreter, which a fork leaves out.
     threading._shutdown()  # type: ignore[attr-defined]

@@ -127,7 +127,7 @@ def test_files_that_are_no_samples_are_named(tmp_path: Path, caplog: pytest.LogC
     write_parts(tmp_path, {"train": 2, "extras": 1})
     (tmp_path / "train" / "README.txt").write_text("about them")
     (tmp_path / "train" / "cat" / ".DS_Store").write_text("litter")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero"):
         assert len(ImageFolder(str(tmp_path)).source("train")) == 4
     assert "beside the class folders of" in caplog.text
     assert "README.txt" in caplog.text
@@ -162,7 +162,7 @@ def test_a_worker_names_it_in_one_line_too(damaged: Path) -> None:
 
 def test_it_is_skipped_only_if_asked_counted_and_said(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ImageFolder(str(damaged), val_fraction=0, skip_corrupt=True, **SIZES)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero"):
         x, _ = split(data, "train")
     assert torch.equal(
         x, torch.from_numpy(np.stack([picture(n) for n in (1, 2, 3, 5, 6, 7, 8, 9)])).permute(0, 3, 1, 2)
