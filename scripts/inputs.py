@@ -24,14 +24,14 @@ def load_models(paths: Sequence[str]) -> NamedModels:
     """The models of all runs and checkpoints under short names; raises ValueError for fewer than two."""
     from lightning_modules.checkpoints import short_names
 
-    models = [named for path in paths for named in softmax_models(path)]
+    models = [named for path in paths for named in load_classifiers(path)]
     if len(models) < 2:
         raise ValueError(f"comparing takes at least two models, and {paths[0]} is one")
     names = short_names([name for name, _ in models])
     return [(name, model) for name, (_, model) in zip(names, models, strict=True)]
 
 
-def softmax_models(path: str) -> NamedModels:
+def load_classifiers(path: str) -> NamedModels:
     """The classifiers of a run or checkpoint, or one of a library by name, such as ``timm:resnet18?weights=FILE``."""
     from lightning_modules.checkpoints import load_softmax_models
 

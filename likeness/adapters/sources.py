@@ -52,6 +52,8 @@ def _adapted(model: Any, head: str | bool, pooling: Any) -> list[Measurable]:
         return _of_name(str(model), head, pooling)
     if isinstance(model, Tensor | np.ndarray):
         return [ArrayModel(model, name="array")]
+    if isinstance(model, tuple) and any(isinstance(part, nn.Module) for part in model):
+        raise ModelError("a tuple is the arrays (f, g) of one model: give several models as a list")
     if isinstance(model, tuple) and len(model) == 2:
         return [ArrayModel(*model, name="arrays")]
     if isinstance(model, Siblings):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import Parser
-from scripts.inputs import choose_device, default_data, load_data, names_a_library_model
-from scripts.inputs import softmax_models as named_softmax_models
+from scripts.inputs import choose_device, default_data, load_classifiers, load_data, names_a_library_model
 
 if TYPE_CHECKING:
     from lightning_modules.diffusion import VariationalDiffusion
@@ -74,7 +73,7 @@ def evaluate(arguments: Namespace) -> Report:
     if Path(arguments.model).suffix == ".npz":
         return evaluate_samples(arguments)
     if names_a_library_model(arguments.model):
-        return evaluate_classifiers(arguments, named_softmax_models(arguments.model))
+        return evaluate_classifiers(arguments, load_classifiers(arguments.model))
     location, index = split_member(arguments.model)
     module = load_module(location, arguments.weights).eval().requires_grad_(False)
     if isinstance(module, VariationalDiffusion) and index is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from likeness.networks.pretrained_text import out_of_reach, quiet
 from likeness.progress import tracked
 from likeness.protocols import Embedder
-from scripts.inputs import names_a_library_model, names_a_model, softmax_models
+from scripts.inputs import load_classifiers, names_a_library_model, names_a_model
 
 if TYPE_CHECKING:
     from likeness.adapters.libraries import LibraryClassifier
@@ -98,7 +98,7 @@ class LibraryFeatures:
     """What enters the head of a library's vision classifier, for images as datamodules store them."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        ((_, model),) = softmax_models(name)
+        ((_, model),) = load_classifiers(name)
         self.model = cast("LibraryClassifier", model).to(device)
 
     def embed(self, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from likeness.adapters.libraries import LibraryClassifier
 from likeness.files.tensors import read_numpy
 from likeness.label_geometry.similarity import LabelRows, row_blocks
 from likeness.protocols import SoftmaxModel
-from scripts.inputs import names_a_model, softmax_models
+from scripts.inputs import load_classifiers, names_a_model
 from scripts.inspect_head.files import (
     SUFFIXES,
     NumpyRows,
@@ -103,7 +103,7 @@ def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
 
 @torch.no_grad()
 def _of_model(path: str) -> Head:
-    models = softmax_models(path)
+    models = load_classifiers(path)
     name, model = models[0]
     g, bias = model.unembeddings().detach(), None
     if _appends_a_constant(model):

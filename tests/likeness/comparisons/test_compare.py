@@ -143,6 +143,7 @@ def test_unrelated_representations_stand_beside() -> None:
     [
         ([network(0), network(1, labels=7)], X, "different numbers of labels K cannot be compared"),
         ([network(0)], X, "two models are needed"),
+        ([network(0), (network(1), network(2))], X, "give several models as a list"),
         ([network(0), 3], X, "a model is a torch module, .* got 3"),
         ([network(0), "nowhere"], X, "there is no model nowhere"),
         ([network(0), arrays(network(1))], None, "data are needed"),
