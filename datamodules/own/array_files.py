@@ -71,14 +71,16 @@ class StoredArray:
             tensor: Tensor = open_safetensors(self.path).get_tensor(self.key)
             return tensor
         try:
-            mapped = None if self.path.suffix == ".npy" else _mapped_member(self.path, f"{self.key}.npy")
+            if self.path.suffix == ".npy":
+                return np.load(self.path, mmap_mode="r", allow_pickle=False)
+            mapped = _mapped_member(self.path, f"{self.key}.npy")
             if mapped is not None:
                 return mapped
-            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            array: np.ndarray = loaded if isinstance(loaded, np.ndarray) else loaded[self.key]
+            with np.load(self.path, allow_pickle=False) as archive:
+                unpacked: np.ndarray = archive[self.key]
         except (ValueError, EOFError, OSError, struct.error, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{self} cannot be read: {error}") from error
-        return array
+        return unpacked
 
     @property
     def shape(self) -> tuple[int, ...]:

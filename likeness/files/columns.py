@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,30 +118,36 @@ def _of_numpy(path: Path) -> Columns:
 
     Others put pickles beside their numbers.
     """
-    loaded = _load_numpy(path)
-    names = [NAMELESS] if isinstance(loaded, np.ndarray) else loaded.files
     arrays, unread = {}, {}
-    for name in names:
-        try:
-            arrays[name] = _plain(loaded if isinstance(loaded, np.ndarray) else _member(loaded, name, path))
-        except TypeError as error:
-            unread[name] = str(error)
+    with _load_numpy(path) as loaded:
+        for name, read in loaded.items():
+            try:
+                arrays[name] = _plain(read())
+            except TypeError as error:
+                unread[name] = str(error)
     if NAMELESS in unread:
         raise DataError(f"{path} holds {unread[NAMELESS]}")
     shapes = {name: _shape(name, array.shape) for name, array in arrays.items()}
     return Columns(path, shapes, lambda name: _as_column(arrays[name]), unread)
 
 
-def _load_numpy(path: Path) -> Any:
+@contextmanager
+def _load_numpy(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
+    """What reads each array of a file, by name, while the file is open."""
     refuse_packed(path)
     try:
-        return np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error)
         if "pickle" in reason:  # which numpy says of every file that it does not know
             known = path.read_bytes().startswith(b"\x93NUMPY")
             reason = "it holds pickled objects, which are not read" if known else "it does not begin like one"
         raise DataError(f"{path} is not a readable {path.suffix} file: {reason}") from error
+    if isinstance(loaded, np.ndarray):
+        yield {NAMELESS: lambda: loaded}
+        return
+    with loaded:
+        yield {name: partial(_member, loaded, name, path) for name in loaded.files}
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:

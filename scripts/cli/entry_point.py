@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ PEER_GONE = re.compile(r"gloo|NCCL|TCPStore|[Cc]onnection (reset|closed|refused)
 NAMES = ("key", "query_key", "pair", "neighbours")  # options for names, which are no paths
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
+TERMINATED = 128 + signal.SIGTERM
 
 
 class UsageError(ValueError):
@@ -142,7 +144,8 @@ def _end(error: BaseException | None, *, debug: bool) -> int:
             return 0 if RANK_0 in os.environ else restarts.leave(error.status)  # rank 0 ends with it
         case Interrupted():
             _tell(error)
-            restarts.ask(error.status)
+            if error.status != TERMINATED:  # torchrun sends it to the others when one rank is dead, to start all again
+                restarts.ask(error.status)
             return error.status
         case KeyboardInterrupt():
             _tell("interrupted")

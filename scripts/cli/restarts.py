@@ -3,7 +3,8 @@
 torchrun starts its processes again whenever one of them ends with another status than 0: a run that was asked to
 stop, too, and a mistyped option. ``scripts/launch/torchrun.sh`` names a folder in ``LIKENESS_STOP_DIR``. A file
 ``asked`` in it holds the status with which processes that start leave at once; in ``stopped`` those that leave say
-the status that the launcher ends with, and end with 0 themselves.
+the status that the launcher ends with, and end with 0 themselves. A SIGTERM that nothing waits for asks for nothing:
+torchrun sends it to the ranks that are left when one is dead, and the launcher writes ``asked`` itself for its own.
 """
 
 import os

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from scripts.cli import restarts
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 AGAIN = 0.5  # seconds: a terminal and a launcher that pass on the same Ctrl-C are faster than a second one
 GRACE = 10.0  # seconds from a signal, or from the loss of a rank, to the end by force
@@ -161,6 +163,7 @@ class Watch:
             self.end_within(GRACE / 2, lost)
         if any(gone() for gone in self._elders):
             self._elders = []
+            restarts.ask(128 + signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)  # in the name of a launcher that cannot send it any more
 
     def _lost(self) -> BaseException | None:

@@ -1,7 +1,8 @@
 """Fig 3, right, 17 and 18 of paper A: wider networks have closer distributions and more alike representations.
 
-Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784). Radial data, seeds trained as siblings, distances over
-all pairs of the seeds that are accurate enough. There is a training of siblings for each number of labels K and width.
+Nielsen, Marconato, Dittadi and Gresele 2025 (arXiv 2506.03784). Radial data, or other labelled data; seeds trained
+as siblings, distances over all pairs of the seeds that are accurate enough. There is a training of siblings for each
+number of labels K and width.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules import Radial
 from lightning_modules.checkpoints import load_module
 from likeness.batch import Batch
 from likeness.figures.output import PALETTE
@@ -25,6 +25,8 @@ from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
 from likeness.similarity.predictions import is_correct, logits, nll
+from scripts.cli.entry_point import UsageError
+from scripts.inputs import load_data
 from scripts.reporting import Report, Row, distinct, publish
 from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained, given
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+RADIAL = Path("configs/data/radial.yaml")
 DIM = 2
 MIN_SEEDS = 5  # of sufficient accuracy, for a mean over their pairs
 BATCH_SIZE = 128
@@ -50,12 +53,14 @@ class SiblingRun(TrainingRun):
     seeds: int
     steps: int
     learning_rate: float
+    data: Path = RADIAL
 
     def __str__(self) -> str:
         return f"K = {self.num_classes}, width {self.width}, {self.seeds} seeds, {self.steps} steps"
 
     def folder(self, out: Path) -> Path:
-        return out / f"K{self.num_classes}_width{self.width}"
+        name = f"K{self.num_classes}" if self.data == RADIAL else self.data.stem
+        return out / f"{name}_width{self.width}"
 
     def threads(self) -> AbstractContextManager[None]:
         return threads_for(self.seeds * BATCH_SIZE * self.width)
@@ -67,10 +72,11 @@ class SiblingRun(TrainingRun):
             "model.init_args.num_members": self.seeds,
             **{f"model.init_args.{network}.init_args.width": self.width for network in networks},
             "model.init_args.optimizer.init_args.lr": self.learning_rate,
-            "data.init_args.num_classes": self.num_classes,
             "data.init_args.batch_size": BATCH_SIZE,
         }
-        configs = ["--config", "configs/model/siblings_mlp.yaml", "--config", "configs/data/radial.yaml"]
+        if self.data == RADIAL:
+            options["data.init_args.num_classes"] = self.num_classes
+        configs = ["--config", "configs/model/siblings_mlp.yaml", "--config", str(self.data)]
         return [*configs, *as_arguments(options)]
 
     def settings(self) -> dict[str, Any]:
@@ -93,13 +99,17 @@ class SiblingRun(TrainingRun):
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained: every width at every number of classes, each with this many seeds."""
+    """What is trained: every width at every number of classes, each with this many seeds.
+
+    Data of others has the classes that it has.
+    """
 
     classes: Sequence[int]
     widths: Sequence[int]
     seeds: int
     steps: int
     learning_rate: float
+    data: Path = RADIAL
 
     def runs(self) -> list[SiblingRun]:
         """In the order of training. Raises ValueError where d_{f,g} or a mean over seeds would be undefined."""
@@ -107,7 +117,7 @@ class Setting:
             raise ValueError(f"classes must be at least M + 2 = {DIM + 2}, got {min(self.classes)}")
         if self.seeds < MIN_SEEDS:
             raise ValueError(f"seeds must be at least {MIN_SEEDS}, got {self.seeds}")
-        rest = (self.seeds, self.steps, self.learning_rate)
+        rest = (self.seeds, self.steps, self.learning_rate, self.data)
         return [SiblingRun(labels, width, *rest) for labels in self.classes for width in self.widths]
 
 
@@ -118,6 +128,7 @@ SMALL = Setting((4, 6), (16, 64), seeds=8, steps=3_000, learning_rate=2e-3)
 
 def run(
     out: Path = Path("runs/width"),
+    data: Path = RADIAL,
     small: bool = False,
     classes: Sequence[int] | None = None,
     widths: Sequence[int] | None = None,
@@ -132,6 +143,7 @@ def run(
 
     Args:
         out: Where everything is written.
+        data: Configuration of labelled data, such as configs/data/mnist.yaml, whose classes are then the only K.
         small: K = 4, 6, widths 16, 64, 8 seeds and 3,000 steps: some minutes.
         classes: Numbers of labels K; 4 6 10 18 in the paper.
         widths: Of the networks; 16 32 64 128 256 in the paper.
@@ -142,7 +154,11 @@ def run(
         search: How d_LLV finds its inputs.
         device: Where models are trained.
     """
-    chosen = given(classes=classes, widths=widths, seeds=seeds, steps=steps, learning_rate=learning_rate)
+    if data != RADIAL:
+        if classes is not None:
+            raise UsageError(f"classes {list(classes)} are for the radial points: {data} has its own")
+        classes = [labels_of(data)]
+    chosen = given(classes=classes, widths=widths, seeds=seeds, steps=steps, learning_rate=learning_rate, data=data)
     study(out, replace(SMALL if small else FULL, **chosen), min_accuracy, ComparisonOptions(search=search), device)
 
 
@@ -176,7 +192,7 @@ class Trained:
     @torch.no_grad()
     def of(cls, run: SiblingRun, out: Path) -> Trained:
         """From a finished run directory."""
-        batch = test_split(run.num_classes)
+        batch = test_split(run.folder(out))
         module = load_module(run.folder(out)).eval()
         f, g = module.embed(batch.x), module.unembeddings()  # type: ignore[operator]
         scores = logits(f, g)
@@ -219,9 +235,19 @@ class Trained:
         return {"num_classes": self.run.num_classes, "width": self.run.width}
 
 
-def test_split(num_classes: int) -> Batch:
-    """The paper's 2,000 test points."""
-    data = Radial(num_classes=num_classes)
+def labels_of(path: Path) -> int:
+    """K of a configuration's data; raises ValueError where it has no labels."""
+    data: Any = load_data(path)
+    data.prepare_data()
+    data.setup("fit")
+    if data.num_classes < 2:
+        raise ValueError(f"{path} has no labels to classify")
+    return int(data.num_classes)
+
+
+def test_split(folder: Path) -> Batch:
+    """All test samples of a run directory's data; of the radial points the paper's 2,000."""
+    data: Any = load_data(folder / "config.yaml")
     data.setup("test")
     split = data.splits["test"]
     return split[torch.arange(len(split))]

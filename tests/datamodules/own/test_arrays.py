@@ -88,7 +88,8 @@ def test_axes(tmp_path: Path, shape: tuple[int, ...], layout: Any, expected: tup
 def test_parts_by_keys_by_files_and_by_a_column(tmp_path: Path) -> None:
     one = write_npz(tmp_path / "one.npz", {"train": 9, "valid": 5, "test": 4})
     by_key = Arrays(str(one), "x_{part}", "y_{part}", part_names={"val": "valid"})
-    arrays = np.load(one)
+    with np.load(one) as file:
+        arrays = dict(file)
     for part, name in {"train": "train", "val": "valid", "test": "test"}.items():
         assert np.array_equal(all_of(by_key, part)[0], arrays[f"x_{name}"].transpose(0, 3, 1, 2))
         np.save(tmp_path / f"{part}.npy", arrays[f"x_{name}"])

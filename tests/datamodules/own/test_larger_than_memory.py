@@ -16,14 +16,16 @@ from tests.datamodules.own.toys import png
 ALLOWED = 64 << 20  # bytes of its own that each training may take beyond the libraries
 # Pages of files that are mapped do not count: the kernel takes them back when it needs them.
 TRAINING = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 import numpy as np, torch
 from datamodules import Arrays, HuggingFaceDataset, ImageFolder
 
 def limited(data, allowed):
     data.setup("fit")
     next(iter(data.train_dataloader()))  # libraries are in memory
-    own = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
+    status = Path("/proc/self/status").read_text()
+    own = int(re.search(r"VmData:\\s+(\\d+) kB", status)[1]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (own + allowed, resource.RLIM_INFINITY))
     seen = sum(batch.x.numel() * batch.x.element_size() for batch in data.train_dataloader())
     try:

@@ -1,5 +1,6 @@
 """What a command tells torchrun.sh when it leaves, and what it is told when it starts."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from scripts.cli import restarts
 from scripts.cli.entry_point import Stopped, UsageError, run_command
+from scripts.cli.watch import SIGNALS
 
 
 @pytest.fixture
@@ -46,6 +48,19 @@ def test_an_error_is_tried_again_and_success_says_nothing(folder: Path) -> None:
     assert status_of(RuntimeError("a rank is gone")) == 1
     assert status_of(None) == 0
     assert said(folder) == {}
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_only_the_launcher_says_that_sigterm_is_a_stop(folder: Path, signum: signal.Signals) -> None:
+    """For torchrun sends it to all ranks that are left when one is dead, and means to start them again."""
+
+    def main(arguments: Sequence[str]) -> None:
+        signal.raise_signal(signum)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main, [])
+    assert end.value.code == 128 + signum
+    assert said(folder) == ({} if signum == signal.SIGTERM else {"asked": 128 + signum})
 
 
 def test_other_launchers_see_the_status_itself(monkeypatch: pytest.MonkeyPatch) -> None:

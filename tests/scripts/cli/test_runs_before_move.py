@@ -111,7 +111,8 @@ def test_a_diffusion_model_is_sampled_from(run_of: Callable[[str], Path]) -> Non
     folder = run_of("diffenc")
     options = ("--n", "3", "--steps", "4", "--keep_every", "2", "--device", "cpu", "--out", "drawn")
     assert ended(sample, str(folder), *options) == 0
-    drawn = np.load("drawn/samples.npz")
+    with np.load("drawn/samples.npz") as file:
+        drawn = dict(file)
     assert drawn["samples"].shape == (3, 1, 8, 8)
     assert drawn["samples"].max() < drawn["levels"] == 17
     assert all(np.isfinite(drawn[name]).all() for name in ("z", "x_hat"))

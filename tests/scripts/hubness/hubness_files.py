@@ -84,3 +84,9 @@ FILES: dict[str, Callable[[Path, np.ndarray], Path]] = {
     "points.safetensors": write_safetensors,
     "points.parquet": write_parquet,
 }
+
+
+def arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The content of an archive, which is closed."""
+    with np.load(path) as file:
+        return dict(file)

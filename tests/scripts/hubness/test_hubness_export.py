@@ -17,7 +17,7 @@ from scripts import hubness
 from scripts.hubness.methods import build_method
 from scripts.hubness.reduction import lifted, write_faiss
 from tests.reference import FOLDER
-from tests.scripts.hubness.hubness_files import embeddings
+from tests.scripts.hubness.hubness_files import arrays, embeddings
 
 AUGMENTED = [
     "base", "csls", "nnn:alpha=0.7", "local_scaling", "nicdm:metric=cosine", "dissim_local:k=20", "dissim_global",
@@ -86,7 +86,7 @@ def test_lifting_makes_distances_of_inner_products() -> None:
 @pytest.mark.skipif(not AGNEWS.exists(), reason=f"no reference data in {FOLDER}")
 def test_faiss_serves_real_sentences(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
-    x = torch.as_tensor(np.load(AGNEWS)["embeddings"])
+    x = torch.as_tensor(arrays(AGNEWS)["embeddings"])
     method = build_method("csls", "euclidean").fit(x)
     vectors, expected = method.augment(), method.rerank(x[:1000], 10).ids.numpy()
     index = faiss.read_index(str(write_faiss(tmp_path / "x.faiss", vectors.index, "flat")))
@@ -138,7 +138,7 @@ def test_the_files_of_a_feature_method(points: Path, tmp_path: Path) -> None:
 
 def test_the_files_of_a_re_ranking(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("reduce", points, "--method", "f_norm", "mutual_proximity:variant=gamma", "--k", 7, out=tmp_path / "out")
-    found = np.load(tmp_path / "out" / "neighbours.npz")
+    found = arrays(tmp_path / "out" / "neighbours.npz")
     expected = fitted("f_norm+mutual_proximity:variant=gamma").rerank(None, 7)
     assert (found["ids"] == expected.ids.numpy()).all()
     assert (found["distances"] == expected.distances.numpy()).all()
@@ -160,7 +160,7 @@ def test_the_files_for_engines(engine: str, points: Path, tmp_path: Path, capsys
     asked = np.load(tmp_path / "out" / "augmented_queries.npy")
     asked = np.hstack([asked, np.zeros((40, len(described["faiss"]["append_to_query"])), np.float32)])
     found = index.search(asked, 10)[1]
-    assert (found == np.load(tmp_path / "out" / "neighbours.npz")["ids"]).mean() > 0.98
+    assert (found == arrays(tmp_path / "out" / "neighbours.npz")["ids"]).mean() > 0.98
     assert np.load(tmp_path / "out" / "augmented_index.npy").shape == tuple(described["index"]["shape"]) == (300, 13)
     assert "the FAISS index finds" in capsys.readouterr().out
 
@@ -169,4 +169,4 @@ def test_a_bank_of_queries(points: Path, tmp_path: Path) -> None:
     options = ("--queries", tmp_path / "q.npy", "--bank", tmp_path / "q.npy")
     run("reduce", points, "--method", "csls", *options, out=tmp_path / "out")
     expected = reduction("csls").fit(embeddings(300), queries()).rerank(queries(), 10)
-    assert (np.load(tmp_path / "out" / "neighbours.npz")["ids"] == expected.ids.numpy()).all()
+    assert (arrays(tmp_path / "out" / "neighbours.npz")["ids"] == expected.ids.numpy()).all()

@@ -9,6 +9,7 @@ import pytest
 
 from scripts import hubness
 from scripts.cli.entry_point import run_command
+from tests.scripts.hubness.hubness_files import arrays
 
 SHAPES = {"two": (2, 3), "line": (6, 1), "six": (6, 3), "one": (1, 3), "query": (1, 3)}
 LABELS = {"line": "aaaaaa", "six": "ababab"}
@@ -62,7 +63,7 @@ def test_all_others_are_neighbours_of_each(command: str, n: int) -> None:
 def test_one_query(index: str, n: int, k: int) -> None:
     run(f"analyse {index}.npz --queries query.npz --k {k}")
     report = json.loads(Path("out", "report.json").read_text())
-    points, query = (np.load(f"{name}.npz")["embeddings"].astype(float) for name in (index, "query"))
+    points, query = (arrays(f"{name}.npz")["embeddings"].astype(float) for name in (index, "query"))
     nearest = np.linalg.norm(points - query, axis=1).argsort()[:k]
     assert np.load("out/k_occurrence.npy").nonzero()[0].tolist() == sorted(nearest.tolist())
     assert (report["m"], report["indices"]["robin_hood"]) == (1, pytest.approx(1 - k / n))
@@ -80,7 +81,7 @@ def test_one_query(index: str, n: int, k: int) -> None:
 )
 def test_reductions(options: str) -> None:
     run(f"reduce {options}")
-    found = np.load("out/neighbours.npz")
+    found = arrays("out/neighbours.npz")
     n, k = (2, 1) if "two" in options else (6, 5)
     own = [] if "--queries" in options else range(n)
     assert found["ids"].shape == (1 if "--queries" in options else n, k)

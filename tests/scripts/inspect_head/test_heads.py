@@ -110,7 +110,8 @@ def test_features_and_head_give_the_logits_of_real_models(
     name: str, tied: bool, scale: float, cap: float | None
 ) -> None:
     head = read_head(MODELS / f"hf_{name}")
-    expected = np.load(MODELS / f"hf_{name}" / "expected.npz")
+    with np.load(MODELS / f"hf_{name}" / "expected.npz") as file:
+        expected = dict(file)
     assert (head.tied, head.cap) == (tied, cap)
     assert bool(head.notes) == (scale != 1)
     logits = scale * torch.from_numpy(expected["last_hidden"]).double() @ head.rows[:].double().T

@@ -14,7 +14,7 @@ from likeness.similarity.cca import m_cca
 from likeness.similarity.d_llv import d_llv
 from likeness.similarity.options import ComparisonOptions
 from scripts import study, train
-from scripts.cli.entry_point import Stopped
+from scripts.cli.entry_point import Stopped, UsageError
 from scripts.study import width
 from scripts.study.width import Setting, SiblingRun, Trained, draw
 
@@ -89,7 +89,7 @@ def test_distances_are_those_of_the_pure_functions(trained: Path) -> None:
     found = Trained.of(RUN, trained)
     pairs = found.pairs(0.0, SAMPLED)
     assert [(pair["seed_a"], pair["seed_b"]) for pair in pairs] == [(i, j) for i in range(5) for j in range(i + 1, 5)]
-    batch = width.test_split(4)
+    batch = width.test_split(RUN.folder(trained))
     module = load_module(RUN.folder(trained)).eval()
     with torch.no_grad():
         f = [module.member(seed).embed(batch.x) for seed in (1, 3)]
@@ -132,6 +132,20 @@ def test_the_command_trains_compares_and_writes(
     assert (len(rows(trained / "seeds.csv")), len(rows(trained / "pairs.csv"))) == (5, 10)
     (mean,) = rows(trained / "means.csv")
     assert mean["seeds"] == "5 of 5"
+
+
+def test_other_labelled_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    five = tmp_path / "five.yaml"
+    five.write_text(width.RADIAL.read_text().replace("num_classes: 4", "num_classes: 5"))
+    sizes = ["--widths", "6", "--seeds", "5", "--steps", "8", "--min_accuracy", "0"]
+    options = [*sizes, "--data", str(five), "--out", str(tmp_path / "out")]
+    assert study.main(["width", *options]) == 0
+    assert "K = 5, width 6, 5 seeds, 8 steps" in capsys.readouterr().err
+    (mean,) = rows(tmp_path / "out" / "means.csv")
+    assert (mean["num_classes"], mean["seeds"]) == ("5", "5 of 5")
+    assert int(width.test_split(tmp_path / "out" / "five_width6").y.max()) == 4
+    with pytest.raises(UsageError, match=r"classes \[4\] are for the radial points: .*five.yaml has its own"):
+        study.main(["width", *options, "--classes", "4"])
 
 
 def test_the_full_setting_is_the_papers() -> None:
