@@ -5,6 +5,8 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 pyt
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done),python3)
 RUN := .venv/bin/python -m
+# An empty value is none: what starts Python many times would compile this repository as often.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The demo's networks are small: a second thread costs more than it brings, ten times so on a busy machine.
 demo test test-fast faults evidence: export OMP_NUM_THREADS ?= 1

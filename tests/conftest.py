@@ -1,5 +1,6 @@
 """What every test can count on: no network, the same random examples each time, one thread a worker."""
 
+import gc
 import ipaddress
 import os
 import socket
@@ -18,6 +19,12 @@ hypothesis.settings.load_profile("likeness")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # workers share the cores
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now is left out of every later garbage collection: an eighth of the commands' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

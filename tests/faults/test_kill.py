@@ -17,7 +17,7 @@ KILLS_A_RUN = 12  # from then on a run is left alone, and compared
 
 
 def test_a_classifier_survives(tmp_path: Path, trial: Trial) -> None:
-    require_survival("classifier", tmp_path, trial, kills=4, seed=1)
+    require_survival("classifier", tmp_path, trial, kills=3, seed=1)
 
 
 @pytest.mark.long

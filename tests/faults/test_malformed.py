@@ -9,7 +9,7 @@ from scripts.train import main
 from tests.faults.malformed import BASES, Malformed, malformed
 
 CASES = malformed()
-EVERY = 5  # of the cases belong to the short run
+EVERY = 10  # of the cases belong to the short run
 SHORT = ("--trainer.accelerator", "cpu", "--trainer.max_steps", "1", "--trainer.enable_progress_bar", "false")
 
 

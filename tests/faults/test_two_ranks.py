@@ -136,7 +136,7 @@ def require_stop(pair: Pair, ranks: tuple[int, ...], signum: signal.Signals, tri
         assert ("continue with --ckpt_path last" in line) == (moment in IN_TRAINING)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_rank_takes_the_other_along(rank: int, tmp_path: Path, whole: Run, trial: Trial) -> None:
     require_end(Pair(tmp_path, "step", rank=1 - rank), rank, whole, trial)
 
@@ -144,7 +144,7 @@ def test_a_killed_rank_takes_the_other_along(rank: int, tmp_path: Path, whole: R
 @pytest.mark.long
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("waiting", [-1, 0, 1])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_killed_at_any_moment_takes_the_other_along(
     moment: str, waiting: int, rank: int, tmp_path: Path, whole: Run, trial: Trial
 ) -> None:

@@ -12,22 +12,8 @@ from pathlib import Path
 from tests.integration.commands import ROOT, TIMEOUT, Ended, environment
 
 LAUNCHERS = ROOT / "scripts" / "launch"
-SRUN = """#!/usr/bin/env bash
-# Starts the job's tasks on this machine, numbered as SLURM numbers them; ends with their highest status.
-while [[ $1 == --* ]]; do shift; done
-tasks=()
-for ((task = 0; task < SLURM_NTASKS; task++)); do
-    SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_PROCID=$task SLURM_LOCALID=$((task % SLURM_NTASKS_PER_NODE)) \
-        SLURM_NODEID=$((task / SLURM_NTASKS_PER_NODE)) "$@" &
-    tasks+=($!)
-done
-highest=0
-for task in "${tasks[@]}"; do
-    status=0
-    wait "$task" || status=$?
-    highest=$((status > highest ? status : highest))
-done
-exit "$highest"
+SRUN = f"""#!/bin/sh
+exec {sys.executable} -m tests.integration.srun "$@"
 """
 SCONTROL = """#!/usr/bin/env bash
 echo "$@" >>"$FAKE_SCONTROL" || exit

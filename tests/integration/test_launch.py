@@ -47,9 +47,10 @@ def reasons(run_dir: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run: one process on each of two machines, which meet on this one."""
-    run_dir = tmp_path_factory.mktemp("whole")
+    run_dir, machine_python = tmp_path_factory.mktemp("whole"), python(tmp_path_factory.mktemp("python"))
     machine = ("--nodes", "2", "--master", f"localhost:{free_port()}", "--cpus", "1", *options(run_dir))
-    machines = [ended(process) for process in [start("torchrun.sh", *machine) for _ in range(2)]]
+    started = [start("torchrun.sh", *machine, PYTHON=machine_python) for _ in range(2)]
+    machines = [ended(process) for process in started]
     assert [machine.status for machine in machines] == [0, 0], machines
     (segment,) = read_segments(run_dir)
     assert (segment["world_size"], segment["num_nodes"], segment["why"]) == (2, 2, "finished")
@@ -65,7 +66,7 @@ def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -
     assert [segment["first_step"] for segment in read_segments(run_dir)] == [0, 10]
 
 
-@pytest.mark.parametrize("killed", ["torchrun", "its script"])
+@pytest.mark.parametrize("killed", ["torchrun", pytest.param("its script", marks=pytest.mark.long)])
 def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole: Run) -> None:
     run_dir, mark = tmp_path / "run", {"LIKENESS_TEST": uuid4().hex}
     line = ("--cpus", "2", *options(run_dir, wait_at_step=13), "--allow_changes", "true")

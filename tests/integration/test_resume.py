@@ -132,7 +132,9 @@ WAYS: dict[str, tuple[Callable[[Run], None], ...]] = {
 }
 
 
-@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize(
+    "model", ["classifier", "siblings", "diffenc", pytest.param("sentence", marks=pytest.mark.long)]
+)
 def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> None:
     whole, broken = Run(tmp_path / "whole", *MODELS[model]), Run(tmp_path / "broken", *MODELS[model])
     assert whole.go().status == 0
@@ -154,7 +156,10 @@ def test_a_checkpoint_from_the_middle_of_validation_time_continues_exactly(tmp_p
     assert_same_run(broken, whole)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    ["classifier", "diffenc", *(pytest.param(name, marks=pytest.mark.long) for name in ("siblings", "sentence"))],
+)
 def test_two_ranks_continue_exactly(model: str, tmp_path: Path) -> None:
     options = (*MODELS[model], "--trainer.strategy", "ddp", "--trainer.devices", "2")
     whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)

@@ -59,7 +59,7 @@ def train(folder: Path, environment: dict[str, str], *options: str, terminal: bo
 @pytest.mark.parametrize(
     ("own", "terminal"),
     [
-        ({"TERM": "dumb", "NO_COLOR": "1"}, False),
+        pytest.param({"TERM": "dumb", "NO_COLOR": "1"}, False, marks=pytest.mark.long),
         ({"TERM": "xterm", "PYTHONIOENCODING": "latin-1"}, True),
     ],
 )

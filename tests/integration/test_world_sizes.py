@@ -19,7 +19,7 @@ MODELS = {
 RANKS = {"classifier": (2, 4), "siblings": (4,), "diffenc": (2,)}  # each start costs seconds
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["classifier", "diffenc", pytest.param("siblings", marks=pytest.mark.long)])
 def test_any_number_of_ranks_trains_and_measures_the_same(model: str, tmp_path: Path) -> None:
     found = {}
     for ranks in (1, *RANKS[model]):

@@ -1,7 +1,5 @@
 """What training and evaluating diffusion models adds to the mathematics in ``likeness.diffusion``."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -144,7 +142,7 @@ def test_bfloat16_is_near_float32_in_value_and_gradient(build: partial) -> None:
     assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.99
 
 
-@pytest.mark.parametrize("build", [vdm, diffenc])
+@pytest.mark.parametrize("build", [pytest.param(vdm, marks=pytest.mark.long), diffenc])
 def test_the_compiled_loss_is_the_loss(build: partial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and differentiated ahead of time, tangents included; the machine code is left out, which takes minutes."""
     traced = partial(torch.compile, backend="aot_eager", fullgraph=True)
@@ -208,22 +206,3 @@ def test_images_that_no_model_can_take(images: torch.Tensor, message: str) -> No
     noise = evaluation_noise(torch.empty(images.shape), torch.arange(1), 0, 0)._asdict()
     with pytest.raises(ValueError, match=message):
         diffenc().elbo_terms(images, **noise)
-
-
-def test_a_training_step_imports_few_files(root: Path) -> None:
-    """What one must read to follow a step of DiffEnc."""
-    code = """
-import sys, torch, pytorch_lightning as pl
-from lightning_modules import DiffEnc
-from tests.lightning_modules.tiny_diffusion import batch, diffenc
-loader = torch.utils.data.DataLoader([batch(4)], batch_size=None)
-quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-pl.Trainer(max_steps=1, accelerator="cpu", **quiet).fit(diffenc(), loader)
-print(*sorted(name for name in sys.modules if name.split(".")[0] in ("likeness", "lightning_modules")))
-"""
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    files = result.stdout.split()
-    assert "lightning_modules.diffusion" in files
-    assert len(files) <= 22, files

@@ -93,7 +93,7 @@ LENGTHS = {"unembedding": LinearHead, "embedding_norm": 5.0, "unembedding_norm":
 TABLE = {"unembedding": LabelTable, "dim": 5, "embedding": functools.partial(MLP, width=37)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.long), torch.float64], ids=str)
 @pytest.mark.parametrize(
     ("setting", "shared_order", "clip"),
     [

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.datamodules.own.toys import png
 
-ALLOWED = 64 << 20  # bytes of its own that each training may take beyond the libraries
+ALLOWED = 32 << 20  # bytes of its own that each training may take beyond the libraries
 # Pages of files that are mapped do not count: the kernel takes them back when it needs them.
 TRAINING = """
 import re, resource, sys
@@ -47,21 +47,21 @@ limited(HuggingFaceDataset(f"{folder}/dataset", label_column=None, **usual), all
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Pictures of 190 MB, written as a few kilobytes each, and sparse arrays of as much."""
+    """Pictures of 95 MB, written as a few kilobytes each, and sparse arrays of as much."""
     datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
     folder = tmp_path_factory.mktemp("large")
-    encoded = png(np.full((1200, 1200, 3), 128, np.uint8))
+    encoded = png(np.full((600, 600, 3), 128, np.uint8))
     (folder / "images").mkdir()
-    for number in range(45):
+    for number in range(90):
         (folder / "images" / f"{number}.png").write_bytes(encoded)
-    array = np.lib.format.open_memmap(folder / "x.npy", "w+", np.uint8, (18_000, 3, 50, 80))
+    array = np.lib.format.open_memmap(folder / "x.npy", "w+", np.uint8, (9_000, 3, 50, 80))
     array[-1] = 1
     array.flush()
     np.savez(folder / "x.npz", x=array)
-    cells = [{"bytes": encoded, "path": None}] * 45
-    parquet.write_table(pyarrow.table({"image": cells}), folder / "x.parquet", row_group_size=6)
+    cells = [{"bytes": encoded, "path": None}] * 90
+    parquet.write_table(pyarrow.table({"image": cells}), folder / "x.parquet", row_group_size=24)
     datasets.Dataset.from_dict({"image": cells}, features=datasets.Features({"image": datasets.Image()})).save_to_disk(
         str(folder / "dataset")
     )

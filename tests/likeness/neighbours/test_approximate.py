@@ -26,7 +26,9 @@ def shared(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @pytest.mark.skipif(not EMBEDDINGS.exists(), reason=f"no sentence embeddings in {FOLDER}")
-@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot"])
+@pytest.mark.parametrize(
+    "metric", [*(pytest.param(name, marks=pytest.mark.long) for name in ("euclidean", "cosine")), "dot"]
+)
 def test_recall_on_sentence_embeddings(metric: DistanceName) -> None:
     pytest.importorskip("faiss")
     with np.load(EMBEDDINGS) as file:
