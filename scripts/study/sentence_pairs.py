@@ -95,10 +95,14 @@ def embed(encoder: str, data: Path, split: Literal["test", "val"], device: torch
 
 
 def similarities(method: str, pairs: ScoredPairs, metric: DistanceName, k: int) -> tuple[Tensor, Row]:
-    """Minus the distance of each pair [P] under a method, of both directions the mean, and indices of hubness."""
+    """Minus the distance of each pair [P] under a method, of both directions the mean, and indices of hubness.
+
+    A sentence with itself is more alike than any two; a reduction has no distance for it.
+    """
     fitted = build_method(method, metric).fit(pairs.embeddings)
     distances = fitted.distances()
     both = distances[pairs.first, pairs.second] + distances[pairs.second, pairs.first]
+    both = both.where(pairs.first != pairs.second, -torch.inf)
     n = len(pairs.embeddings)
     report = hubness_of_neighbours(fitted.rerank(None, k).ids, n, query_ids=torch.arange(n))
     return -both.double() / 2, {"k_skewness": report.k_skewness, "robin_hood": report.robin_hood}
