@@ -135,7 +135,7 @@ def _describe(value: Any, name: str, called_with: int = 0) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _describe(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_describe(item, name) for item in value]
+        return [_describe(item, name, called_with) for item in value]
     if isinstance(value, type):
         return _describe_class(value, {}, name, called_with)
     if isinstance(value, functools.partial) and (cls := _class_of(value)) is not None:
@@ -192,10 +192,18 @@ def _build(value: Any, hint: Any) -> Any:
         return factory if _is_factory(hint) else factory()
     if isinstance(value, list) and typing.get_origin(hint) is tuple:
         return tuple(value)
+    if isinstance(value, list) and (of_each := _element(hint)) is not None:
+        return [_build(entry, of_each) for entry in value]
     options: Any = next((choice for choice in _choices(hint) if dataclasses.is_dataclass(choice)), None)
     if isinstance(value, Mapping) and options is not None:
         return options(**{name: entry for name, entry in value.items() if RETIRED.get(name) != entry})
     return value
+
+
+def _element(hint: Any) -> Any:
+    """The type of the entries of a list of factories, where a value may be one."""
+    lists = [typing.get_args(choice)[0] for choice in _choices(hint) if typing.get_origin(choice) is list]
+    return lists[0] if lists and _is_factory(lists[0]) else None
 
 
 def _is_factory(hint: Any) -> bool:

@@ -32,7 +32,12 @@ ELEMENTWISE = (
     optim.RMSprop,
     optim.Rprop,
 )
-OF_SIBLINGS = ("num_members", "shared_order", "spread_over_ranks")  # arguments that one classifier has not
+OF_SIBLINGS = (
+    "num_members",
+    "shared_order",
+    "spread_over_ranks",
+    "embeddings",
+)  # arguments that one classifier has not
 
 
 class SiblingClassifiers(SoftmaxModule):
@@ -66,6 +71,7 @@ class SiblingClassifiers(SoftmaxModule):
         spread_over_ranks: whether each rank trains its share of the members on whole batches, instead of all members
             on its share of each batch; under DDP every member is then what one process would have made of it.
             Networks that are not stacked need ``strategy: ddp_find_unused_parameters_true``.
+        embeddings: the members' own f, in place of ``embedding``: a list of P.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class SiblingClassifiers(SoftmaxModule):
         order_seed: int | None = None,
         shared_order: bool = False,
         spread_over_ranks: bool = False,
+        embeddings: list[EmbeddingFactory] | None = None,
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
@@ -98,7 +105,12 @@ class SiblingClassifiers(SoftmaxModule):
         self.spread_over_ranks = spread_over_ranks
         self._own: OwnMembers | None = None  # where members are spread over ranks
         self.streams = MemberStreams()
-        networks = [build_networks(embedding, unembedding, input_shape, num_classes, dim, s) for s in self.seeds]
+        if embeddings is not None and len(embeddings) != num_members:
+            raise ValueError(f"embeddings lists {len(embeddings)} networks, and num_members is {num_members}")
+        networks = [
+            build_networks(own, unembedding, input_shape, num_classes, dim, s)
+            for own, s in zip(embeddings or [embedding] * num_members, self.seeds, strict=True)
+        ]
         f = stack([f for f, _ in networks], len(input_shape), self.streams)
         g = stack([g for _, g in networks], len(input_shape), self.streams)
         norms_and_scaling = (embedding_norm, unembedding_norm, input_shift, input_scale)
@@ -112,8 +124,10 @@ class SiblingClassifiers(SoftmaxModule):
         """Member ``index`` alone: its own copy of the weights, the hyper-parameters it would be trained with."""
         if not 0 <= index < self.num_members:
             raise ValueError(f"there is no member {index}: the siblings are 0..{self.num_members - 1}")
-        own = {"seed": self.seeds[index], "order_seed": self.order_seeds[index % len(self.order_seeds)]}
+        own: dict[str, Any] = {"seed": self.seeds[index], "order_seed": self.order_seeds[index % len(self.order_seeds)]}
         hparams = {k: v for k, v in self.hparams.items() if k not in OF_SIBLINGS}
+        if self.hparams.get("embeddings") is not None:
+            own["embedding"] = self.hparams["embeddings"][index]
         model: SoftmaxClassifier = rebuild(SoftmaxClassifier, hparams | own)
         model.to(self.network.input_shift.device).train(self.training)
         model.network.to(self.network.input_shift.dtype)

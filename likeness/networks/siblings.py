@@ -1,4 +1,4 @@
-"""Several networks of one architecture, evaluated together: output [P, ...] with a leading member dimension.
+"""Several networks evaluated together: output [P, ...] with a leading member dimension.
 
 Each sibling is what it would be if it were trained alone: it has a random stream and a clipping of gradients of its
 own. Siblings may be divided among the ranks, where each computes its own members and all hold the weights of all.
@@ -68,16 +68,16 @@ STACKABLE = (MLP, LabelNetwork, LabelTable, LinearHead)
 
 
 def stack(members: Sequence[nn.Module], input_dims: int, streams: MemberStreams) -> nn.Module:
-    """One module for P ``members`` of equal architecture.
+    """One module for P ``members``.
 
-    Members of a type in ``STACKABLE`` become one module with stacked parameters [P, ...] under their own names, so
-    that a step costs one batched product a layer; any others become a ``MemberList``. ``input_dims`` counts the
-    dimensions of one input without the batch. The result maps a shared batch [B, ...] or one batch a member
-    [P, B, ...] to [P, B, M]. Raises ValueError where there is no member.
+    Members of one type in ``STACKABLE`` and of equal sizes become one module with stacked parameters [P, ...] under
+    their own names, so that a step costs one batched product a layer; any others become a ``MemberList``.
+    ``input_dims`` counts the dimensions of one input without the batch. The result maps a shared batch [B, ...] or one
+    batch a member [P, B, ...] to [P, B, M]. Raises ValueError where there is no member.
     """
     if len(members) == 0:
         raise ValueError("members must hold at least one network, got none")
-    if type(members[0]) not in STACKABLE:
+    if type(members[0]) not in STACKABLE or len({_architecture(member) for member in members}) > 1:
         return MemberList(members, input_dims, streams)
     stacked = copy.deepcopy(members[0])
     for name, module in members[0].named_modules():
@@ -89,6 +89,12 @@ def stack(members: Sequence[nn.Module], input_dims: int, streams: MemberStreams)
     for name, _ in members[0].named_parameters(recurse=False):
         setattr(stacked, name, _stack_parameter(members, name))
     return stacked
+
+
+def _architecture(member: nn.Module) -> str:
+    """What tells networks of a type in ``STACKABLE`` apart that cannot be stacked: layers and their sizes."""
+    shapes = [(name, tuple(value.shape)) for name, value in member.state_dict().items()]
+    return f"{type(member)} {member} {shapes}"
 
 
 def member_state(stacked: nn.Module, index: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from pytorch_lightning.cli import ReduceLROnPlateau
 from torch import nn, optim
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
+from lightning_modules.checkpoints import load_module
 from likeness.batch import Batch
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead
 from likeness.networks.siblings import OwnMembers
 from likeness.protocols import SoftmaxModel
 from likeness.seeding import generator, mix
-from tests.lightning_modules.points import Points, trainer
+from tests.lightning_modules.points import Points, save, trainer
 
 SHAPE: dict[str, Any] = {"input_shape": (2,), "num_classes": 3}
 SEED, MEMBERS = 5, 3
@@ -153,6 +155,25 @@ def test_members_without_a_batched_product_too() -> None:
         own = Batch(*(part[8 * i : 8 * i + 8] for part in images))
         train(model, loss_alone, lambda step, own=own: own, lambda *_: None, steps=20)
     assert_equal_weights(together, models, 1e-5)
+
+
+def test_members_with_networks_of_their_own(tmp_path: Path) -> None:
+    widths = [7, 12, 12]
+    each = [functools.partial(MLP, width=width) for width in widths]
+    together = siblings(embeddings=each)
+    models = [SoftmaxClassifier(seed=SEED + i, embedding=own, **SHAPE) for i, own in enumerate(each)]
+    assert_equal_weights(together, models, 0.0)
+    for model in (together, *models):
+        trainer(max_epochs=2).fit(model, Points())
+    assert_equal_weights(together, models, 1e-5)
+    save(together, tmp_path / "siblings.ckpt")
+    loaded = load_module(tmp_path / "siblings.ckpt")
+    assert isinstance(loaded, SiblingClassifiers)
+    assert [loaded.member(i).network.embedding.l1.out_features for i in range(MEMBERS)] == widths
+    x = batch(0, 0, torch.float32).x
+    assert torch.equal(loaded.eval().embed(x), together.eval().embed(x))
+    with pytest.raises(ValueError, match="embeddings lists 3 networks, and num_members is 2"):
+        siblings(embeddings=each, num_members=2)
 
 
 def test_order_seeds() -> None:
