@@ -1,6 +1,6 @@
 """Whether less hubness means better sentence similarity: Spearman's correlation on scored pairs, method by method.
 
-Nielsen and Hansen 2024 (arXiv 2311.03364) reduce the hubness of Sentence-BERT's embeddings and find better neighbours;
+Nielsen and Hansen 2023 (arXiv 2311.18364) reduce the hubness of Sentence-BERT's embeddings and find better neighbours;
 here the same reductions are judged by the task that the encoder was made for. An encoder is not trained.
 """
 
@@ -115,15 +115,15 @@ def table(similar: dict[str, Tensor], score: Tensor, resamples: int, seed: int) 
     over_samples = {
         name: torch.stack([rank_correlation(s[i], score[i]) for i in samples]) for name, s in similar.items()
     }
+    base = float(rank_correlation(similar[BASE], score))
     rows: list[Row] = []
     for name, s in similar.items():
-        change = over_samples[name] - over_samples[BASE]
-        low, high = np.quantile(change.numpy(), INTERVAL)
-        value = float(rank_correlation(s, score))
-        rows.append({"method": name, "spearman": value, "se": float(over_samples[name].std())})
+        value, low, high = float(rank_correlation(s, score)), None, None
         if name != BASE:
-            base = float(rank_correlation(similar[BASE], score))
-            rows[-1] |= {"change": value - base, "change_low": float(low), "change_high": float(high)}
+            low, high = np.quantile((over_samples[name] - over_samples[BASE]).numpy(), INTERVAL).tolist()
+        change = None if name == BASE else value - base
+        row: Row = {"method": name, "spearman": value, "se": float(over_samples[name].std())}
+        rows.append(row | {"change": change, "change_low": low, "change_high": high})
     return rows
 
 

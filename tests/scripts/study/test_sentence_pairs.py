@@ -73,6 +73,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with (tmp_path / "out" / "sentence_pairs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["base", "csls", "f_norm"]
+    assert float(rows[1]["change_low"]) <= float(rows[1]["change"]) <= float(rows[1]["change_high"])
     assert float(rows[0]["spearman"]) > 0.8
     assert (tmp_path / "out" / "sentence_pairs.png").stat().st_size > 5_000
 
