@@ -190,7 +190,7 @@ def _text_column(names: Sequence[str], column: str | None, where: object) -> str
     """The column that is named, else the one called in a usual way, else the only one."""
     usual = [name for wanted in TEXTS for name in names if name.lower() == wanted]
     found = column or next(iter(usual), names[0] if len(names) == 1 else None)
-    if found not in names:
+    if found is None or found not in names:
         what = "no column of texts that is called as usual" if found is None else f"no column {found!r}"
         raise DataError(f"{where} has {what}, but: {', '.join(names)}; name the column")
     return found

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
 
 from datamodules.errors import OptionError
 from datamodules.language.documents import Document, Reader
@@ -95,7 +97,6 @@ class Survey:
 
     digests: dict[SplitName, str] = field(default_factory=dict)
     hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    documents: int = 0
     dropped: int = 0
 
 
@@ -122,6 +123,8 @@ def make_token_files(
             raise DataError(f"{folder} is not empty, and has no {SUMMARY}: name another folder")
         if there.key != key and not overwrite:
             raise DataError(f"{folder} holds other tokens: name another folder, or overwrite them")
+    if survey.dropped:
+        rank_zero_info(f"left out {survey.dropped} empty texts")
     parts = divided(source, survey, division, drop_empty)
     tokenizer = choice.make(parts["train"])
     with _new_folder(folder, key) as temporary:
@@ -137,7 +140,7 @@ def files_key(source: Mapping[SplitName, Reader], choice: TokenizerChoice, divis
 def survey_texts(source: Mapping[SplitName, Reader], division: Division, drop_empty: bool = False) -> Survey:
     """Go through all documents once. Raises DataError naming the first that is empty, unless these are dropped."""
     survey = Survey()
-    hashes: list[int] = []
+    hashes = array("Q")
     for part, read in source.items():
         digest = hashlib.sha256()
         for document in tracked(read(), f"reading {part}"):
@@ -148,11 +151,10 @@ def survey_texts(source: Mapping[SplitName, Reader], division: Division, drop_em
                 continue
             content = _encoded(document)
             digest.update(len(content).to_bytes(8, "little") + content)
-            survey.documents += 1
             if part == "train":
                 hashes.append(text_hash(content, division.split_seed))
         survey.digests[part] = digest.hexdigest()
-    survey.hashes = np.unique(np.array(hashes, np.uint64))
+    survey.hashes = np.unique(np.frombuffer(hashes, np.uint64))
     return survey
 
 
@@ -211,7 +213,7 @@ def _cut(text: str, shares: Mapping[SplitName, float]) -> dict[SplitName, Texts]
         begin = end
     if empty := [part for part, piece in answer.items() if not piece.strip()]:
         raise OptionError(f"one document of {len(text)} characters leaves no lines for the {empty[0]} part")
-    return {part: partial(iter, [piece]) for part, piece in answer.items()}  # type: ignore[misc]
+    return {part: partial(iter, [piece]) for part, piece in answer.items()}
 
 
 def _write(folder: Path, parts: Mapping[SplitName, Texts], tokenizer: TextTokenizer, key: str) -> TokenSummary:
@@ -226,7 +228,7 @@ def _write(folder: Path, parts: Mapping[SplitName, Texts], tokenizer: TextTokeni
 
 def _write_part(folder: Path, part: SplitName, texts: Texts, tokenizer: TextTokenizer, dtype: str) -> PartSummary:
     """One ``.bin`` with its documents' starts. Raises DataError for a part without a text, or an id beyond V."""
-    path, lengths, size, spelt = folder / f"{part}.bin", [], 0, 0
+    path, lengths, size, spelt = folder / f"{part}.bin", array("q"), 0, 0
     byte_counts = tokenizer.byte_counts.numpy()
     with path.open("wb") as file:
         for batch in _batches(tracked(texts(), f"encoding {part}")):
@@ -235,15 +237,16 @@ def _write_part(folder: Path, part: SplitName, texts: Texts, tokenizer: TextToke
             if (largest := int(ids.max())) >= tokenizer.vocab_size:
                 raise DataError(f"the tokenizer answers id {largest}, beyond its {tokenizer.vocab_size} tokens")
             file.write(ids.astype(DTYPES[dtype]).tobytes())
-            lengths += [len(tokens) + 1 for tokens in encoded]
+            lengths.extend(len(tokens) + 1 for tokens in encoded)
             size += sum(len(text.encode()) + 1 for text in batch)
             spelt += int(byte_counts[ids].sum())
         file.flush()
         os.fsync(file.fileno())
     if not lengths:
         raise DataError(f"the {part} part has no text")
-    ends = np.cumsum(np.array(lengths, np.int64))
-    np.save(folder / f"{part}_documents.npy", ends - lengths)
+    sizes = np.frombuffer(lengths, np.int64)
+    ends = np.cumsum(sizes)
+    np.save(folder / f"{part}_documents.npy", ends - sizes)
     head = head_digest(np.memmap(path, DTYPES[dtype], mode="r"))
     return PartSummary(int(ends[-1]), len(lengths), size, spelt, head)
 

@@ -38,6 +38,8 @@ class Tokens(ResumableDataModule[Any]):
     Without a folder: the docstrings of the standard library, made on first use.
     """
 
+    context: int
+
     def __init__(
         self,
         folder: str | None = None,

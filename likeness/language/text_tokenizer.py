@@ -227,7 +227,7 @@ def _usual_end(content: str, where: Path) -> str:
 
 def _id_of(parsed: Mapping[str, Any], token: str, where: str) -> int:
     added = {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens") or ()}
-    ids = dict(_vocabulary(parsed)) | added
+    ids: dict[str, int] = dict(_vocabulary(parsed)) | added
     if token not in ids:
         raise DataError(
             f"{where} has no token {token!r} to end a document; its special ones: {', '.join(added) or 'none'}"

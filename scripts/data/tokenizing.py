@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Make the files, print what is in them and the configuration to use them; raises what went wrong."""
-    tokenize(**build_parser().parse_args(argv).as_dict())
+    options = build_parser().parse_args(argv).as_dict()
+    tokenize(options.pop("source"), **options)
     return 0
 
 
