@@ -7,6 +7,7 @@ from .docstrings import DocstringPairs as DocstringPairs
 from .docstrings import Docstrings as Docstrings
 from .errors import DataError as DataError
 from .imagenet32 import ImageNet32 as ImageNet32
+from .language.tokens import Tokens as Tokens
 from .mnist import MNIST as MNIST
 from .newsgroups import NewsGroups20 as NewsGroups20
 from .own.arrays import Arrays as Arrays

@@ -47,6 +47,7 @@ FOREIGN = {
 }
 PARQUET = b"PAR1"
 DELIMITERS = (",", "\t", ";", "|")
+BATCH = 1000  # rows of a Parquet file that are read at once
 LOOKED_AT = 100  # rows that tell which character stands between cells
 LINE_END = re.compile(r"\r\n|\r|\n")  # the only ones: U+2028 and its like are characters of a text
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # what pandas calls the numbers of its rows
@@ -133,6 +134,12 @@ def read_lines(path: Path, encoding: str = CSV.encoding) -> list[str]:
     """The lines of a text file without their ends: \\n, \\r or \\r\\n, and nothing else. Raises DataError."""
     with _opened(existing_file(path), encoding) as lines:
         return [line.rstrip("\r\n") for line in lines]
+
+
+def text_lines(path: Path, encoding: str = CSV.encoding) -> Iterator[str]:
+    """The lines of a text file one by one, with their ends as they are; together they are its text."""
+    with _opened(existing_file(path), encoding) as lines:
+        yield from lines
 
 
 def label_texts(cells: Sequence[Any], place: Callable[[int], str]) -> list[str]:
@@ -395,3 +402,19 @@ def parquet_column(file: Any, name: str, path: Path) -> Any:
     if isinstance(column, pyarrow.ExtensionArray):
         column = column.storage
     return column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column
+
+
+def parquet_texts(file: Any, name: str, path: Path) -> Iterator[str]:
+    """The texts of one column of an opened file, one by one, few rows of it in memory; a null is an empty text."""
+    import pyarrow
+
+    row = 0
+    try:
+        for batch in file.iter_batches(columns=[name], batch_size=BATCH):
+            for text in batch.column(0).to_pylist():
+                row += 1
+                if not isinstance(text, str | None):
+                    raise DataError(f"{path}, row {row}, column {name!r}: expected a text, got {text!r:.80}")
+                yield text or ""
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}, column {name!r} is damaged: {error}") from error

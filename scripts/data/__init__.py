@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,12 @@ from scripts.cli.entry_point import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look, print, write; raises what went wrong."""
+    """Look, print, write; raises what went wrong. ``tokenize`` as the first word is a command of its own."""
+    argv = sys.argv[1:] if argv is None else argv
+    if [*argv[:1]] == ["tokenize"]:
+        from scripts.data.tokenizing import main as tokenize
+
+        return tokenize(argv[1:])
     arguments = build_parser().parse_args(argv)
     require_positive(samples=arguments.samples)
     from scripts.data.looking import look
@@ -37,7 +43,8 @@ def build_parser() -> ArgumentParser:
         prog="likeness data",
         description="Show what is in a folder of pictures, a file of arrays or a Hugging Face data set: shapes, "
         "classes, levels, splits, duplicates, and what cannot be read; and the data config that reads it.",
-        epilog="--debug shows the traceback of an error.",
+        epilog="'likeness data tokenize --help' tells how texts become tokens for language models. --debug shows the "
+        "traceback of an error.",
     )
     add = parser.add_argument
     add("data", metavar="FILE_OR_FOLDER", help="A folder of pictures or of save_to_disk, or .npz, .npy, .safetensors, "

@@ -9,6 +9,7 @@ import datamodules
 from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.image_folder import LITTER
 from scripts import data
+from scripts.data import tokenizing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 TEXT = PAGE.read_text()
@@ -20,17 +21,25 @@ def options(kind: type) -> set[str]:
 
 
 def test_the_commands_parse() -> None:
-    lines = re.findall(r"^likeness data (.+?)\s+#", TEXT, re.M)
-    assert len(lines) == 3
-    for line in lines:
-        data.build_parser().parse_args(shlex.split(line))
+    lines = [shlex.split(line) for line in re.findall(r"^likeness data (.+?)\s+#", TEXT, re.M)]
+    assert len(lines) == 6
+    for words in lines:
+        if words[0] == "tokenize":
+            tokenizing.build_parser().parse_args(words[1:])
+        else:
+            data.build_parser().parse_args(words)
 
 
 def test_datamodules_and_options_are_there() -> None:
     for name in re.findall(r"`datamodules\.(\w+)`", TEXT):
         assert hasattr(datamodules, name), name
     own = (datamodules.ImageFolder, datamodules.Arrays, datamodules.HuggingFaceDataset)
-    known = {name for kind in own for name in options(kind)} | {*LITTER, "save_to_disk", "cache", "file"}
+    known = {name for kind in (*own, datamodules.Tokens) for name in options(kind)} | {
+        *LITTER,
+        "save_to_disk",
+        "cache",
+        "file",
+    }
     named = set(re.findall(r"`([a-z]+_[a-z_]+)(?:: [^`]*)?`", TEXT))
     assert named - known == set()
     shared = options(OwnDataModule) - {"self", "args", "kwargs"} - options(datamodules.TensorDataModule)
