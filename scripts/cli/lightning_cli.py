@@ -35,7 +35,7 @@ from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, r
 from scripts.cli.run_configuration import changes, portable, replaced
 
 CONFIGS = ROOT / "configs"
-DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
+DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
 SWITCHES = {
     "overwrite": "Replace a run that run_dir holds.",
