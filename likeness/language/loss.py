@@ -15,7 +15,10 @@ from torch.autograd.function import once_differentiable
 from likeness.numerics import at_least_float32
 
 IGNORED = -1  # the target of a position at which nothing is predicted
-_ELEMENTS = {"cpu": 2**23, "cuda": 2**25}  # of a block: 170 and 680 rows of V = 49,152; fewer lose time, more nothing
+_ELEMENTS = {
+    "cpu": 2**24,
+    "cuda": 2**25,
+}  # of a block: 340 and 680 rows of V = 49,152; fewer take longer, more take memory
 
 
 class TokenScores(NamedTuple):

@@ -107,7 +107,7 @@ def test_without_any_knowledge_all_tokens_are_alike() -> None:
 def test_one_dimension_is_enough_for_the_unigrams() -> None:
     """f is 1 everywhere, and g the logarithms of the frequencies."""
     module = LanguageModel(V, T, network=partial(GPT2, width=1, depth=1, heads=1, tied=False))
-    x, y, _ = batch("test")
+    y = batch("test").y
     p = torch.bincount(y[y != -1], minlength=V).double() / (y != -1).sum()
     with torch.no_grad():
         module.network.norm.weight.zero_()
