@@ -75,12 +75,13 @@ class _NextTokenLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients are handed on, not copied; a second pass over a graph that was kept forms them again."""
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            _, gradients = _loss_and_gradients(*ctx.saved_tensors, ctx.rows, ctx.needs_input_grad)
+            f, g, bias, targets = ctx.saved_tensors
+            _, gradients = _loss_and_gradients(f, g, bias, targets, ctx.rows, ctx.needs_input_grad)
         return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
 
 

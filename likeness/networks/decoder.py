@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -89,13 +88,9 @@ class Decoder(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        for layer in self._writers():
-            layer.weight.div_(math.sqrt(2 * self.architecture.depth))
-
-    def _writers(self) -> Iterator[nn.Linear]:
-        """The layers that write into the residual stream."""
-        for block in self.blocks:
-            yield from (block.attention.out, block.mlp.out)
+        for name, layer in self.named_modules():
+            if name.endswith(".out") and isinstance(layer, nn.Linear):  # it writes into the residual stream
+                layer.weight.div_(math.sqrt(2 * self.architecture.depth))
 
 
 class GPT2(Decoder):
@@ -135,8 +130,21 @@ class GPT2(Decoder):
         """
         super().__init__(
             Architecture(
-                *(vocab_size, max_length, width, depth, heads, heads, hidden or 4 * width),
-                *("layer", "learned", gelu, bias, tied, head_bias, dropout, eps),
+                vocab_size=vocab_size,
+                max_length=max_length,
+                width=width,
+                depth=depth,
+                heads=heads,
+                kv_heads=heads,
+                hidden=hidden or 4 * width,
+                norm="layer",
+                positions="learned",
+                mlp=gelu,
+                bias=bias,
+                tied=tied,
+                head_bias=head_bias,
+                dropout=dropout,
+                eps=eps,
                 separator=separator,
             )
         )
@@ -181,7 +189,22 @@ class Llama(Decoder):
         """
         super().__init__(
             Architecture(
-                *(vocab_size, max_length, width, depth, heads, kv_heads or heads, hidden or 8 * -(-width // 3)),
-                *("rms", "rotary", "swiglu", bias, tied, head_bias, dropout, eps, rotary_base, separator),
+                vocab_size=vocab_size,
+                max_length=max_length,
+                width=width,
+                depth=depth,
+                heads=heads,
+                kv_heads=kv_heads or heads,
+                hidden=hidden or 8 * -(-width // 3),
+                norm="rms",
+                positions="rotary",
+                mlp="swiglu",
+                bias=bias,
+                tied=tied,
+                head_bias=head_bias,
+                dropout=dropout,
+                eps=eps,
+                rotary_base=rotary_base,
+                separator=separator,
             )
         )
