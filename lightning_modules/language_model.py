@@ -16,6 +16,7 @@ from lightning_modules.optimization import LanguageAdamW, optimization, step_see
 from lightning_modules.sharding import ShardedDataParallel, shard, whole
 from likeness.batch import Batch, Positions
 from likeness.checks import require_labels, require_positive
+from likeness.distributed import num_ranks, sum_over_ranks
 from likeness.language.loss import IGNORED, token_scores
 from likeness.language.sampling import sample_tokens
 from likeness.networks.decoder import GPT2, Decoder
@@ -145,7 +146,7 @@ class LanguageModel(pl.LightningModule):
         torch.manual_seed(step_seed(self, self.seed))  # dropout
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.network.loss(batch.x, batch.y)
+        loss = self.network.loss(batch.x, batch.y) * _share_of_this_rank(batch.y)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x), sync_dist=True)
         return loss
 
@@ -178,7 +179,7 @@ class LanguageModel(pl.LightningModule):
         found = metric.compute()
         metric.reset()
         for name, value in found.items():
-            self.log(f"{split}/{name}", value.float(), prog_bar=name == "nll")
+            self.log(f"{split}/{name}", value.float(), prog_bar=name == "nll", sync_dist=True)
 
     def _byte_counts(self, y: Tensor) -> Tensor | None:
         """How many bytes of text the tokens y stand for, where the datamodule knows it."""
@@ -201,3 +202,11 @@ class LanguageModel(pl.LightningModule):
         loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
         dataset = getattr(loader, "dataset", ())
         return len(dataset) * length if hasattr(dataset, "__len__") else 0
+
+
+def _share_of_this_rank(y: Tensor) -> Tensor | float:
+    """What this rank's mean weighs in the mean over the predicted tokens of all ranks, times the number of ranks."""
+    if num_ranks() == 1:
+        return 1.0
+    count = (y != IGNORED).sum()
+    return count * num_ranks() / sum_over_ranks(count)
