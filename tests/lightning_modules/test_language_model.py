@@ -181,6 +181,16 @@ def test_decay_is_of_matrices_alone_and_the_rate_goes_up_and_down() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * (0.1 + 0.9 * (1 + math.cos(math.pi / 8)) / 2))
 
 
+def test_training_in_bfloat16_is_close_to_that_in_float32() -> None:
+    nll = []
+    for precision in ("32-true", "bf16-mixed"):
+        fit = trainer(max_steps=4, precision=precision)
+        fit.fit(model(Llama), TinyTokens())
+        nll.append(float(fit.callback_metrics["val/nll"]))
+    assert nll[0] != nll[1]
+    assert nll[1] == pytest.approx(nll[0], rel=2e-3)
+
+
 def test_wrong_tokens_are_named() -> None:
     module, given = model(), batch()
     for wrong, message in (
