@@ -85,7 +85,7 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         k: neighbours of each sample.
         metric: by which they are near.
         every_n_validations: how often to measure.
-        max_samples: held-out samples.
+        max_samples: held-out samples; of a model of tokens the positions are taken that it names itself.
         seed: which ones.
         knn_accuracy: log the share that the vote of the k nearest classifies rightly, where samples have labels.
         num_hubs: in the table, of each layer.
@@ -138,7 +138,8 @@ class Hubness(MeasureAtValidation[LayerHubness]):
     def _update(self, metric: LayerHubness, pl_module: pl.LightningModule, seen: Seen) -> None:
         ids, self._numbered = seen.ids.cpu(), seen.numbered
         known = ids < len(self._chosen)  # others fill up the last batch of some ranks
-        rows = (known & self._chosen[ids.where(known, 0)]).nonzero().flatten()
+        chosen = known & self._chosen[ids.where(known, 0)] if seen.rows is None else torch.ones_like(known)
+        rows = chosen.nonzero().flatten()
         if len(rows):
             features = {name: layer.index_select(-2, rows.to(layer.device)) for name, layer in seen.layers.items()}
             labels = None if seen.y is None else seen.y[rows.to(seen.y.device)]

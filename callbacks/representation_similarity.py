@@ -97,10 +97,13 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     def _update(self, metric: PairwiseSimilarity, pl_module: pl.LightningModule, seen: Seen) -> None:
         if not self._unembeddings:  # not earlier: an EMA callback exchanges the weights just before
             self._unembeddings = self._all_unembeddings(pl_module)
-        embeddings = [*members(seen.layers[EMBEDDING]), *(model.embed(seen.x) for _, model in self._references)]
+        embeddings = [*members(seen.layers[EMBEDDING]), *self._of_references(seen)]
         metric.update(embeddings, self._unembeddings, seen.ids)
         if seen.y is not None:
             self._sample.add(seen.y, embeddings)
+
+    def _of_references(self, seen: Seen) -> list[Tensor]:
+        return [seen.of(model.embed(seen.x)) for _, model in self._references]
 
     def _all_unembeddings(self, pl_module: pl.LightningModule) -> list[Tensor]:
         own = [] if self.looking.head is None else [self.looking.unembeddings(pl_module)]

@@ -12,21 +12,29 @@ from torch import Tensor
 from likeness.adapters.activations import Activations, LayerError, matching_layers
 from likeness.adapters.batches import as_inputs
 from likeness.adapters.modules import Head, linear_head
-from likeness.batch import PairBatch
-from likeness.protocols import Diffuser, Embedder, Siblings, SoftmaxModel
+from likeness.batch import PairBatch, Positions
+from likeness.protocols import Diffuser, Embedder, Siblings, SoftmaxModel, TokenModel
 
 EMBEDDING = "embed"  # the layer that every Embedder has: what embed() answers; or what enters the head that is named
 REPRESENTATIONS = "representations"  # the key under which a validation step hands out what embed() would answer
 
 
 class Seen(NamedTuple):
-    """One validation batch of N samples, and what the layers said of it."""
+    """One validation batch of N samples, and what the layers said of it.
+
+    Of a model of tokens the samples are the positions that it names, and have no labels.
+    """
 
     x: Any  # the inputs
     y: Tensor | None  # [N] class labels
     ids: Tensor  # [N] by which samples are told apart, the same on every rank and at any batch size
     layers: Mapping[str, Tensor]  # [N, M], or [P, N, M] of siblings, by layer
     numbered: bool = True  # whether the samples came with their ids, by which their data set knows them
+    rows: Tensor | None = None  # [N], which rows of what a model of tokens answers for x are meant
+
+    def of(self, embedding: Tensor) -> Tensor:
+        """The samples' rows of what a model answers for x."""
+        return embedding if self.rows is None else embedding.index_select(-2, self.rows)
 
 
 class ValidationPass:
@@ -80,7 +88,8 @@ class ValidationPass:
         """A batch is about to run."""
         self.stop()
         if self._hooked():
-            pooling: Any = _rows_of_siblings if isinstance(pl_module, Siblings) else "mean"
+            pooling: Any = "positions" if isinstance(pl_module, TokenModel) else "mean"
+            pooling = _rows_of_siblings if isinstance(pl_module, Siblings) else pooling
             self._activations = self._stack.enter_context(Activations(pl_module, self._hooked(), pooling))
         if self.head is not None:
             layer = self._head(pl_module).layer
@@ -101,6 +110,8 @@ class ValidationPass:
         ids, numbered = found.ids, hasattr(batch, "id")
         if not numbered:  # what a DistributedSampler in order gives rank r are samples r, r + world, ...
             ids = ids * trainer.world_size + trainer.global_rank
+        if self.layers and isinstance(pl_module, TokenModel):
+            return _at_positions(found.x, pl_module.measured(batch), layers)
         if isinstance(batch, PairBatch):  # behind the first sentences of the pairs come the second ones
             layers = {name: rows[: found.size] for name, rows in layers.items()}
         for name, rows in layers.items():
@@ -136,6 +147,15 @@ class ValidationPass:
     def _head(self, pl_module: pl.LightningModule) -> Head:
         assert self.head is not None
         return Head(self.head, linear_head(pl_module, self.head, type(pl_module).__name__))
+
+
+def _at_positions(x: Tensor, positions: Positions, layers: Mapping[str, Tensor]) -> Seen:
+    """Of the rows for all positions of contexts x [B, T], by layer, those of some positions."""
+    seen = Seen(x, None, positions.ids, {}, numbered=False, rows=positions.rows)
+    for name, rows in layers.items():
+        if rows.ndim not in (2, 3) or rows.shape[-2] != x.numel():
+            raise ValueError(f"layer {name!r} gives {list(rows.shape)} for the {x.numel()} positions of a batch")
+    return seen._replace(layers={name: seen.of(rows) for name, rows in layers.items()})
 
 
 def _rows_of_siblings(output: Tensor) -> Tensor:

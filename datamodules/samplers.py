@@ -99,7 +99,8 @@ class RepeatedOrder(TrainOrder, SequentialSampler):  # type: ignore[misc]  # bat
 class EvaluationOrder(SequentialSampler):
     """Index batches that visit each sample exactly once over all ranks: nothing padded, nothing dropped.
 
-    Rank r takes samples r, r + world_size, ...; the last batch may be smaller, and ranks may differ by one sample.
+    Rank r takes samples r, r + world_size, ...; the last batch may be smaller, and ranks may differ by one sample, but
+    not in their batches, of which sharded models gather weights in each. (They do at a batch size of 1.)
     Raises ValueError where a rank would have no sample, for metrics would wait for it forever.
     """
 
@@ -107,11 +108,13 @@ class EvaluationOrder(SequentialSampler):
         if num_samples < world_size:
             raise ValueError(f"{num_samples} samples to evaluate are fewer than the {world_size} ranks")
         super().__init__(range(num_samples))
-        self.mine = torch.arange(rank, num_samples, world_size)
-        self.batch_size = batch_size
+        self.batches = list(torch.arange(rank, num_samples, world_size).split(batch_size))
+        of_first_rank = -(-num_samples // (world_size * batch_size))  # which has the most samples
+        if len(self.batches) < of_first_rank and batch_size > 1:
+            self.batches[-1:] = self.batches[-1].tensor_split(2)
 
     def __len__(self) -> int:
-        return -(-len(self.mine) // self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        return iter(self.mine.split(self.batch_size))
+        return iter(self.batches)

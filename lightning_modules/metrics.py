@@ -1,7 +1,7 @@
 """Metrics over a data set that any split into batches and ranks answers alike: their states are sums in float64.
 
-Means of classifiers and their siblings, the ELBO with both errors of its Monte-Carlo estimate, and Spearman's rank
-correlation.
+Means of classifiers and their siblings, the likelihood of tokens, the ELBO with both errors of its Monte-Carlo
+estimate, and Spearman's rank correlation.
 """
 
 import math
@@ -41,6 +41,44 @@ class MemberMean(Metric):
     def compute(self) -> Tensor:
         """The members' means [P], or the mean, float64; torchmetrics makes a scalar of a single member's."""
         return self.total / self.count
+
+
+class TokenMetric(Metric):
+    """What a language model says of the tokens that came: a mean over tokens, never one over batches' or texts' means.
+
+    States are sums in float64, so batches and ranks merge to the same numbers.
+    """
+
+    full_state_update = False
+    tokens: Tensor
+    nats: Tensor
+    correct: Tensor
+    text_bytes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("tokens", "nats", "correct", "text_bytes"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, nll: Tensor, correct: Tensor, num_bytes: Tensor | None = None) -> None:
+        """Add N predicted tokens: nll [N] in nats, correct [N], and how many bytes of text each stands for, [N]."""
+        self.tokens = self.tokens + nll.numel()
+        self.nats = self.nats + nll.sum(dtype=torch.float64)
+        self.correct = self.correct + correct.sum()
+        if num_bytes is not None:
+            self.text_bytes = self.text_bytes + num_bytes.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """``nll`` in nats a token, ``perplexity``, ``accuracy`` of the likeliest token, float64 scalars.
+
+        Also ``bits_per_byte`` of text where bytes were given, the only likelihood that models with different tokens
+        share. NaN of no tokens.
+        """
+        nll = self.nats / self.tokens
+        found = {"nll": nll, "perplexity": nll.exp(), "accuracy": self.correct / self.tokens}
+        if self.text_bytes > 0:
+            found["bits_per_byte"] = self.nats / (math.log(2) * self.text_bytes)
+        return found
 
 
 class BoundMetric(Metric):

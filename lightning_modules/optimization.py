@@ -47,6 +47,21 @@ class SentenceAdamW(AdamW):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
+class LanguageAdamW(AdamW):
+    """AdamW as GPT-3 and nanoGPT were trained with it: a default that a configuration can name."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 6e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+
+
 class LinearWarmup(LRScheduler):
     """From 0 at the first step to the optimiser's learning rate at step ``steps``, constant from there."""
 
@@ -78,9 +93,32 @@ class WarmupThenDecay(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         up = self.last_epoch / max(1, self.warmup_steps)
-        down = (self.steps - self.last_epoch) / max(1, self.steps - self.warmup_steps)
-        factor = up if self.last_epoch < self.warmup_steps else max(0.0, down)
+        left = (self.steps - self.last_epoch) / max(1, self.steps - self.warmup_steps)
+        factor = up if self.last_epoch < self.warmup_steps else self.decayed(max(0.0, left))
         return [base * factor for base in self.base_lrs]
+
+    def decayed(self, left: float) -> float:
+        """The factor of the learning rate where the share ``left`` of the way down is still to go."""
+        return left
+
+
+class WarmupThenCosine(WarmupThenDecay):
+    """Linearly from 0 to the optimiser's learning rate, and by half a cosine to ``lowest`` times it at ``steps``.
+
+    Loshchilov & Hutter 2017 (arXiv 1608.03983), without restarts; ``lowest`` is as in nanoGPT by default.
+    Raises ValueError as ``WarmupThenDecay``, and for ``lowest`` outside [0, 1].
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, steps: int, warmup: float = 0.1, lowest: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        if not 0 <= lowest <= 1:
+            raise ValueError(f"lowest must lie in [0, 1], got {lowest}")
+        self.lowest = lowest
+        super().__init__(optimizer, steps, warmup, last_epoch)
+
+    def decayed(self, left: float) -> float:
+        return self.lowest + (1 - self.lowest) * (1 - math.cos(math.pi * left)) / 2
 
 
 def optimization(optimizer: Optimizer, scheduler: LRSchedulerCallable | None, monitor: str = MONITOR) -> dict[str, Any]:

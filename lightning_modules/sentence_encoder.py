@@ -1,26 +1,22 @@
 """Sentence embeddings: a transformer, pooling and a head, trained on pairs of sentences.
 
-With it stand its export as a folder of sentence-transformers, made of that library's own modules alone, and fully
-sharded data parallelism (FSDP2), where every rank holds its share of the weights and optimiser states.
+With it stands its export as a folder of sentence-transformers, made of that library's own modules alone.
 """
 
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from typing_extensions import override
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
 from lightning_modules.metrics import Spearman
 from lightning_modules.optimization import SentenceAdamW, optimization, step_seed, without_decay_of_vectors
+from lightning_modules.sharding import ShardedDataParallel, shard
 from likeness.batch import PairBatch
 from likeness.losses import SentenceLossName, sentence_loss
 from likeness.networks.pretrained_text import quiet, text_library
@@ -98,31 +94,6 @@ def _dense(weight: Tensor, bias: Tensor | None = None) -> Any:
         if bias is not None:
             dense.linear.bias.copy_(bias)
     return dense
-
-
-class ShardedDataParallel(ModelParallelStrategy):
-    """Data-parallel over all ranks with sharded weights, for modules whose ``configure_model`` shards them.
-
-    Checkpoints are single files with whole tensors, as DDP writes them: any number of ranks continues from them, and
-    every command reads them. Weight averaging (EMA) is not supported by Lightning here.
-    """
-
-    def __init__(self, timeout: timedelta = timedelta(minutes=30)) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
-
-    @override
-    def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-
-def shard(model: nn.Module, layers: list[nn.Module], mesh: DeviceMesh) -> None:
-    """Shard each of ``layers``, which are gathered one at a time when they are used, and what is left of ``model``."""
-    from torch.distributed.fsdp import fully_shard
-
-    for layer in layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
 
 
 class SentenceEncoder(pl.LightningModule):

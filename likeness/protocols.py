@@ -4,6 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from likeness.batch import Batch, Positions
 from likeness.diffusion.model import DiffusionModel
 
 
@@ -26,6 +27,15 @@ class SoftmaxModel(Embedder, Protocol):
 
     def unembeddings(self) -> Tensor:
         """The label vectors g [K, M]."""
+        ...
+
+
+@runtime_checkable
+class TokenModel(SoftmaxModel, Protocol):
+    """A softmax model of contexts [B, T]: ``embed`` answers a row for each position, [B T, M], in their order."""
+
+    def measured(self, batch: Batch) -> Positions:
+        """The positions of a held-out batch that measures look at, the same ones each time."""
         ...
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 _MASK = (1 << 64) - 1
 
@@ -32,3 +33,16 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def hashed(ids: Tensor) -> Tensor:
+    """SplitMix64's finaliser in wrapping arithmetic; non-negative."""
+    value = ids * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
+    value = (value ^ _shift(value, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    value = (value ^ _shift(value, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return _shift(value ^ _shift(value, 31), 1)
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """A logical shift to the right of signed integers."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)

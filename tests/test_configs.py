@@ -134,8 +134,10 @@ def test_data_without_labels() -> None:
 @pytest.mark.parametrize("model", files("model"))
 def test_models(model: str) -> None:
     needs = {"resnet": "configs/data/cifar10.yaml", "sentence": "configs/data/stsb.yaml"}
-    data = next((file for part, file in needs.items() if part in model), DATA)
-    run(*compose(model, data), *FAST, "--data.batch_size", "8")
+    data = compose(next((file for part, file in needs.items() if part in model), DATA))
+    if "language" in model:
+        data = ("--data", "tests.lightning_modules.tiny_tokens.TinyTokens")
+    run(*compose(model), *data, *FAST, "--data.batch_size", "8")
 
 
 @pytest.mark.parametrize("group", ["trainer", "debug"])

@@ -5,6 +5,9 @@ from .classifier_networks import LabelNetwork as LabelNetwork
 from .classifier_networks import LabelTable as LabelTable
 from .classifier_networks import LinearHead as LinearHead
 from .classifier_networks import ResNet18 as ResNet18
+from .decoder import GPT2 as GPT2
+from .decoder import Decoder as Decoder
+from .decoder import Llama as Llama
 from .encoder_networks import EncoderMLP as EncoderMLP
 from .encoder_networks import EncoderOutput as EncoderOutput
 from .encoder_networks import EncoderUNet as EncoderUNet

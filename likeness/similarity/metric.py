@@ -14,6 +14,7 @@ from torchmetrics.utilities import rank_zero_warn
 
 from likeness.checks import require_positive
 from likeness.numerics import FactoredMoments, threads_for
+from likeness.seeding import hashed
 from likeness.similarity.catalogue import (
     DivergenceMeasure,
     Measure,
@@ -196,7 +197,7 @@ def merge_stores(stores: Tensor) -> Tensor:
 def keep(rows: Tensor, size: int) -> Tensor:
     """The ``size`` rows whose ids have the smallest hashes: a random sample that no order of the data can change."""
     ids = rows[:, 0].long()
-    priority = torch.where(ids == _FREE, torch.iinfo(torch.int64).max, _hash(ids))
+    priority = torch.where(ids == _FREE, torch.iinfo(torch.int64).max, hashed(ids))
     return rows[priority.argsort(stable=True)[:size]]
 
 
@@ -205,19 +206,6 @@ def filled(store: Tensor) -> tuple[Tensor, Tensor]:
     rows = store[store[:, 0] != _FREE]
     rows = rows[rows[:, 0].argsort()]
     return rows[:, 0].long(), rows[:, 1:]
-
-
-def _hash(ids: Tensor) -> Tensor:
-    """SplitMix64's finaliser in wrapping arithmetic; non-negative."""
-    value = ids * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
-    value = (value ^ _shift(value, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    value = (value ^ _shift(value, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return _shift(value ^ _shift(value, 31), 1)
-
-
-def _shift(value: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right of signed integers."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def require_comparable(shapes: Sequence[tuple[int, int]], names: Sequence[str]) -> None:

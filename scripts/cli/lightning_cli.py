@@ -35,7 +35,7 @@ from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, r
 from scripts.cli.run_configuration import changes, portable, replaced
 
 CONFIGS = ROOT / "configs"
-DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels")
+DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
 SWITCHES = {
     "overwrite": "Replace a run that run_dir holds.",
@@ -259,6 +259,7 @@ def _require_linked(config: Namespace) -> None:
         return
     bases = () if data is None else data.__mro__
     stated = {name for base in bases for name in (*vars(base), *vars(base).get("__annotations__", {}))}
+    stated |= set() if data is None else set(inspect.signature(data).parameters)
     for name, parameter in inspect.signature(_imported(config.model.class_path)).parameters.items():
         if name in DATA_LINKS and parameter.default is parameter.empty and name not in stated:
             given = "there are no data" if data is None else f"{config.data.class_path} has none"

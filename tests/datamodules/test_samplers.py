@@ -114,5 +114,7 @@ def test_evaluation_visits_each_sample_exactly_once(samples: int, batch_size: in
     assert sorted(flat(flat(ranks))) == list(range(samples))
     for order, mine in zip(orders, ranks, strict=True):
         assert len(order) == len(mine) >= 1
-        assert all(len(batch) == batch_size for batch in mine[:-1])
+        assert all(len(batch) == batch_size for batch in mine[:-2])
+        assert all(1 <= len(batch) <= batch_size for batch in mine)
         assert flat(mine) == sorted(flat(mine))
+    assert batch_size == 1 or len({len(mine) for mine in ranks}) == 1

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_modules.optimization import (
     LinearWarmup,
+    WarmupThenCosine,
     WarmupThenDecay,
     without_decay_of_biases,
     without_decay_of_vectors,
@@ -98,3 +99,22 @@ def test_decay_leaves_biases_and_scales_alone() -> None:
     members = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
     assert members == [{"linear.weight", "words.weight"}, {"linear.bias", "norm.weight", "norm.bias"}]
     assert [group.get("weight_decay") for group in groups] == [None, 0.0]
+
+
+def test_half_a_cosine_leads_from_the_learning_rate_to_a_tenth_of_it() -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=2.0)
+    schedule = WarmupThenCosine(optimizer, steps=10, warmup=0.2)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    down = [0.2 + 1.8 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(9)]
+    assert rates == pytest.approx([0.0, 1.0, *down, 0.2])
+
+
+@pytest.mark.parametrize("lowest", [-0.1, 1.5])
+def test_a_cosine_ends_between_nothing_and_all(lowest: float) -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(1))])
+    with pytest.raises(ValueError, match=rf"lowest must lie in \[0, 1\], got {lowest}"):
+        WarmupThenCosine(optimizer, steps=4, lowest=lowest)
