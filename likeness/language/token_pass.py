@@ -45,8 +45,8 @@ QUANTITIES = (
 )
 """What is known of a position, by name.
 
-nll [nats], accuracy: of the next token, NaN where there is none in T. mass: p(y in T), and its logarithm. agreement: of the
-likeliest labels. entropy [nats]; collision: sum p^2. kl_12, kl_21, js [nats], total_variation. variance_12: of
+nll [nats], accuracy: of the next token, NaN where there is none in T. mass: p(y in T), and its logarithm. agreement:
+of the likeliest labels. entropy [nats]; collision: sum p^2. kl_12, kl_21, js [nats], total_variation. variance_12: of
 l_1 - l_2 under p_1, the Fisher form of 2 KL.
 """
 _OF_LABELS = QUANTITIES[QUANTITIES.index("entropy_1") :]

@@ -58,7 +58,7 @@ class PairwiseSimilarity(Metric):
         search: after ``compute``, by measure and pair, how the choices that it is taken at were found: exact, or
             sampled or bounded, so that the value is that of the best choice that was tried.
         ranks: after ``compute``, how many dimensions the embeddings of each model span, which is the M that the
-            measures of softmax models take it to have: a final LayerNorm makes it one less.
+            measures of softmax models take it to have: a final LayerNorm makes it one less than the ``widths``.
 
     Example:
         >>> import torch
@@ -93,6 +93,7 @@ class PairwiseSimilarity(Metric):
         self.undefined: dict[str, dict[tuple[int, int], str]] = {}
         self.search: dict[str, dict[tuple[int, int], str]] = {}
         self.ranks: tuple[int, ...] = ()
+        self.widths: tuple[int, ...] = ()
         empty = FactoredMoments.of(torch.empty(0, sum(self.dims) + len(self.dims)))
         self.add_state("moments", empty.pack(), dist_reduce_fx=_merge)
         sums = torch.zeros(len(self._of_kind(DivergenceMeasure)), len(dims), len(dims), dtype=torch.float64)
@@ -143,7 +144,7 @@ class PairwiseSimilarity(Metric):
     def _explained(self) -> dict[str, PairValues]:
         kept = filled(self.stored)[1].split(self.dims, dim=1)
         models = SoftmaxModels(self.joint_moments(), tuple(self.unembeddings), kept).reduced()
-        self.ranks, joint = models.dims, models.joint
+        self.ranks, self.widths, joint = models.dims, models.given_dims, models.joint
         options = ComparisonOptions(search="auto")
         distances = PairwiseDistances(models, options)
         means = self.sums / joint.moments.n
