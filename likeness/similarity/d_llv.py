@@ -218,7 +218,7 @@ def term_1_matrix(vectors: LabelVectors, first: int = 0, second: int = 1) -> tup
     labels = torch.arange(vectors.num_labels, device=vectors.mean.device)
     entries = entries_of_term_1(GapRows(vectors.cloud, pairs), labels)[0]
     own = vectors.cloud.own * vectors.cloud.size[:, None, None]
-    s, t = (torch.cdist(points, points) for points in own[[first, second]])
+    s, t = (torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") for x in own[[first, second]])
     return entries.fill_diagonal_(0), (s - t).abs()
 
 
