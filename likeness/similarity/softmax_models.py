@@ -23,10 +23,10 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from likeness.neighbours.exact import DistinctPoints
 from likeness.numerics import (
     FactoredMoments,
     as_float64,
+    first_copies,
     length,
     require_finite,
     triangle,
@@ -313,7 +313,7 @@ class SoftmaxModels:
         """For each label of a model the first one with an equal g, biases aside, [K]; None where all differ."""
         heads = [g[:, :dim] for g, dim in zip((self.given or self).unembeddings, self.given_dims, strict=True)]
         every = torch.arange(self.num_labels, device=heads[0].device)
-        first = [DistinctPoints(head).first_copies for head in heads]
+        first = [first_copies(head) for head in heads]
         return tuple(None if torch.equal(found, every) else found for found in first)
 
     def labels_of_pair(self, first: int, second: int) -> Tensor | None:
@@ -324,7 +324,7 @@ class SoftmaxModels:
         both = self.equal_labels[first], self.equal_labels[second]
         if both[0] is None or both[1] is None:
             return None
-        found = DistinctPoints(torch.stack(both, dim=1)).first_copies
+        found = first_copies(torch.stack(both, dim=1))
         return None if torch.equal(found, torch.arange(len(found), device=found.device)) else found
 
     def groups_of_equal_labels(self, first: int, second: int) -> tuple[tuple[int, ...], ...]:
@@ -336,9 +336,14 @@ class SoftmaxModels:
         return tuple(tuple((equal == label).nonzero().flatten().tolist()) for label in stands_for[count > 1])
 
     def searched_labels(self, first: int, second: int) -> "LabelVectors":
-        """The labels among which those of the pair are sought: of labels equal in both models the first one."""
+        """The labels among which those of the pair are sought: of labels equal in both models the first one.
+
+        All of them where fewer than M + 2 differ, which is what a subset beside a pivot and a left-out label needs.
+        """
         equal = self.labels_of_pair(first, second)
-        return self.labels if equal is None else replace(self.labels.of_labels(equal.unique()), equal=equal)
+        if equal is None or len(distinct := equal.unique()) < max(3, min(self.dims[first], self.dims[second]) + 2):
+            return self.labels
+        return replace(self.labels.of_labels(distinct), equal=equal)
 
     @cached_property
     def labels(self) -> LabelVectors:
