@@ -118,7 +118,9 @@ def spanned_axes(centred: Tensor, size: Tensor, tau: float) -> Tensor:
     rank = int((singular > tau * singular[:1]).sum()) if bool(live.any()) else 0
     _, raw, principal = torch.linalg.svd(centred / power_of_two(centred), full_matrices=False)
     if rank == int((raw > tau * raw[:1]).sum()):
-        return principal[:rank].T
+        leading: Tensor = principal[:rank].T
+        return leading
     spanned = torch.linalg.qr(axes[:rank].T * (scale / power_of_two(scale))[:, None])[0]
     within: Tensor = torch.linalg.svd(centred @ spanned, full_matrices=False)[2]
-    return spanned @ within.T
+    axes = spanned @ within.T
+    return axes

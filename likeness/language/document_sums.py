@@ -44,7 +44,7 @@ class DocumentSums:
 
     def _merge(self, documents: Tensor, sums: Tensor) -> None:
         every = torch.cat([self.documents, documents])
-        self.documents, place = every.unique(return_inverse=True)
+        self.documents, place = torch.unique(every, return_inverse=True)
         empty = sums.new_zeros(len(self.documents), *sums.shape[1:])
         self.sums = empty.index_add(0, place, torch.cat([self.sums, sums]))
 

@@ -145,7 +145,7 @@ class PairMoments:
 def _labels(kept: Tensor | None, labels: int) -> Tensor | None:
     if kept is None:
         return None
-    ordered: Tensor = kept.long().unique()
+    ordered: Tensor = torch.unique(kept.long())
     if len(ordered) < 1 or int(ordered[0]) < 0 or int(ordered[-1]) >= labels:
         raise ValueError(f"kept labels must be some of 0..{labels - 1}, but are {len(ordered)} of {_ends(ordered)}")
     return ordered if len(ordered) < labels else None

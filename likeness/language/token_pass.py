@@ -130,7 +130,7 @@ class Visit:
     def __call__(self, f1: Tensor, f2: Tensor, next_token: Tensor) -> Iterator[Positions]:
         """Blocks of f1 [N, M], f2 [N, M'] and the next tokens [N], -1 where there is none, in their order."""
         dtype = torch.promote_types(at_least_float32(f1).dtype, at_least_float32(f2).dtype)
-        parts = [tuple(head.to(dtype) for head in part) for part in self._parts]
+        parts = [(first.to(dtype), second.to(dtype)) for first, second in self._parts]
         target = self._positions_of(next_token)
         item = torch.finfo(dtype).bits // 8
         fitting = int(self.memory / (2 * _COPIES * item * self.num_labels))
@@ -214,13 +214,13 @@ class _Model(NamedTuple):
         size = min(self.size, logits.shape[1])
         values, top = logits.new_empty(len(logits), size), self.top.new_empty(len(logits), size)
         total = torch.zeros_like(self.total)
-        for rows in blocks(*logits.shape, logits.device):
+        for rows in blocks(logits.shape[0], logits.shape[1], logits.device):
             best, top[rows] = smallest(-logits[rows], size)
             values[rows] = -best
             total[rows] = (logits[rows] + best[:, :1]).exp_().sum(1, dtype=torch.float64)
         largest = torch.maximum(self.largest, values[:, 0])
-        shares = ((x - largest).double().exp() for x in (self.largest, values[:, 0]))
-        total = sum(x * share for x, share in zip((self.total, total), shares, strict=True))
+        before, now = ((x - largest).double().exp() for x in (self.largest, values[:, 0]))
+        total = self.total * before + total * now
         values, top = torch.cat([self.values, values], dim=1), torch.cat([self.top, top + start], dim=1)
         order = values.sort(dim=1, descending=True, stable=True).indices[:, : self.size]
         inside = (target >= start) & (target < start + logits.shape[1])
@@ -247,7 +247,7 @@ class _Model(NamedTuple):
 def _over_labels(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Sums over the labels of a tile, [len(_OF_LABELS), n] in float64, from log-probabilities [n, c]."""
     parts = []
-    for rows in blocks(*log_p.shape, log_p.device):
+    for rows in blocks(log_p.shape[0], log_p.shape[1], log_p.device):
         lp, lq = log_p[rows], log_q[rows]
         p, q, difference = lp.exp(), lq.exp(), (lp - lq).square()
         sums = [-(p * lp).sum(1), -(q * lq).sum(1), p.square().sum(1), q.square().sum(1)]

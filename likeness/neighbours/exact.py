@@ -273,7 +273,7 @@ class DistinctPoints:
 
     def __init__(self, points: Tensor) -> None:
         self.first_copies = first_copies(points)  # [n], of each point's place
-        self.first, place = self.first_copies.unique(return_inverse=True)  # [places], ids of points
+        self.first, place = torch.unique(self.first_copies, return_inverse=True)  # [places], ids of points
         self._copies = torch.bincount(place)
         self._start = self._copies.cumsum(0) - self._copies
         self._members = place.argsort(stable=True)

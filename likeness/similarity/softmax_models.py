@@ -102,7 +102,9 @@ class JointMoments:
     def in_bases(self, bases: Sequence[Tensor | None]) -> "JointMoments":
         """Of [f_i B_i, 1] in the place of the f_i that have a basis B_i [M_i, r_i], less their means."""
         _, mean, factor = self.moments
-        means, factors, dims = [], [], []
+        means: list[Tensor] = []
+        factors: list[Tensor] = []
+        dims: list[int] = []
         for model, basis in enumerate(bases):
             whole, z = slice(self._starts[model], self.log_partition(model)), [self.log_partition(model)]
             if basis is None:
@@ -157,7 +159,7 @@ class LabelVectors:
     def ids(self) -> Tensor:
         """What the K labels are called."""
         every = torch.arange(self.num_labels, device=self.mean.device)
-        return every if self.equal is None else self.equal.unique()
+        return every if self.equal is None else torch.unique(self.equal)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -321,10 +323,10 @@ class SoftmaxModels:
 
         The log-ratio of such labels is constant whatever the input, so that label searches take the first one alone.
         """
-        both = self.equal_labels[first], self.equal_labels[second]
-        if both[0] is None or both[1] is None:
+        one, other = self.equal_labels[first], self.equal_labels[second]
+        if one is None or other is None:
             return None
-        found = first_copies(torch.stack(both, dim=1))
+        found = first_copies(torch.stack([one, other], dim=1))
         return None if torch.equal(found, torch.arange(len(found), device=found.device)) else found
 
     def groups_of_equal_labels(self, first: int, second: int) -> tuple[tuple[int, ...], ...]:
@@ -332,7 +334,7 @@ class SoftmaxModels:
         equal = self.labels_of_pair(first, second)
         if equal is None:
             return ()
-        stands_for, count = equal.unique(return_counts=True)
+        stands_for, count = torch.unique(equal, return_counts=True)
         return tuple(tuple((equal == label).nonzero().flatten().tolist()) for label in stands_for[count > 1])
 
     def searched_labels(self, first: int, second: int) -> "LabelVectors":
@@ -341,7 +343,7 @@ class SoftmaxModels:
         All of them where fewer than M + 2 differ, which is what a subset beside a pivot and a left-out label needs.
         """
         equal = self.labels_of_pair(first, second)
-        if equal is None or len(distinct := equal.unique()) < max(3, min(self.dims[first], self.dims[second]) + 2):
+        if equal is None or len(distinct := torch.unique(equal)) < max(3, min(self.dims[first], self.dims[second]) + 2):
             return self.labels
         return replace(self.labels.of_labels(distinct), equal=equal)
 
