@@ -122,5 +122,5 @@ def spanned_axes(centred: Tensor, size: Tensor, tau: float) -> Tensor:
         return leading
     spanned = torch.linalg.qr(axes[:rank].T * (scale / power_of_two(scale))[:, None])[0]
     within: Tensor = torch.linalg.svd(centred @ spanned, full_matrices=False)[2]
-    axes = spanned @ within.T
-    return axes
+    found: Tensor = torch.matmul(spanned, within.T)
+    return found

@@ -316,8 +316,10 @@ class _Comparison:
             else:
                 self.found[name] = float(values[place])
         self.found["linear_cka_f"] = self._linear_cka()
-        sizes = int(self.seen.moments.n), *self.models.dims
-        self.found["m_cca_f_of_noise"] = m_cca_of_noise(*sizes, self.seed) if "m_cca_f" in self.found else None
+        count, (dim, other) = int(self.seen.moments.n), self.models.dims
+        self.found["m_cca_f_of_noise"] = (
+            m_cca_of_noise(count, dim, other, self.seed) if "m_cca_f" in self.found else None
+        )
 
     def _linear_cka(self) -> float | None:
         values, reasons, _ = linear_cka_f(self.models.joint)
