@@ -109,7 +109,7 @@ class PairMoments:
     def models(self, tau: float | None = None) -> SoftmaxModels:
         """The two as softmax models over the kept labels, in coordinates of what their embeddings span."""
         joint = JointMoments(self.moments, self.dims, self.names, self.embedding_dtype)
-        kept = torch.split(filled(self.stored)[1], self.dims, dim=1)
+        kept = torch.split(filled(self.stored)[1], list(self.dims), dim=1)
         return SoftmaxModels(joint, tuple(map(_with_bias, self._heads)), kept).reduced(tau)
 
     @property
