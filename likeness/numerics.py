@@ -184,6 +184,14 @@ def median(values: Tensor) -> Tensor:
     return ordered[(len(values) - 1) // 2] / 2 + ordered[len(values) // 2] / 2
 
 
+def first_copies(points: Tensor) -> Tensor:
+    """For each row of points [n, d] the number of the first row that is equal to it, [n]."""
+    place: Tensor = torch.unique(points, dim=0, return_inverse=True)[1]
+    numbers = torch.arange(len(points), device=points.device)
+    first = numbers.new_full((int(place.max()) + 1,), len(points)).scatter_reduce(0, place, numbers, "amin")
+    return first[place]
+
+
 def average_ranks(values: Tensor) -> Tensor:
     """Ranks from 1 of values [L], equal values sharing the mean of theirs, in float64."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)

@@ -90,6 +90,10 @@ def _notes(comparison: Comparison) -> str | None:
         notes.append(f"{', '.join(names)}: of {comparison.kept} kept inputs (--max_stored)")
     if any("sampled" in _remarks(comparison, name) for name in comparison.values):
         notes.append("sampled: the best of random input sets, or the largest of random label subsets")
+    metric = comparison.metric
+    for name, rank, width in zip(comparison.names, metric.ranks, metric.widths, strict=False):
+        if rank < width:
+            notes.append(f"f of {name} spans {rank} of {width} dimensions, in which it is compared")
     return "; ".join(notes) or None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likeness.checks import require_one_of
 from likeness.neighbours.distances import DistanceName, PointDistances
-from likeness.numerics import full_precision
+from likeness.numerics import first_copies, full_precision
 
 __all__ = ["Block", "DistanceName", "Neighbours", "Ranking", "nearest_neighbours", "search", "top_k"]
 
@@ -272,12 +272,8 @@ class DistinctPoints:
     """
 
     def __init__(self, points: Tensor) -> None:
-        place: Tensor = torch.unique(points, dim=0, return_inverse=True)[1]
-        numbers = torch.arange(len(points), device=points.device)
-        first = numbers.new_full((int(place.max()) + 1,), len(points)).scatter_reduce(0, place, numbers, "amin")
-        self.first_copies: Tensor = first[place]  # [n], of each point's place
-        self.first, order = first.sort()  # [places], ids of points
-        place = order.argsort()[place]
+        self.first_copies = first_copies(points)  # [n], of each point's place
+        self.first, place = torch.unique(self.first_copies, return_inverse=True)  # [places], ids of points
         self._copies = torch.bincount(place)
         self._start = self._copies.cumsum(0) - self._copies
         self._members = place.argsort(stable=True)

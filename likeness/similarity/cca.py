@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from likeness.numerics import as_float64
+from likeness.seeding import generator
 from likeness.similarity.pairwise import PairValues, correlations_of_spans
 from likeness.similarity.samples import centred, compact, compare_two
-from likeness.similarity.softmax_models import JointMoments, mean_canonical_correlations, span_of_rows
+from likeness.similarity.softmax_models import JointMoments, mean_canonical_correlations
 from likeness.similarity.undefined import UndefinedError, why_undefined_f
+from likeness.spans import span_of_rows
 
 Basis = tuple[Tensor, Tensor]
 """An orthonormal basis [N, M] of a representation, and the representation in it, [M, M]."""
@@ -61,6 +63,29 @@ def m_cca_f(joint: JointMoments) -> PairValues:
         if (reason := why_undefined_f(*fact, span.rank)) is not None
     }
     return correlations_of_spans(spans, reasons)
+
+
+def m_cca_of_noise(samples: int, dim: int, other_dim: int, seed: int = 0) -> float:
+    """m_CCA of unrelated Gaussian x [N, M] and y [N, M'] after centring, of one draw; 1 for M + M' >= N.
+
+    Its spread is of the order of 1 / M. The squared correlations are the eigenvalues of A (A + B)^-1, A and B of
+    Wishart laws: no [N, M] is drawn. Muirhead 1982, section 11.3.
+    """
+    small, large = sorted((dim, other_dim))
+    left = samples - 1 - large
+    if left < small:
+        return 1.0
+    random = generator(seed, samples, small, large)
+    a, b = (_wishart_root(degrees, small, random) for degrees in (large, left))
+    correlations = torch.linalg.svdvals(torch.linalg.qr(torch.cat([a, b]))[0][: len(a)])
+    return float(correlations.clamp(max=1).mean())
+
+
+def _wishart_root(degrees: int, dim: int, random: torch.Generator) -> Tensor:
+    """R [M, M] whose R^T R is the scatter of so many Gaussian vectors [M]; at least M of them. Bartlett 1933."""
+    root = torch.randn(dim, dim, generator=random, dtype=torch.float64).triu(1)
+    freedom = degrees - torch.arange(dim, dtype=torch.float64)
+    return root + torch.diag((2 * torch._standard_gamma(freedom / 2, generator=random)).sqrt())
 
 
 def orthonormal_basis(x: Tensor, name: str) -> Tensor:

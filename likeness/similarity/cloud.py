@@ -32,6 +32,9 @@ _NEAR = 0.03  # relative to the points' own lengths: nearer ones are taken of di
 _RESOLUTION = 1e-12  # relative to a point's own length: a difference below it is rounding
 _TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
+_SETS_AT_ONCE = 256
+_SET_WORK = 2**37  # multiplications that factorising the input sets of an exact search may cost
+MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
 
 
 @dataclass(frozen=True)
@@ -256,3 +259,55 @@ def conditioning_of(points: Tensor) -> Tensor:
     largest = singular[:, 0]
     ratio: Tensor = singular[:, -1] / largest.where(largest > 0, 1.0)
     return ratio
+
+
+class RegularSets:
+    """Input sets, of as many as the smallest M and a pivot, whose differences are well conditioned in every model.
+
+    Adding an input never raises the relative smallest singular value: what fails with some fails with more.
+    """
+
+    def __init__(self, embeddings: Sequence[Tensor], min_conditioning: float) -> None:
+        self.embeddings, self.min_conditioning = embeddings, min_conditioning
+        self.size, self.bounded = min(f.shape[1] for f in embeddings), False
+        self.left = min(MAX_SETS, _SET_WORK // self.size**3)
+
+    def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
+        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None."""
+        alone = order.new_tensor([pivot])
+        found = self._first(alone, order)
+        if found is None:
+            return None
+        farthest = int((order == found[-1]).nonzero())
+        for last in range(self.size - 1, farthest):
+            if self._exhausted():
+                break
+            better = self._first(torch.cat([alone, order[last : last + 1]]), order[:last])
+            if better is not None:
+                return better
+        return found
+
+    def _first(self, chosen: Tensor, candidates: Tensor) -> Tensor | None:
+        """The first regular set that adds candidates, in their order, to those chosen."""
+        missing = self.size + 1 - len(chosen)
+        if missing > len(candidates):
+            return None
+        whole = torch.cat([chosen, candidates[:missing]])
+        if bool(self._regular(whole[None])):
+            return whole
+        for start in range(0, len(candidates), _SETS_AT_ONCE) if missing else ():
+            trial = candidates[start : start + _SETS_AT_ONCE]
+            sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
+            for position in self._regular(sets).nonzero().flatten().tolist():
+                found = self._first(sets[position], candidates[start + position + 1 :])
+                if found is not None or self._exhausted():
+                    return found
+        return None
+
+    def _regular(self, sets: Tensor) -> Tensor:
+        self.left -= len(sets)
+        return torch.stack([conditioning_of(f[sets]) >= self.min_conditioning for f in self.embeddings]).all(0)
+
+    def _exhausted(self) -> bool:
+        self.bounded |= self.left <= 0
+        return self.bounded

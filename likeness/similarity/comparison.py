@@ -80,6 +80,10 @@ class SoftmaxComparison:
     """How they were found: exact, the best of all; sampled, of random ones; given; bounded, of those tried in time."""
 
     # Representations
+    ranks: tuple[int, int]
+    """How many dimensions f1 and f2 span: the M of every measure, which a final LayerNorm makes one less."""
+    equal_labels: tuple[tuple[int, ...], ...] = ()
+    """Groups of labels whose g are equal in both models: the first of each is in the searches, the others are not."""
     m_cca_f: float | None = None
     """Mean canonical correlation of f over the inputs; 1 also for independent linear maps, hence weaker than d_SVD."""
     m_cca_g: float | None = None
@@ -176,7 +180,7 @@ def compare_softmax_models(
     _check_ids(ids1, ids2, len(f1), len(f2))
     options = options or ComparisonOptions()
     with threads_for(options.largest_tensor([f1, f2], [g1, g2])):
-        models, predicted = SoftmaxModels.evaluated([f1, f2], [g1, g2])
+        models, predicted = SoftmaxModels.evaluated([f1, f2], [g1, g2], tau=options.span_tolerance)
         _check_labels(labels, len(f1), models.num_labels)
         return SoftmaxComparison(**_Pair(models, predicted, labels, options).fields())
 
@@ -190,7 +194,8 @@ class _Pair:
         self.models, self.predicted, self.labels, self.options = models, predicted, labels, options
         self.distances = PairwiseDistances(models, options)
         self.group = self.distances.pair(0, 1)
-        self.found: dict[str, Any] = {}
+        first, second = models.dims
+        self.found: dict[str, Any] = {"ranks": (first, second), "equal_labels": models.groups_of_equal_labels(0, 1)}
         self.undefined: dict[str, str] = {}
 
     def fields(self) -> dict[str, Any]:
@@ -234,7 +239,7 @@ class _Pair:
         if d_llv is not None:
             value = d_logit.new_tensor(d_llv)
             self._try("squared_bound", lambda: _certificate(d_svd.squared_bound(value)))
-            self._try("paper_bound", lambda: _certificate(d_svd.paper_bound(value, self.models.dims[0])))
+            self._try("paper_bound", lambda: _certificate(d_svd.paper_bound(value, min(self.models.dims))))
 
     def _d_rep_bound(self) -> d_svd.Bound:
         f = self.models.bare_embeddings[0]
@@ -277,9 +282,9 @@ class _Pair:
 
 _TOGETHER = {"d_rep_mean": ("d_rep_mean", "d_rep_median", "d_rep_kept", "d_rep_mean_bound", "d_rep_search")}
 _OF_GROUP: dict[str, Callable[[PairGroup], Any]] = {
-    "pivot": lambda pair: int(pair.choice[0].pivot),
-    "left_out": lambda pair: int(pair.choice[0].left_out),
-    "ties": lambda pair: tuple((pivot, left_out) for _, pivot, left_out in pair.choice[0].ties.tolist()),
+    "pivot": lambda pair: int(pair.named_choice.pivot),
+    "left_out": lambda pair: int(pair.named_choice.left_out),
+    "ties": lambda pair: tuple((pivot, left_out) for _, pivot, left_out in pair.named_choice.ties.tolist()),
     "input_set": lambda pair: tuple(pair.of_inputs.inputs[0].tolist()),
     "input_search": lambda pair: pair.of_inputs.search[0],
     "m_svd_f": lambda pair: 1 - float(pair.svd_f.largest.lower),

@@ -32,9 +32,11 @@ import torch
 from torch import Tensor
 
 from likeness.similarity.cloud import (
+    MAX_SETS,
     Cloud,
     GapRows,
     Pairs,
+    RegularSets,
     conditioning_of,
     gaps_from,
     gaps_in_sets,
@@ -51,8 +53,6 @@ TIE_TOLERANCE = 1e-6  # relative: the entries are symmetric, so that pivots ofte
 MAX_TIES = 64  # pivots of equivalent models that are looked at
 _FEW_LABELS = 4096  # so few that all rows are looked at
 _ROWS_AT_ONCE = 256
-_SETS_AT_ONCE = 256
-_MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
 
 
 class LabelChoice(NamedTuple):
@@ -62,6 +62,14 @@ class LabelChoice(NamedTuple):
     pivot: Tensor  # [B], the smallest among ties
     left_out: Tensor  # [B], the smallest among those of this pivot
     ties: Tensor  # [T, 3] rows (pair, pivot, left out), ascending; at most MAX_TIES of each pair
+    lower: Tensor  # [B] what no choice is under: term_1, unless the search was cut short
+    rows: int  # pivots whose entries were all looked at, of the pair with most
+
+    def named(self, vectors: LabelVectors) -> "LabelChoice":
+        """The same choice by the labels' own numbers."""
+        ids = vectors.ids
+        ties = torch.column_stack([self.ties[:, 0], ids[self.ties[:, 1:]]])
+        return self._replace(pivot=ids[self.pivot], left_out=ids[self.left_out], ties=ties)
 
 
 class LabelTerms(NamedTuple):
@@ -110,13 +118,15 @@ def d_llv(
         >>> bool(d_llv(f, g, f @ a.T, g).d_llv > 0.1)
         True
     """
-    models = SoftmaxModels.of([f1, f2], [g1, g2])
-    return d_llv_of_pairs(models, one_pair(0, 1, models.embeddings[0].device), options or ComparisonOptions())
+    options = options or ComparisonOptions()
+    models = SoftmaxModels.of([f1, f2], [g1, g2], tau=options.span_tolerance)
+    return d_llv_of_pairs(models, one_pair(0, 1, models.embeddings[0].device), options)
 
 
 def d_llv_of_pairs(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> LogLikelihoodVariance:
-    """d_LLV of the pairs (i [B], j [B]) of the models; raises as :func:`d_llv` does."""
-    labels, terms = choose_label_terms(models, pairs, options)
+    """d_LLV of the pairs (i [B], j [B]) of the models, in which the same labels are equal; raises as :func:`d_llv`."""
+    vectors = models.searched_labels(int(pairs[0][0]), int(pairs[1][0]))
+    labels, terms = choose_label_terms(vectors, pairs, options)
     inputs = choose_input_terms(models, pairs, options)
     return LogLikelihoodVariance(
         combine(terms, inputs, options),
@@ -124,7 +134,7 @@ def d_llv_of_pairs(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptio
         inputs.term_2,
         terms.term_3,
         inputs.term_4,
-        labels,
+        labels.named(vectors),
         inputs.inputs,
     )
 
@@ -137,26 +147,28 @@ def combine(labels: LabelTerms, inputs: InputChoice, options: ComparisonOptions)
 
 
 def choose_label_terms(
-    models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions
+    vectors: LabelVectors, pairs: Pairs, options: ComparisonOptions
 ) -> tuple[LabelChoice, LabelTerms]:
     """The choice of labels, and terms 1 and 3 there, for B pairs of models; M may differ."""
     if options.label_choice is None:
-        choice = choose_labels(models.labels, pairs)
-        terms = label_terms(models.labels, pairs, choice.pivot, choice.left_out)
+        choice = choose_labels(vectors, pairs)
+        terms = label_terms(vectors, pairs, choice.pivot, choice.left_out)
         return choice, terms._replace(term_1=choice.term_1)
-    given = _given_labels(options.label_choice, models.num_labels).to(pairs[0].device)
+    given = _given_labels(options.label_choice, vectors).to(pairs[0].device)
     number = torch.arange(len(pairs[0]), device=given.device)
     pivot, left_out = given.expand(len(number), 2).unbind(1)
-    terms = label_terms(models.labels, pairs, pivot, left_out)
-    return LabelChoice(terms.term_1, pivot, left_out, torch.stack([number, pivot, left_out], dim=1)), terms
+    terms = label_terms(vectors, pairs, pivot, left_out)
+    ties = torch.stack([number, pivot, left_out], dim=1)
+    return LabelChoice(terms.term_1, pivot, left_out, ties, terms.term_1, 1), terms
 
 
-def choose_labels(vectors: LabelVectors, pairs: Pairs) -> LabelChoice:
+def choose_labels(vectors: LabelVectors, pairs: Pairs, max_rows: int | None = None) -> LabelChoice:
     """The pivot and left-out label with the smallest term 1, for B pairs of models.
 
-    Exact; with many labels the rows of hopeless pivots are not computed. Among choices within 1e-6 of each other, or
-    under 1e-12, the smallest pivot is taken and then the smallest left-out label; ``ties`` holds the others. A choice
-    that compares labels whose log-ratio is constant over the inputs has no term 1, and is none.
+    Exact; with many labels the rows of hopeless pivots are not computed. With ``max_rows`` at most so many rows are,
+    and the answer is the best of these pivots; ``lower`` is what no pivot is under. Among choices within 1e-6 of each
+    other, or under 1e-12, the smallest pivot is taken and then the smallest left-out label; ``ties`` holds the others.
+    A choice that compares labels whose log-ratio is constant over the inputs has no term 1, and is none.
 
     Raises:
         UndefinedError: for fewer than 3 labels; ConstantLogRatioError, naming labels and model, if no choice is left.
@@ -165,11 +177,11 @@ def choose_labels(vectors: LabelVectors, pairs: Pairs) -> LabelChoice:
     if labels < 3:
         raise UndefinedError(f"d_LLV needs a pivot, a left-out and a compared label, but there are {labels} labels")
     # The two largest entries of each row.
-    if labels <= _FEW_LABELS:
+    if labels <= _FEW_LABELS and max_rows is None:
         maxima = maxima_of_all_pivots(vectors, pairs)
     else:
         each = [
-            maxima_of_promising_pivots(vectors, (i, j))
+            maxima_of_promising_pivots(vectors, (i, j), max_rows)
             for i, j in zip(*(torch.split(x, 1) for x in pairs), strict=True)
         ]
         maxima = RowMaxima(*(torch.cat(fields) for fields in zip(*each, strict=True)))
@@ -179,7 +191,8 @@ def choose_labels(vectors: LabelVectors, pairs: Pairs) -> LabelChoice:
     # Every choice that is as good, and the first of each pair.
     ties = _ties(maxima, threshold(term_1))
     start = torch.searchsorted(ties[:, 0].contiguous(), torch.arange(count, device=ties.device))
-    return LabelChoice(term_1, ties[start, 1], ties[start, 2], ties)
+    rows = int(maxima.largest[..., 1].isfinite().sum(1).max())
+    return LabelChoice(term_1, ties[start, 1], ties[start, 2], ties, maxima.lower.amin(1).minimum(term_1), rows)
 
 
 def label_terms(vectors: LabelVectors, pairs: Pairs, pivot: Tensor, left_out: Tensor) -> LabelTerms:
@@ -205,7 +218,7 @@ def term_1_matrix(vectors: LabelVectors, first: int = 0, second: int = 1) -> tup
     labels = torch.arange(vectors.num_labels, device=vectors.mean.device)
     entries = entries_of_term_1(GapRows(vectors.cloud, pairs), labels)[0]
     own = vectors.cloud.own * vectors.cloud.size[:, None, None]
-    s, t = (torch.cdist(points, points) for points in own[[first, second]])
+    s, t = (torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") for x in own[[first, second]])
     return entries.fill_diagonal_(0), (s - t).abs()
 
 
@@ -230,6 +243,7 @@ def constant_log_ratio(
     label = int(deviations.amin(0).argmin()) if label is None else label
     flat = int(deviations[:, label].argmin())
     value = float(deviations[flat, label] * vectors.cloud.size[models[flat]])
+    pivot, label = vectors.ids[[pivot, label]].tolist()
     return ConstantLogRatioError(
         f"the log-ratio of labels {pivot} and {label} of model {vectors.names[models[flat]]!r} is constant over the "
         f"inputs (standard deviation {value:.3g}), so d_LLV is undefined"
@@ -241,6 +255,7 @@ class RowMaxima(NamedTuple):
 
     largest: Tensor  # [B, K, 2] the two largest entries
     worst: Tensor  # [B, K] the label of the largest one
+    lower: Tensor  # [B, K] what the second-largest one is not under, also where it was not computed
 
 
 def threshold(term_1: Tensor) -> Tensor:
@@ -254,11 +269,12 @@ def maxima_of_all_pivots(vectors: LabelVectors, pairs: Pairs) -> RowMaxima:
     index = torch.arange(vectors.num_labels, device=vectors.mean.device)
     tops = [entries_of_term_1(gaps, index[rows]).topk(2, dim=2) for rows in gaps.blocks()]
     values, labels = zip(*tops, strict=True)
-    return RowMaxima(torch.cat(values, dim=1), torch.cat(labels, dim=1)[..., 0])
+    largest = torch.cat(values, dim=1)
+    return RowMaxima(largest, torch.cat(labels, dim=1)[..., 0], largest[..., 1])
 
 
-def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
-    """For one pair of models with many labels: as many rows as it takes to rule all other pivots out.
+def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs, max_rows: int | None = None) -> RowMaxima:
+    """For one pair of models with many labels: as many rows as it takes to rule all other pivots out, or ``max_rows``.
 
     Entries are symmetric, so that a row that is known says something of every other one: its second-largest entry is
     at least the second-largest met so far. Most is learnt from the rows of labels with large entries.
@@ -269,7 +285,8 @@ def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
     worst = torch.zeros(labels, dtype=torch.long, device=device)
     met = vectors.mean.new_full((labels, 2), -torch.inf)  # of all rows, in known columns
     unknown = torch.ones(labels, dtype=torch.bool, device=device)
-    rows = torch.arange(min(_ROWS_AT_ONCE, labels), device=device)
+    left = labels if max_rows is None else max_rows
+    rows = torch.arange(min(_ROWS_AT_ONCE, labels, left), device=device)
     while len(rows):
         entries = entries_of_term_1(gaps, rows)[0]
         top = entries.topk(2, dim=1)
@@ -279,8 +296,9 @@ def maxima_of_promising_pivots(vectors: LabelVectors, pair: Pairs) -> RowMaxima:
             break
         # The bound of a row is the second-largest entry met in it.
         possible = unknown & (met[:, 1] <= threshold(largest[:, 1].amin()))
-        rows = _next_rows(met, unknown, possible)
-    return RowMaxima(largest[None], worst[None])
+        left -= len(rows)
+        rows = _next_rows(met, unknown, possible)[:left]
+    return RowMaxima(largest[None], worst[None], torch.where(unknown, met[:, 1], largest[:, 1])[None])
 
 
 def _next_rows(met: Tensor, unknown: Tensor, possible: Tensor) -> Tensor:
@@ -298,7 +316,7 @@ def _next_rows(met: Tensor, unknown: Tensor, possible: Tensor) -> Tensor:
 
 def _ties(maxima: RowMaxima, limit: Tensor) -> Tensor:
     """Choices [T, 3] of (pair, pivot, left out) whose term 1 is at most the limit [B]."""
-    largest, worst = maxima
+    largest, worst, _ = maxima
     rows = (largest[..., 1] <= limit[:, None]).nonzero()
     rows = rows[_leading(rows[:, 0])]
     pair, pivot = rows.unbind(1)
@@ -316,20 +334,24 @@ def _leading(groups: Tensor) -> Tensor:
     return position - torch.searchsorted(groups.contiguous(), groups.contiguous()) < MAX_TIES
 
 
-def _given_labels(choice: tuple[int, int], num_labels: int) -> Tensor:
-    pivot, left_out = choice
-    if pivot == left_out or not all(0 <= label < num_labels for label in choice):
+def _given_labels(choice: tuple[int, int], vectors: LabelVectors) -> Tensor:
+    num_labels = vectors.num_labels if vectors.equal is None else len(vectors.equal)
+    given = torch.tensor(choice)
+    if given[0] == given[1] or not all(0 <= label < num_labels for label in choice):
         raise ValueError(f"label_choice must be two of the labels 0..{num_labels - 1}, got {choice}")
-    return torch.tensor(choice)
+    return given if vectors.equal is None else torch.searchsorted(vectors.ids, vectors.equal[given])
 
 
 def choose_input_terms(models: SoftmaxModels, pairs: Pairs, options: ComparisonOptions) -> InputChoice:
     """The set of inputs, and terms 2 and 4 there, for B pairs of models of one M, unless the options give the set."""
     if options.input_set is not None:
         return _given_inputs(models, pairs, options.input_set)
-    bare = models.bare_embeddings
-    size = _common_dim([bare[model] for model in torch.unique(torch.cat(pairs)).tolist()]) + 1
-    samples = len(bare[0])
+    bare, samples = models.bare_embeddings, len(models.embeddings[0])
+    compared = torch.unique(torch.cat(pairs)).tolist()
+    if len({models.given_dims[model] for model in compared}) > 1:
+        shapes = [(samples, models.given_dims[model]) for model in compared]
+        raise UndefinedError(f"an input set has M + 1 inputs, but the embeddings are {shapes}: give the set")
+    size = _smallest_dim([bare[model] for model in compared]) + 1
     if options.searches_all(samples):
         return best_input_sets(models.inputs, pairs, bare, options.min_conditioning)
     sets = sample_input_sets(samples, size, options.sampled_sets(samples, size), options.seed).to(pairs[0].device)
@@ -359,15 +381,16 @@ def input_terms(cloud: Cloud, pairs: Pairs, inputs: Tensor) -> tuple[Tensor, Ten
 def best_input_sets(
     cloud: Cloud, pairs: Pairs, embeddings: Sequence[Tensor], min_conditioning: float = MIN_CONDITIONING
 ) -> InputChoice:
-    """The input set with the smallest term 2 for each of B pairs (i [B], j [B]) of P models of one M.
+    """The input set with the smallest term 2 for each of B pairs (i [B], j [B]) of P models.
 
-    ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Of all sets whose N has a relative smallest singular
+    ``cloud`` has their N inputs and ``embeddings`` are f [N, M]. Where M differs, a set has as many inputs besides the
+    pivot as the smallest M (derived, not in the paper). Of all sets whose N has a relative smallest singular
     value of at least ``min_conditioning`` in both models. Time is of order N^2 R a pair, in blocks of rows, as long as
     the nearest inputs of good pivots form such sets; where they do not, sets are tried in order, and after 2^19 of
     them the answer is the best so far, its search "bounded". Raises SingularInputsError, with the shapes, if no set is
     left.
     """
-    size = _common_dim([embeddings[model] for model in torch.unique(torch.cat(pairs)).tolist()])
+    size = _smallest_dim([embeddings[model] for model in torch.unique(torch.cat(pairs)).tolist()])
     # No set with a pivot is better than the M-th smallest entry of its row.
     gaps = GapRows(cloud, pairs)
     bounds = torch.cat([gaps.rows(rows).topk(size, largest=False).values[..., -1] for rows in gaps.blocks()], dim=1)
@@ -382,7 +405,7 @@ def best_input_sets(
 def _best_input_set(cloud: Cloud, bounds: Tensor, embeddings: Sequence[Tensor], min_conditioning: float) -> InputChoice:
     """Of two models, from what no set with each pivot can be under, [N]."""
     pair = one_pair(0, 1, bounds.device)
-    smallest, best, sets = torch.inf, None, _RegularSets(embeddings, min_conditioning)
+    smallest, best, sets = torch.inf, None, RegularSets(embeddings, min_conditioning)
     for pivot in bounds.argsort().tolist():
         if not bounds[pivot] < smallest:  # no later pivot can do better either
             break
@@ -394,57 +417,6 @@ def _best_input_set(cloud: Cloud, bounds: Tensor, embeddings: Sequence[Tensor], 
         raise _no_regular_set(embeddings, min_conditioning, sets.bounded)
     search = "bounded" if sets.bounded else "exact"
     return InputChoice(*input_terms(cloud, pair, best), best[None], (search,))
-
-
-class _RegularSets:
-    """Input sets whose differences from the pivot are well conditioned in every model.
-
-    Adding an input never raises the relative smallest singular value: what fails with some fails with more.
-    """
-
-    def __init__(self, embeddings: Sequence[Tensor], min_conditioning: float) -> None:
-        self.embeddings, self.min_conditioning = embeddings, min_conditioning
-        self.size, self.left, self.bounded = embeddings[0].shape[1], _MAX_SETS, False
-
-    def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
-        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None."""
-        alone = order.new_tensor([pivot])
-        found = self._first(alone, order)
-        if found is None:
-            return None
-        farthest = int((order == found[-1]).nonzero())
-        for last in range(self.size - 1, farthest):
-            if self._exhausted():
-                break
-            better = self._first(torch.cat([alone, order[last : last + 1]]), order[:last])
-            if better is not None:
-                return better
-        return found
-
-    def _first(self, chosen: Tensor, candidates: Tensor) -> Tensor | None:
-        """The first regular set that adds candidates, in their order, to those chosen."""
-        missing = self.size + 1 - len(chosen)
-        if missing > len(candidates):
-            return None
-        whole = torch.cat([chosen, candidates[:missing]])
-        if bool(self._regular(whole[None])):
-            return whole
-        for start in range(0, len(candidates), _SETS_AT_ONCE) if missing else ():
-            trial = candidates[start : start + _SETS_AT_ONCE]
-            sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
-            for position in self._regular(sets).nonzero().flatten().tolist():
-                found = self._first(sets[position], candidates[start + position + 1 :])
-                if found is not None or self._exhausted():
-                    return found
-        return None
-
-    def _regular(self, sets: Tensor) -> Tensor:
-        self.left -= len(sets)
-        return torch.stack([conditioning_of(f[sets]) >= self.min_conditioning for f in self.embeddings]).all(0)
-
-    def _exhausted(self) -> bool:
-        self.bounded |= self.left <= 0
-        return self.bounded
 
 
 def best_of_sets(
@@ -479,20 +451,18 @@ def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Te
     return gap.amax(1), (s - t).abs().amax(1)
 
 
-def _common_dim(embeddings: Sequence[Tensor]) -> int:
-    """M of all models; UndefinedError where they differ or the inputs are fewer than M + 1."""
+def _smallest_dim(embeddings: Sequence[Tensor]) -> int:
+    """The smallest M; UndefinedError where the inputs are fewer than M + 1."""
     shapes = [tuple(f.shape) for f in embeddings]
-    if len({dim for _, dim in shapes}) > 1:
-        raise UndefinedError(f"an input set has M + 1 inputs, but the embeddings are {shapes}: give the set")
-    samples, dim = shapes[0]
-    if samples <= dim:
+    dim = min(dim for _, dim in shapes)
+    if shapes[0][0] <= dim:
         raise UndefinedError(f"an input set has M + 1 inputs, but the embeddings are {shapes}")
     return dim
 
 
 def _no_regular_set(embeddings: Sequence[Tensor], least: float, bounded: bool = False) -> SingularInputsError:
     shapes = [tuple(f.shape) for f in embeddings]
-    tried = f" among the {_MAX_SETS} that were tried" if bounded else ""
+    tried = f" among the {MAX_SETS} that were tried" if bounded else ""
     return SingularInputsError(
         f"no input set of the embeddings {shapes}{tried} has differences with a relative smallest singular value of at "
         f"least {least:g} in every model: do they span their dimensions?"

@@ -26,7 +26,7 @@ from likeness.seeding import generator
 from likeness.similarity.cloud import Cloud, Pairs
 from likeness.similarity.d_llv import LabelChoice
 from likeness.similarity.options import ComparisonOptions
-from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.softmax_models import LabelVectors
 from likeness.similarity.undefined import UndefinedError
 
 _WORK = 2**32  # multiplications that factorising the sampled L may cost
@@ -79,19 +79,17 @@ def d_svd(u: Tensor, v: Tensor) -> Tensor:
     return _distance(_standardised(u, "first"), _standardised(v, "second"))
 
 
-def label_svd(models: SoftmaxModels, pairs: Pairs, choice: LabelChoice, options: ComparisonOptions) -> LabelSvd:
+def label_svd(vectors: LabelVectors, pairs: Pairs, choice: LabelChoice, options: ComparisonOptions) -> LabelSvd:
     """The part of d_{f,g} that concerns f, of pairs (i [B], j [B]) of models with one M.
 
-    Raises UndefinedError where K < M + 2 or M differs.
+    Where M differs, the label subsets have as many labels as the smallest M (derived, not in the paper). Raises
+    UndefinedError where K < M + 2.
     """
-    dims = sorted(set(torch.tensor(models.dims)[torch.cat(pairs).cpu()].tolist()))
-    if len(dims) > 1:
-        raise UndefinedError(f"d_SVD compares representations of one dimension M, but received {dims}")
-    dim = dims[0]
+    dim = min(torch.tensor(vectors.dims)[torch.cat(pairs).cpu()].tolist())
     subsets = subsets_beside_choice(
-        models.num_labels, dim, max_subsets=options.max_subsets, num_sampled=options.num_subsets, seed=options.seed
+        vectors.num_labels, dim, max_subsets=options.max_subsets, num_sampled=options.num_subsets, seed=options.seed
     )
-    cloud = models.labels.cloud
+    cloud = vectors.cloud
     largest, supremum = max_d_svd_f_of_ties(cloud, pairs, choice, subsets)
     certificate = correlation_certificate(cloud, pairs, choice.pivot, choice.left_out, dim)
     return LabelSvd(largest, supremum, certificate, subsets.complete)
@@ -207,11 +205,11 @@ def max_d_svd_f(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out: Tensor, sub
     """
     labels = _skip(subsets.members, pivot, left_out)
     if subsets.complete:
-        exact = _largest(cloud, pairs, pivot, labels)
+        exact = d_svd_of_subsets(cloud, pairs, pivot, labels).amax(1)
         return Interval(exact, exact)
     worst = label_correlation_losses(cloud, pairs, pivot, left_out).topk(labels.shape[-1])
     labels = torch.cat([worst.indices[:, None], labels], dim=1)
-    return Interval(_largest(cloud, pairs, pivot, labels), worst.values.mean(-1).clamp(max=1))
+    return Interval(d_svd_of_subsets(cloud, pairs, pivot, labels).amax(1), worst.values.mean(-1).clamp(max=1))
 
 
 def max_d_svd_f_of_ties(
@@ -251,15 +249,15 @@ def _distance(u: Tensor, v: Tensor) -> Tensor:
     return (1 - nuclear_norm(u @ v.mT) / u.shape[-2]).clamp(min=0)
 
 
-def _largest(cloud: Cloud, pairs: Pairs, pivot: Tensor, labels: Tensor) -> Tensor:
-    """The largest d_SVD over label subsets [B, S, M], [B]."""
+def d_svd_of_subsets(cloud: Cloud, pairs: Pairs, pivot: Tensor, labels: Tensor) -> Tensor:
+    """d_SVD(L_J^T f, L'_J^T f') of label subsets J [B, S, m] at pivots [B], [B, S]; m may be any number of labels."""
     count, _, dim = labels.shape
     step = max(1, _ELEMENTS // (count * dim * max(dim, cloud.width)))
     parts = []
     for part in torch.split(labels, step, dim=1):
         differences = [cloud.take(index, part.flatten(1)) - cloud.take(index, pivot[:, None]) for index in pairs]
-        parts.append(_distance(*(unit(x).view(*part.shape, -1) for x in differences)).amax(1))
-    return torch.stack(parts).amax(0)
+        parts.append(_distance(*(unit(x).view(*part.shape, -1) for x in differences)))
+    return torch.cat(parts, dim=1)
 
 
 def _skip(positions: Tensor, pivot: Tensor, left_out: Tensor) -> Tensor:

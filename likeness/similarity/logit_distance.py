@@ -13,6 +13,7 @@ Lengths, not squares, are what functions answer: a square leaves float64's range
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from likeness.numerics import length, median, power_of_two
 from likeness.similarity.cloud import Pairs, conditioning_of, one_pair, padded
 from likeness.similarity.d_svd import Bound, pivots_with_subsets
 from likeness.similarity.options import MIN_CONDITIONING
-from likeness.similarity.softmax_models import FactorisedHead, LabelVectors
+from likeness.similarity.softmax_models import FactorisedHead, JointMoments, LabelVectors, label_vectors
 from likeness.similarity.undefined import RankDeficientError, UndefinedError
 
 _ELEMENTS = 2**22  # of a temporary
@@ -59,6 +60,22 @@ def d_logit_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
         squares += (points[first] * a[:, None, None] - points[second] * b[:, None, None]).square().sum((1, 2))
     means = (vectors.mean[first] - vectors.mean[second]) / size[:, None]
     return size * (squares * _population(vectors) + means.square().sum(1)).sqrt()
+
+
+def weighted_d_logit(
+    joint: JointMoments, unembeddings: Sequence[Tensor], weights: Tensor, pairs: Pairs
+) -> tuple[Tensor, Tensor]:
+    """The root of E sum_y w_y (delta_y - sum_y' w_y' delta_y')^2 with delta = l - l', [B], and of l alone, [P].
+
+    A distance of conditional distributions over the labels whose weight [K] is not 0; with weights 1 / K, d_logit over
+    sqrt(K). Derived, not in the paper. Raises ValueError for weights that are negative or all 0.
+    """
+    if not (bool((weights >= 0).all()) and bool(weights.any())):
+        raise ValueError("weights of labels must not be negative, nor all of them 0")
+    some = weights.nonzero().flatten()
+    shares = weights[some].double() / weights[some].double().sum()
+    vectors = label_vectors(joint, [g[some] for g in unembeddings], shares)
+    return d_logit_of_pairs(vectors, pairs), logit_lengths(vectors)
 
 
 def logit_lengths(vectors: LabelVectors) -> Tensor:

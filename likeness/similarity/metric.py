@@ -29,9 +29,9 @@ from likeness.similarity.softmax_models import (
     JointMoments,
     SoftmaxModels,
     checked_predictions,
-    coarsest,
     joint_features,
 )
+from likeness.spans import coarsest
 
 M = TypeVar("M", bound=Measure)
 
@@ -58,6 +58,8 @@ class PairwiseSimilarity(Metric):
         undefined: after ``compute``, by measure and pair (i, j), why the value is NaN.
         search: after ``compute``, by measure and pair, how the choices that it is taken at were found: exact, or
             sampled or bounded, so that the value is that of the best choice that was tried.
+        ranks: after ``compute``, how many dimensions the embeddings of each model span, which is the M that the
+            measures of softmax models take it to have: a final LayerNorm makes it one less than the ``widths``.
 
     Example:
         >>> import torch
@@ -91,6 +93,8 @@ class PairwiseSimilarity(Metric):
         self.embedding_dtype = torch.float64
         self.undefined: dict[str, dict[tuple[int, int], str]] = {}
         self.search: dict[str, dict[tuple[int, int], str]] = {}
+        self.ranks: tuple[int, ...] = ()
+        self.widths: tuple[int, ...] = ()
         empty = FactoredMoments.of(torch.empty(0, sum(self.dims) + len(self.dims)))
         self.add_state("moments", empty.pack(), dist_reduce_fx=_merge)
         sums = torch.zeros(len(self._of_kind(DivergenceMeasure)), len(dims), len(dims), dtype=torch.float64)
@@ -139,9 +143,11 @@ class PairwiseSimilarity(Metric):
         return [f[:, : joint.bare_dim(model)] for model, f in enumerate(kept)]
 
     def _explained(self) -> dict[str, PairValues]:
-        joint, kept = self.joint_moments(), filled(self.stored)[1].split(self.dims, dim=1)
+        kept = filled(self.stored)[1].split(self.dims, dim=1)
+        models = SoftmaxModels(self.joint_moments(), tuple(self.unembeddings), kept).reduced()
+        self.ranks, self.widths, joint = models.dims, models.given_dims, models.joint
         options = ComparisonOptions(search="auto")
-        distances = PairwiseDistances(SoftmaxModels(joint, tuple(self.unembeddings), kept), options)
+        distances = PairwiseDistances(models, options)
         means = self.sums / joint.moments.n
         found = {
             name: PairValues(mean, {}, {}) for name, mean in zip(self._of_kind(DivergenceMeasure), means, strict=True)

@@ -31,6 +31,8 @@ class ComparisonOptions:
         max_subsets: above so many label subsets of d_SVD, num_subsets random ones and a certificate are used.
         num_subsets: number of sampled label subsets.
         max_choices: above so many choices of pivot and labels, the averaged d_rep takes so many random ones.
+        span_tolerance: tau of :func:`likeness.spans.reduce_to_span`; 0 takes every dimension of f
+            for one that it spans.
 
     Example:
         >>> ComparisonOptions(search="sampled", num_samples=100).num_samples
@@ -51,6 +53,7 @@ class ComparisonOptions:
     max_subsets: int = 5_000
     num_subsets: int = 200
     max_choices: int = 20_000
+    span_tolerance: float | None = None
 
     def searches_all(self, inputs: int) -> bool:
         """Whether the input set is the best of all sets of so many inputs."""

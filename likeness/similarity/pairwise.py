@@ -30,8 +30,9 @@ from likeness.similarity.d_svd import Interval, LabelSvd, d_fg, d_svd_g, label_s
 from likeness.similarity.logit_distance import d_logit_of_pairs, d_rep_of_pairs, logit_lengths
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.predictions import Predictions
-from likeness.similarity.softmax_models import SoftmaxModels, Span, mean_canonical_correlations
+from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels, mean_canonical_correlations
 from likeness.similarity.undefined import Facts, UndefinedError, why_undefined
+from likeness.spans import Span
 
 OF_INPUTS = frozenset(("d_llv", "term_2", "term_4", "d_svd_g", "d_fg", "d_fg_upper"))
 DIVERGENCES = ("kl", "js", "total_variation", "agreement")
@@ -83,13 +84,15 @@ class PairwiseDistances(Mapping[str, Tensor]):
 
     @cached_property
     def _groups(self) -> "list[PairGroup]":
-        """All pairs (i, j), i < j: a group for each M and each set of measures that are defined."""
+        """All pairs (i, j), i < j: a group for each M, set of equal labels, and set of measures that are defined."""
         members: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
         sizes = [facts._replace(name="") for facts in self.models.facts]  # of siblings the same ones
         defined = {pair: self._defined(*pair) for pair in set(product(sizes, sizes))}
         for i, j in combinations(range(len(sizes)), 2):
             alike = defined[sizes[i], sizes[j]], defined[sizes[j], sizes[i]]
-            members[sizes[i].dim, sizes[j].dim, *alike].append((i, j))
+            equal = self.models.labels_of_pair(i, j)
+            labels = None if equal is None else tuple(equal.tolist())
+            members[sizes[i].dim, sizes[j].dim, labels, *alike].append((i, j))
         device = self.models.labels.mean.device
         indices = (torch.tensor(pairs, device=device).unbind(1) for pairs in members.values())
         return [PairGroup(self.models, self.options, (i, j)) for i, j in indices]
@@ -213,10 +216,20 @@ class PairGroup:
         complete = ("max_d_svd_f" not in name and "d_fg" not in name) or self.svd_f.complete
         return [how if complete or how != "exact" else "sampled" for how in of_inputs]
 
+    @cached_property
+    def vectors(self) -> LabelVectors:
+        """The labels among which pivots, left-out ones and subsets are sought."""
+        return self.models.searched_labels(*self.members[0])
+
     @Once
     def choice(self) -> tuple[LabelChoice, LabelTerms]:
-        """Of labels."""
-        return choose_label_terms(self.models, self.pairs, self.options)
+        """Of labels, by their positions among the ``vectors``."""
+        return choose_label_terms(self.vectors, self.pairs, self.options)
+
+    @property
+    def named_choice(self) -> LabelChoice:
+        """By the labels' own numbers."""
+        return self.choice[0].named(self.vectors)
 
     @property
     def of_labels(self) -> LabelTerms:
@@ -236,7 +249,7 @@ class PairGroup:
     @Once
     def svd_f(self) -> LabelSvd:
         """d_SVD of the embeddings."""
-        return label_svd(self.models, self.pairs, self.choice[0], self.options)
+        return label_svd(self.vectors, self.pairs, self.choice[0], self.options)
 
     @Once
     def svd_g(self) -> Tensor:
@@ -306,7 +319,7 @@ def compare_all_pairs(
     options = options or ComparisonOptions(search="auto")
     embeddings, unembeddings = list(embeddings), list(unembeddings)
     with threads_for(options.largest_tensor(embeddings, unembeddings)):
-        models, predicted = SoftmaxModels.evaluated(embeddings, unembeddings, names)
+        models, predicted = SoftmaxModels.evaluated(embeddings, unembeddings, names, options.span_tolerance)
         return divergences(predicted) | dict(PairwiseDistances(models, options))
 
 

@@ -27,11 +27,16 @@ _SERIES = 1e-2  # |log(q / p)| up to which a term of KL is a series
 _LOG_2 = math.log(2)
 
 
-def centred_head(unembeddings: Tensor) -> Tensor:
-    """W = g less its mean over the labels, [K, M] in float64: the same probabilities, with nothing in common."""
+def centred_head(unembeddings: Tensor, weights: Tensor | None = None) -> Tensor:
+    """W = g less its mean over the labels, [K, M] in float64: the same probabilities, with nothing in common.
+
+    With weights w [K] of the labels, of sum 1, sqrt(w) (g - sum w g).
+    """
     g = as_float64(unembeddings)
     scale = power_of_two(g)
-    return g - scale * (g / scale).mean(0)
+    if weights is None:
+        return g - scale * (g / scale).mean(0)
+    return weights.sqrt()[:, None] * (g - scale * (weights @ (g / scale)))
 
 
 def logits(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Tensor:

@@ -9,10 +9,13 @@ inner products with the same vectors of other labels and other models. A factor 
 most sum (M_i + 1) coordinates. A factor and not the scatter itself: squares would put the distance of exactly
 equivalent models at 1e-8, lengths leave it at 1e-15. Over K labels, lp(. | x) is in the same way a vector in the span
 of the columns of the unembeddings.
+
+A final LayerNorm, or a dead unit, leaves f in fewer than M dimensions, and float32 fills the others with its rounding.
+Models are compared in what f spans (:mod:`likeness.spans`): the distribution is the same, and M then means the rank.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, Self
@@ -23,15 +26,15 @@ from torch import Tensor
 from likeness.numerics import (
     FactoredMoments,
     as_float64,
+    first_copies,
     length,
-    power_of_two,
-    rank_tolerance,
     require_finite,
     triangle,
 )
 from likeness.similarity.cloud import Cloud, padded
 from likeness.similarity.predictions import Predictions, centred_head, predictions
-from likeness.similarity.undefined import Facts, RankDeficientError
+from likeness.similarity.undefined import Facts
+from likeness.spans import Span, coarsest, span_of_rows, span_tolerance, spanned_axes
 
 _CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
 
@@ -78,8 +81,43 @@ class JointMoments:
         """What the embeddings of a model span, around their mean."""
         block = self.embedding(model)
         n, mean, factor = self.moments
-        tolerance = rank_tolerance(self.dtype, (int(n), block.stop - block.start))
+        tolerance = span_tolerance(None, self.dtype, (int(n), block.stop - block.start))
         return Span.of(factor[:, block], n.sqrt() * mean[block].abs(), tolerance)
+
+    def span_basis(self, model: int, tau: float | None = None) -> Tensor | None:
+        """An orthonormal basis [M, r] of what the embeddings of a model span, 0 < r < M; None where they span all.
+
+        None too for N <= M, where no more can be spanned, and for constant embeddings; ``tau`` as in
+        :func:`likeness.spans.reduce_to_span`.
+        """
+        n, mean, factor = self.moments
+        block, dim = self.embedding(model), self.bare_dim(model)
+        if n <= dim:
+            return None
+        basis = spanned_axes(
+            factor[:, block], n.sqrt() * mean[block].abs(), span_tolerance(tau, self.dtype, (int(n), dim))
+        )
+        return basis if 0 < basis.shape[1] < dim else None
+
+    def in_bases(self, bases: Sequence[Tensor | None]) -> "JointMoments":
+        """Of [f_i B_i, 1] in the place of the f_i that have a basis B_i [M_i, r_i], less their means."""
+        _, mean, factor = self.moments
+        means: list[Tensor] = []
+        factors: list[Tensor] = []
+        dims: list[int] = []
+        for model, basis in enumerate(bases):
+            whole, z = slice(self._starts[model], self.log_partition(model)), [self.log_partition(model)]
+            if basis is None:
+                means, factors = [*means, mean[whole], mean[z]], [*factors, factor[:, whole], factor[:, z]]
+                dims.append(self.dims[model])
+                continue
+            spanned = factor[:, self.embedding(model)] @ basis
+            rank = spanned.shape[1]
+            means += [mean.new_zeros(rank), mean.new_ones(1), mean[z]]
+            factors += [spanned, spanned.new_zeros(len(spanned), 1), factor[:, z]]
+            dims.append(rank + 1)
+        moments = FactoredMoments(self.moments.n, torch.cat(means), torch.cat(factors, dim=1))
+        return JointMoments(moments, tuple(dims), self.names, self.dtype)
 
     @property
     def _starts(self) -> list[int]:
@@ -90,45 +128,6 @@ def joint_features(embeddings: Sequence[Tensor], log_partitions: Tensor) -> Tens
     """Rows [f_1; Z_1; ...; f_P; Z_P], [N, D] in float64, from f_i [N, M_i] and Z [P, N]."""
     models = zip(embeddings, log_partitions, strict=True)
     return torch.cat([torch.column_stack([as_float64(f), z]) for f, z in models], dim=1)
-
-
-def coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The type with the fewest digits among those of the tensors."""
-    floating = [x.dtype for x in tensors if x.dtype.is_floating_point]
-    return max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
-
-
-class Span(NamedTuple):
-    """The space that centred vectors span."""
-
-    basis: Tensor  # [R, M] orthonormal; arbitrary beyond the rank
-    rank: int
-
-    @classmethod
-    def of(cls, centred: Tensor, size: Tensor, tolerance: float) -> Self:
-        """Of centred columns [R, M], whose lengths ``size`` [M] were before; by a relative ``tolerance``.
-
-        Columns are brought to one length, so that neither a unit nor a scale decides the rank.
-        """
-        scale = length(centred, 0)
-        live = scale > _CONSTANT * size
-        basis, factor = torch.linalg.qr(centred / scale.where(live, torch.inf))
-        singular = torch.linalg.svdvals(factor)
-        largest = singular[:1] if len(singular) else singular
-        return cls(basis, int((singular > tolerance * largest).sum()) if bool(live.any()) else 0)
-
-    def require_full(self, what: str, shape: Sequence[int]) -> Tensor:
-        """The basis. Raises RankDeficientError, with the words ``what`` and the shape, unless all M are spanned."""
-        if self.rank < shape[1]:
-            raise RankDeficientError(f"{what}, {list(shape)}, span {self.rank} of {shape[1]} dimensions")
-        return self.basis
-
-
-def span_of_rows(x: Tensor, dtype: torch.dtype | None = None) -> Span:
-    """What x [N, M] in float64 spans around its mean; ``dtype`` is the type that it came in, where another."""
-    scale = power_of_two(x, 0)
-    x = x / scale
-    return Span.of(x - x.mean(0), length(x, 0), rank_tolerance(dtype or x.dtype, x.shape))
 
 
 def mean_canonical_correlations(bases: Sequence[Tensor]) -> Tensor:
@@ -154,6 +153,13 @@ class LabelVectors:
     roots: tuple[Tensor, ...]  # [R, M_i], the coordinates of the functions f(x)
     cloud: Cloud  # K points in R dimensions: centred u_y, offset -Z
     mean: Tensor  # [P, K] of u_y, over inputs
+    equal: Tensor | None = None  # of all labels the first one that is equal, which stands for it; None: itself
+
+    @property
+    def ids(self) -> Tensor:
+        """What the K labels are called."""
+        every = torch.arange(self.num_labels, device=self.mean.device)
+        return every if self.equal is None else torch.unique(self.equal)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -165,12 +171,17 @@ class LabelVectors:
         """K."""
         return self.mean.shape[1]
 
+    def of_labels(self, index: Tensor) -> "LabelVectors":
+        """Some of the labels, which stay what they are: p(y | x) is that among all labels."""
+        cloud = Cloud(self.cloud.own[:, index], self.cloud.axes, self.cloud.offset, self.cloud.size)
+        return replace(self, heads=tuple(head[index] for head in self.heads), cloud=cloud, mean=self.mean[:, index])
 
-def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelVectors:
-    """Of joint moments over the inputs and g_i [K, M_i]."""
+
+def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor], weights: Tensor | None = None) -> LabelVectors:
+    """Of joint moments over the inputs and g_i [K, M_i]; with weights of the labels, [K], of sqrt(w_y) u_y."""
     sizes = [size for g in unembeddings for size in (g.shape[1], 1)]
     roots = torch.split(joint.moments.root, sizes, dim=1)
-    heads = [centred_head(g) for g in unembeddings]
+    heads = [centred_head(g, weights) for g in unembeddings]
     means = torch.split(joint.moments.mean, sizes)[::2]
     mean = torch.stack([head @ f for head, f in zip(heads, means, strict=True)])
     dims = [joint.bare_dim(model) for model in range(len(unembeddings))]
@@ -230,21 +241,31 @@ class SoftmaxModels:
     joint: JointMoments  # of f_i and the log-partitions over all inputs
     unembeddings: tuple[Tensor, ...]  # g_i [K, M_i]
     embeddings: tuple[Tensor, ...]  # f_i [n, M_i] of the inputs among which d_LLV's input set is sought
+    given: "SoftmaxModels | None" = None  # before they were reduced to what f spans
 
     @classmethod
     def of(
-        cls, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str] | None = None
+        cls,
+        embeddings: Sequence[Tensor],
+        unembeddings: Sequence[Tensor],
+        names: Sequence[str] | None = None,
+        tau: float | None = None,
     ) -> Self:
         """From f_i [N, M_i] on all inputs and g_i [K, M_i]; a head with a bias has f_i = [f, 1] and g_i = [g, b].
 
-        Raises ValueError, with the shapes, where N, K or a model's two M differ or are 0; with the model and the
+        They are :meth:`reduced`. Raises
+        ValueError, with the shapes, where N, K or a model's two M differ or are 0; with the model and the
         sample or label where a value or a logit is not finite.
         """
-        return cls.evaluated(embeddings, unembeddings, names)[0]
+        return cls.evaluated(embeddings, unembeddings, names, tau)[0]
 
     @classmethod
     def evaluated(
-        cls, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], names: Sequence[str] | None = None
+        cls,
+        embeddings: Sequence[Tensor],
+        unembeddings: Sequence[Tensor],
+        names: Sequence[str] | None = None,
+        tau: float | None = None,
     ) -> tuple[Self, Predictions]:
         """As :meth:`of`, with what the models predict, since their log-partitions are computed on the way."""
         names = list(names or (str(number + 1) for number in range(len(embeddings))))
@@ -252,7 +273,79 @@ class SoftmaxModels:
         predicted = checked_predictions(embeddings, unembeddings, names)
         all_f, all_g = (tuple(as_float64(x.detach()) for x in tensors) for tensors in (embeddings, unembeddings))
         joint = JointMoments.of([f.detach() for f in embeddings], predicted.log_partitions, names)
-        return cls(joint, all_g, all_f), predicted
+        return cls(joint, all_g, all_f).reduced(tau), predicted
+
+    def reduced(self, tau: float | None = None) -> Self:
+        """The models in coordinates of what their embeddings span; themselves where that is all M dimensions.
+
+        The same distributions, as models with f = [fr, 1] and g = [gr, br] of :func:`likeness.spans.reduce_to_span`.
+        Directions are those of the moments, thus of all inputs. Left as they are: models with N <= M or constant
+        embeddings.
+        """
+        bases = [self.joint.span_basis(model, tau) for model in range(len(self.names))]
+        if all(basis is None for basis in bases):
+            return self
+        parts = [self._in_basis(model, basis) for model, basis in enumerate(bases)]
+        embeddings, unembeddings = zip(*parts, strict=True)
+        given = self.given or self
+        return replace(
+            self, joint=self.joint.in_bases(bases), unembeddings=unembeddings, embeddings=embeddings, given=given
+        )
+
+    def _in_basis(self, model: int, basis: Tensor | None) -> tuple[Tensor, Tensor]:
+        f, g = self.embeddings[model], self.unembeddings[model]
+        if basis is None:
+            return f, g
+        dim, block = self.joint.bare_dim(model), self.joint.embedding(model)
+        mean = self.joint.moments.mean[block]
+        bias = g[:, :dim] @ mean + g[:, dim:].sum(1)
+        spanned = (as_float64(f[:, :dim]) - mean) @ basis
+        return torch.column_stack([spanned, torch.ones_like(spanned[:, :1])]), torch.column_stack(
+            [g[:, :dim] @ basis, bias]
+        )
+
+    @cached_property
+    def given_dims(self) -> tuple[int, ...]:
+        """M_i of each model as it was given, without the constant coordinate of a biased head."""
+        joint = (self.given or self).joint
+        return tuple(joint.bare_dim(model) for model in range(len(self.names)))
+
+    @cached_property
+    def equal_labels(self) -> tuple[Tensor | None, ...]:
+        """For each label of a model the first one with an equal g, biases aside, [K]; None where all differ."""
+        heads = [g[:, :dim] for g, dim in zip((self.given or self).unembeddings, self.given_dims, strict=True)]
+        every = torch.arange(self.num_labels, device=heads[0].device)
+        first = [first_copies(head) for head in heads]
+        return tuple(None if torch.equal(found, every) else found for found in first)
+
+    def labels_of_pair(self, first: int, second: int) -> Tensor | None:
+        """For each label the first one that is equal to it in both models, [K]; None where all differ.
+
+        The log-ratio of such labels is constant whatever the input, so that label searches take the first one alone.
+        """
+        one, other = self.equal_labels[first], self.equal_labels[second]
+        if one is None or other is None:
+            return None
+        found = first_copies(torch.stack([one, other], dim=1))
+        return None if torch.equal(found, torch.arange(len(found), device=found.device)) else found
+
+    def groups_of_equal_labels(self, first: int, second: int) -> tuple[tuple[int, ...], ...]:
+        """The labels that are equal in both models, by group, the smallest first."""
+        equal = self.labels_of_pair(first, second)
+        if equal is None:
+            return ()
+        stands_for, count = torch.unique(equal, return_counts=True)
+        return tuple(tuple((equal == label).nonzero().flatten().tolist()) for label in stands_for[count > 1])
+
+    def searched_labels(self, first: int, second: int) -> "LabelVectors":
+        """The labels among which those of the pair are sought: of labels equal in both models the first one.
+
+        All of them where fewer than M + 2 differ, which is what a subset beside a pivot and a left-out label needs.
+        """
+        equal = self.labels_of_pair(first, second)
+        if equal is None or len(distinct := torch.unique(equal)) < max(3, min(self.dims[first], self.dims[second]) + 2):
+            return self.labels
+        return replace(self.labels.of_labels(distinct), equal=equal)
 
     @cached_property
     def labels(self) -> LabelVectors:
@@ -279,7 +372,8 @@ class SoftmaxModels:
         """What decides which measures are defined."""
         sizes = int(self.joint.moments.n), len(self.embeddings[0]), self.num_labels
         ranks = [[span.rank for span in spans] for spans in (self.spans, self.head_spans)]
-        return tuple(Facts(name, *sizes, *rest) for name, *rest in zip(self.names, self.dims, *ranks, strict=True))
+        models = zip(self.names, self.dims, *ranks, self.given_dims, strict=True)
+        return tuple(Facts(name, *sizes, *rest) for name, *rest in models)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -31,9 +31,10 @@ class Facts(NamedTuple):
     inputs: int  # N
     kept: int  # of these, inputs whose embeddings are there
     labels: int  # K
-    dim: int  # M, a head's bias not counted
+    dim: int  # M, a head's bias not counted: of what f spans
     rank_f: int  # of the embeddings around their mean
     rank_g: int  # of the unembeddings around their mean
+    given_dim: int  # M before the model was reduced to what f spans
 
 
 Need = Callable[[Facts, Facts], str | None]
@@ -55,21 +56,27 @@ def _three_labels(a: Facts, b: Facts) -> str | None:
 
 
 def _one_dim(a: Facts, b: Facts) -> str | None:
-    return None if a.dim == b.dim else f"the models have different M: {a.dim} and {b.dim}"
+    return None if a.given_dim == b.given_dim else f"the models have different M: {a.given_dim} and {b.given_dim}"
+
+
+def _one_rank(a: Facts, b: Facts) -> str | None:
+    return None if a.dim == b.dim else _one_dim(a, b) or f"the embeddings span {a.dim} and {b.dim} dimensions"
 
 
 def _an_input_set(a: Facts, b: Facts) -> str | None:
-    if a.dim != b.dim:
-        return f"the models have different M: {a.dim} and {b.dim}, and no input set was given"
-    if a.kept <= a.dim:
-        return f"an input set has M + 1 inputs, but there are {a.kept} and M = {a.dim}"
+    if (reason := _one_dim(a, b)) is not None:
+        return f"{reason}, and no input set was given"
+    dim = min(a.dim, b.dim)
+    if a.kept <= dim:
+        return f"an input set has M + 1 inputs, but there are {a.kept} and M = {dim}"
     return _spanning_f(a, b)
 
 
 def _label_subsets(a: Facts, b: Facts) -> str | None:
-    if a.labels >= a.dim + 2:
+    dim = min(a.dim, b.dim)
+    if a.labels >= dim + 2:
         return None
-    return f"L needs K = M + 2 labels, but K = {a.labels} and M = {a.dim}"
+    return f"L needs K = M + 2 labels, but K = {a.labels} and M = {dim}"
 
 
 def why_undefined_f(name: str, inputs: int, dim: int, rank: int) -> str | None:
@@ -107,7 +114,7 @@ def _spanning_g_of_first(a: Facts, b: Facts) -> str | None:
 _LABEL_SIDE = (_two_inputs, _three_labels)
 _INPUT_SIDE = (_two_labels, _an_input_set)
 _OF_SUBSETS = (*_LABEL_SIDE, _one_dim, _label_subsets)
-_OF_CHOICES = (_one_dim, _spanning_g_of_first)
+_OF_CHOICES = (_one_rank, _spanning_g_of_first)
 
 NEEDS: dict[str, tuple[Need, ...]] = {
     **dict.fromkeys(("kl", "js", "total_variation", "agreement", "d_logit", "d_logit_normalised"), ()),

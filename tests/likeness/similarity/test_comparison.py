@@ -243,8 +243,8 @@ ACCURACIES = {"accuracy_1", "accuracy_2"}
         (_spoilt(model(60, 7, 2), _equal_labels), set(), None),
         (
             _spoilt(model(60, 7, 2), _flat_f),
-            OF_INPUT_SETS | {"m_cca_f", "correlation_deficit", "m_cca_bound"},
-            ("m_cca_f", "embeddings of model '1', [60, 2], span 1 of 2 dimensions"),
+            AVERAGED,
+            ("d_rep_mean", "the embeddings span 1 and 2 dimensions"),
         ),
         (
             _spoilt(model(60, 7, 2), _constant_f),
