@@ -63,7 +63,7 @@ class TokenScorer(nn.Module):
     @property
     def why_no_head(self) -> str:
         """Why it has no label vectors."""
-        return f"its logits are capped at {self.facts.soft_cap}, and are no inner products"
+        return f"its logits are capped at {self.facts.soft_cap:.6g}, and are no inner products"
 
     @property
     def has_bias(self) -> bool:

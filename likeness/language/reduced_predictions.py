@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from likeness.hubness.analysis import HubnessReport, hubness_of_counts
 from likeness.hubness.indices import k_occurrence
+from likeness.hubness.reduction_base import HubnessReduction
 from likeness.hubness.reductions import reduction
 from likeness.language.context_visit import logit_blocks, with_bias
 from likeness.neighbours.classification import McNemar, mcnemar
@@ -57,7 +58,7 @@ def reduced_predictions(
     next_tokens: Tensor,
     *,
     bias: Tensor | None = None,
-    reductions: Sequence[str] = REDUCTIONS,
+    reductions: Sequence[str | HubnessReduction] = REDUCTIONS,
     k: int = 10,
 ) -> list[ReducedPredictions]:
     """Next-token predictions without a reduction ("none", the first of the answer) and with each.
@@ -68,7 +69,7 @@ def reduced_predictions(
         g: [V, M] of the tokens.
         next_tokens: [N].
         bias: [V] of the head.
-        reductions: names of REDUCTIONS, or of :data:`likeness.hubness.reductions.REDUCTIONS` that are inner products.
+        reductions: names of REDUCTIONS, or reductions of hubness that are inner products, by name or as instances.
         k: of the recall and of hubness.
 
     Raises ValueError for a name that is neither and NotImplementedError for a reduction that is no inner product.
@@ -77,13 +78,14 @@ def reduced_predictions(
     g = with_bias(f[:, : g.shape[1]], g, bias)[1]
     baseline, right = _measured("none", Scores(f, g), next_tokens, k, None)
     answers = [baseline]
-    for name in reductions:
-        answers.append(_measured(name, scores_of(name, bank, f, g), next_tokens, k, right)[0])
+    for method in reductions:
+        name = method if isinstance(method, str) else method.name
+        answers.append(_measured(name, scores_of(method, bank, f, g), next_tokens, k, right)[0])
     return answers
 
 
-def scores_of(name: str, bank: Tensor, f: Tensor, g: Tensor) -> Scores:
-    """The scores of a reduction by name.
+def scores_of(method: str | HubnessReduction, bank: Tensor, f: Tensor, g: Tensor) -> Scores:
+    """The scores of a reduction.
 
     centre_g takes the mean from g, a gauge that changes nothing; centre_f takes from each logit its mean over the bank,
     z_score divides by its deviation too; pmi_a takes a log mean p(y | bank), at a = 1 the pointwise mutual information;
@@ -95,13 +97,14 @@ def scores_of(name: str, bank: Tensor, f: Tensor, g: Tensor) -> Scores:
         "z_score": lambda: _standardised(bank, f, g),
         "cosine": lambda: Scores(f, unit_rows(g, "tokens")),
         "euclidean": lambda: _shifted(f, 2 * g, -g.square().sum(1)),
-        "csls": lambda: _of_reduction("csls", bank, f, g),
     }
-    if name in own:
-        return own[name]()
-    if name.startswith("pmi_"):
-        return _shifted(f, g, -float(name.removeprefix("pmi_")) * log_mean_probability(bank, g))
-    return _of_reduction(name, bank, f, g)
+    if isinstance(method, str) and method in own:
+        return own[method]()
+    if isinstance(method, str) and method.startswith("pmi_"):
+        return _shifted(f, g, -float(method.removeprefix("pmi_")) * log_mean_probability(bank, g))
+    fitted = reduction(method)
+    vectors = fitted.fit(g, bank if fitted.takes_bank else None).augment()
+    return Scores(vectors.queries(f), vectors.index)
 
 
 def log_mean_probability(bank: Tensor, g: Tensor) -> Tensor:
@@ -136,12 +139,6 @@ def _standardised(bank: Tensor, f: Tensor, g: Tensor) -> Scores:
 
 def _shifted(f: Tensor, g: Tensor, shift: Tensor) -> Scores:
     return Scores(*with_bias(f, g, shift))
-
-
-def _of_reduction(name: str, bank: Tensor, f: Tensor, g: Tensor) -> Scores:
-    method: Any = reduction(name)
-    vectors = method.fit(g, bank if method.takes_bank else None).augment()
-    return Scores(vectors.queries(f), vectors.index)
 
 
 def _measured(

@@ -167,7 +167,7 @@ def test_half_precision_is_multiplied_in_float32() -> None:
 def test_equal_rows_of_the_head_are_named() -> None:
     network = causal()
     with torch.no_grad():
-        network.lm_head.weight[[9, 30]] = network.lm_head.weight[4]
+        network.lm_head.weight[[9, 30]] = network.lm_head.weight[4].clone()
         network.lm_head.weight[11] = network.lm_head.weight[7]
     assert read_causal(network).facts.duplicates == ((4, 9, 30), (7, 11))
 

@@ -25,20 +25,19 @@ def test_every_token_after_the_first_is_predicted_once(documents: list[list[int]
 
 
 def test_later_windows_give_each_prediction_as_much_context_as_there_is() -> None:
-    first, second = windows([list(range(8))], 4, 2)
+    first, second, third = windows([list(range(8))], 4, 2)
     assert (first.x.tolist(), first.y.tolist()) == ([[0, 1, 2, 3]], [[1, 2, 3, 4]])
-    assert (second.x.tolist(), second.y.tolist()) == ([[2, 3, 4, 5]], [[PADDING, PADDING, 5, 6]]), second
-    # The last prediction, of token 7, needs a window of its own.
+    assert (second.x.tolist(), second.y.tolist()) == ([[2, 3, 4, 5]], [[PADDING, PADDING, 5, 6]])
+    assert (third.x.tolist(), third.y.tolist()) == ([[4, 5, 6]], [[PADDING, PADDING, 7]])
 
 
 def test_equal_prefixes_are_told_apart_by_their_tokens_alone() -> None:
     documents = [[0, 5, 6, 7], [0, 5, 6, 8], [0, 5, 9, 7, 1]]
     (batch,) = batched(windows(documents, 10), 3)
     positions = positions_of(batch, torch.arange(float((batch.x != PADDING).sum()))[:, None])
-    prefixes = {}
-    for document, t, prefix in zip(
-        *(p.tolist() for p in (positions.document, positions.t, positions.prefix)), strict=True
-    ):
+    prefixes: dict[tuple[int, ...], set[int]] = {}
+    places = zip(positions.document.tolist(), positions.t.tolist(), strict=True)
+    for (document, t), prefix in zip(places, positions.prefix.tolist(), strict=True):
         prefixes.setdefault(tuple(documents[document][: t + 1]), set()).add(prefix)
     assert all(len(hashes) == 1 for hashes in prefixes.values())
     assert len(set.union(*prefixes.values())) == len(prefixes)
