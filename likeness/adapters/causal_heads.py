@@ -18,6 +18,7 @@ from likeness.neighbours.exact import DistinctPoints
 AGREEMENT = 1e-4  # of 1 + the largest logit: what float32 products may differ by in another order
 ROUNDINGS = 4  # of a type with fewer digits, in which logits of that size are stored
 NEWTON_STEPS = 100
+ROWS = 8192  # of the output embedding in float64 at a time
 PROBES = (2, 8)  # windows and tokens that a head is found with
 
 
@@ -112,7 +113,8 @@ def fit_head(name: str, f: Tensor, logits: Tensor, weight: Tensor, bias: Tensor 
         if not bool(values.isfinite().all()):
             raise ModelError(f"{name}: the {what} of a few tokens are not finite in {values.dtype}")
     allowed = _allowed(logits)
-    wanted, raw = logits.double(), f.double() @ weight.double().T
+    wanted, wide = logits.double(), f.double()
+    raw = torch.cat([wide @ rows.double().T for rows in weight.split(ROWS)], dim=1)
     raw = raw if bias is None else raw + bias.double()
     plain = float((raw - wanted).abs().max())
     if plain <= allowed:

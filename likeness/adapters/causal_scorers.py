@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,18 +18,23 @@ from likeness.language.token_batches import (
     TokenBatch,
     TokenPositions,
     batched,
+    distinct,
     encoded,
+    joined_positions,
     lengths_of,
     positions_of,
+    require_texts,
     windows,
 )
 from likeness.language.vocabularies import Vocabulary
 from likeness.networks.pretrained_text import quiet
 from likeness.numerics import at_least_float32, full_precision
+from likeness.seeding import generator
 
 Rows = Literal["tokens", "all"]
 PREFIXES = ("none", "bos", "separator")
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")  # before the end token, which may be one of chats
+CHUNK = 64  # texts whose positions are looked at before more are read
 LOGITS = 2**22  # in memory at a time
 LONGEST = 1024  # tokens of a window, where more are not asked for
 
@@ -103,8 +108,7 @@ class TokenScorer(nn.Module):
     @torch.no_grad()
     def logits(self, f: Tensor) -> Tensor:
         """Logits [n, V] of the kept labels, of f [n, M] as ``embed`` answers it, in its type."""
-        with full_precision(f.device):
-            return self._capped(f @ self._vectors()[: self.kept].to(f).T)
+        return self._products(f, self.kept)
 
     def next_log_probabilities(self, positions: TokenPositions) -> Tensor:
         """log p(next | x) [n] among the kept labels. Raises ModelError for a next token that is none of them."""
@@ -121,9 +125,43 @@ class TokenScorer(nn.Module):
     @torch.no_grad()
     def log_mass(self, f: Tensor) -> Tensor:
         """log of what all kept labels together have of the model's own probability, [n]; 0 where all are kept."""
-        with full_precision(f.device):
-            logits = self._capped(f @ self._vectors().to(f).T)
-        return logits[:, : self.kept].logsumexp(-1) - logits.logsumexp(-1)
+        if self.kept == self.facts.rows:
+            return f.new_zeros(len(f))
+        blocks = (self._products(part, self.facts.rows) for part in f.split(max(1, LOGITS // self.facts.rows)))
+        return torch.cat([logits[:, : self.kept].logsumexp(-1) - logits.logsumexp(-1) for logits in blocks])
+
+    def positions(
+        self,
+        texts: Sequence[str],
+        count: int,
+        *,
+        prefix: str | int = "separator",
+        length: int | None = None,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> TokenPositions:
+        """The first ``count`` positions of the texts, in an order drawn by ``seed``, or all where there are fewer.
+
+        Position 0 of texts and positions whose prefix came before are left out. Raises ModelError for no texts and
+        ValueError for an empty one.
+        """
+        require_texts(texts)
+        order = torch.randperm(len(texts), generator=generator(seed, len(texts)))
+        found: TokenPositions | None = None
+        for some in order.split(CHUNK):
+            chosen = [texts[number] for number in some.tolist()]
+            parts = [
+                self.predictions(batch._replace(id=some[batch.id]))
+                for batch in self.batches(chosen, prefix=prefix, length=length, stride=stride, batch_size=batch_size)
+            ]
+            found = joined_positions(parts if found is None else [found, *parts])
+            found = found.take(distinct(found, first=True))
+            if len(chosen_rows := (found.t > 0).nonzero().flatten()) >= count:
+                break
+        if found is None:
+            raise ModelError(f"there are no texts for {self.name}")
+        return found.take(chosen_rows[:count])
 
     def prefix(self, which: str | int) -> int | None:
         """The token that stands before each text: "none", "bos", "separator", or an id. Raises ModelError without it.
@@ -171,16 +209,26 @@ class TokenScorer(nn.Module):
         longest = getattr(self.model.config, "max_position_embeddings", None)
         return longest if isinstance(longest, int) and longest > 0 else None
 
-    def _vectors(self) -> Tensor:
-        """[rows, M], with the bias as a last column where there is one; f has the scale, and so the bias must."""
-        embedding = self.model.get_output_embeddings()
-        weight = at_least_float32(embedding.weight.detach())
-        if not self.has_bias:
-            return weight
-        return torch.cat([weight, self.facts.scale * at_least_float32(embedding.bias.detach())[:, None]], dim=1)
+    def output_embedding(self) -> tuple[Tensor, Tensor | None]:
+        """Rows [V, M] and biases [V] of the kept labels: under a soft cap, too, labels rank by their products with f.
 
-    def _capped(self, logits: Tensor) -> Tensor:
-        cap = self.facts.soft_cap
+        f has the scale, and so the biases have it.
+        """
+        embedding = self.model.get_output_embeddings()
+        weight = at_least_float32(embedding.weight.detach()[: self.kept])
+        bias = at_least_float32(embedding.bias.detach()[: self.kept]) if self.has_bias else None
+        return weight, None if bias is None else self.facts.scale * bias
+
+    def _products(self, f: Tensor, rows: int) -> Tensor:
+        """Logits [n, rows] of the first rows, in the type of f."""
+        embedding, cap = self.model.get_output_embeddings(), self.facts.soft_cap
+        weight = embedding.weight.detach()[:rows].to(f)
+        with full_precision(f.device):
+            if self.has_bias:
+                bias = self.facts.scale * embedding.bias.detach()[:rows].to(f)
+                logits = torch.addmm(bias, f[:, :-1], weight.T)
+            else:
+                logits = f @ weight.T
         return logits if cap is None else cap * (logits / cap).tanh()
 
     def _require_ids(self, x: Tensor) -> None:
@@ -200,7 +248,8 @@ class CausalModel(TokenScorer):
 
     def unembeddings(self) -> Tensor:
         """g [V, M] of the kept labels, with the bias as a last column where there is one."""
-        return self._vectors()[: self.kept]
+        weight, bias = self.output_embedding()
+        return weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)
 
     @override
     @property

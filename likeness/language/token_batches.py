@@ -127,6 +127,18 @@ def encoded(tokenizer: Any, texts: Iterable[str], prefix: int | None) -> Iterato
         yield ids if prefix is None else [prefix, *ids]
 
 
+def require_texts(texts: Sequence[str]) -> None:
+    """Raise ValueError naming the first text that is empty."""
+    for number, text in enumerate(texts):
+        if not text:
+            raise ValueError(f"text {number} of {len(texts)} is empty")
+
+
+def joined_positions(parts: Sequence[TokenPositions]) -> TokenPositions:
+    """The positions of several batches, one after the other."""
+    return TokenPositions(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
 def positions_of(batch: TokenBatch, f: Tensor) -> TokenPositions:
     """The positions of a batch with a next token, from f [n, M] of all of its tokens in order."""
     real, counted = batch.x != PADDING, batch.y != PADDING
