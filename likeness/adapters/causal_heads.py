@@ -35,7 +35,7 @@ class HeadFacts(NamedTuple):
     duplicates: tuple[tuple[int, ...], ...]  # groups of tokens with equal rows and biases, ascending
 
 
-def probe(model: nn.Module, name: str, tokens: int | None) -> HeadFacts:
+def probe(model: Any, name: str, tokens: int | None) -> HeadFacts:
     """The facts of the head of a causal language model of transformers, found on a few of its tokens.
 
     Raises ModelError for a model without an output embedding, one that sees later tokens, one with fewer rows than
@@ -114,7 +114,7 @@ def fit_head(name: str, f: Tensor, logits: Tensor, weight: Tensor, bias: Tensor 
             raise ModelError(f"{name}: the {what} of a few tokens are not finite in {values.dtype}")
     allowed = _allowed(logits)
     wanted, wide = logits.double(), f.double()
-    raw = torch.cat([wide @ rows.double().T for rows in weight.split(ROWS)], dim=1)
+    raw = torch.cat([wide @ rows.double().T for rows in torch.split(weight, ROWS)], dim=1)
     raw = raw if bias is None else raw + bias.double()
     plain = float((raw - wanted).abs().max())
     if plain <= allowed:

@@ -46,7 +46,7 @@ def read_causal(model: str | Path | nn.Module, *, tokenizer: Any = None, rows: R
 
 def _size(tokenizer: Any) -> int:
     """1 + the largest id."""
-    return max(tokenizer.get_vocab().values()) + 1
+    return 1 + max(int(token) for token in tokenizer.get_vocab().values())
 
 
 class _Source(NamedTuple):

@@ -34,6 +34,7 @@ from likeness.seeding import generator
 Rows = Literal["tokens", "all"]
 PREFIXES = ("none", "bos", "separator")
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")  # before the end token, which may be one of chats
+WINDOWS = 2**32  # more than the tokens of a text
 CHUNK = 64  # texts whose positions are looked at before more are read
 LOGITS = 2**22  # in memory at a time
 LONGEST = 1024  # tokens of a window, where more are not asked for
@@ -114,8 +115,8 @@ class TokenScorer(nn.Module):
         """log p(next | x) [n] among the kept labels. Raises ModelError for a next token that is none of them."""
         if len(positions.next) and int(positions.next.max()) >= self.kept:
             raise ModelError(f"the next token {int(positions.next.max())} is none of the {self.kept} of {self.name}")
-        size = max(1, LOGITS // self.kept)
-        blocks = zip(positions.f.split(size), positions.next.to(positions.f.device).split(size), strict=True)
+        size, y = max(1, LOGITS // self.kept), positions.next.to(positions.f.device)
+        blocks = zip(torch.split(positions.f, size), torch.split(y, size), strict=True)
         return torch.cat([self.log_probabilities(f).gather(1, y[:, None])[:, 0] for f, y in blocks])
 
     def log_probabilities(self, f: Tensor) -> Tensor:
@@ -127,7 +128,8 @@ class TokenScorer(nn.Module):
         """log of what all kept labels together have of the model's own probability, [n]; 0 where all are kept."""
         if self.kept == self.facts.rows:
             return f.new_zeros(len(f))
-        blocks = (self._products(part, self.facts.rows) for part in f.split(max(1, LOGITS // self.facts.rows)))
+        size = max(1, LOGITS // self.facts.rows)
+        blocks = (self._products(part, self.facts.rows) for part in torch.split(f, size))
         return torch.cat([logits[:, : self.kept].logsumexp(-1) - logits.logsumexp(-1) for logits in blocks])
 
     def positions(
@@ -149,13 +151,14 @@ class TokenScorer(nn.Module):
         require_texts(texts)
         order = torch.randperm(len(texts), generator=generator(seed, len(texts)))
         found: TokenPositions | None = None
-        for some in order.split(CHUNK):
+        for some in torch.split(order, CHUNK):
             chosen = [texts[number] for number in some.tolist()]
             parts = [
                 self.predictions(batch._replace(id=some[batch.id]))
                 for batch in self.batches(chosen, prefix=prefix, length=length, stride=stride, batch_size=batch_size)
             ]
             found = joined_positions(parts if found is None else [found, *parts])
+            found = found.take((order.argsort()[found.document] * WINDOWS + found.t).argsort())
             found = found.take(distinct(found, first=True))
             if len(chosen_rows := (found.t > 0).nonzero().flatten()) >= count:
                 break

@@ -47,10 +47,10 @@ def gaussian_counts(f: Tensor, g: Tensor, k: int, seed: int = 0) -> Tensor:
 def gaussian_contexts(f: Tensor, seed: int = 0) -> Tensor:
     """[N, M] draws from the normal distribution with the mean and covariance of f [N, M], in its type."""
     wide = f.double()
-    mean = wide.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(wide.T, correction=0).reshape(2 * wide.shape[1:]))
     noise = torch.randn(f.shape, dtype=torch.float64, generator=generator(seed, _GAUSSIAN)).to(f.device)
-    return (mean + noise * values.clamp(min=0).sqrt() @ vectors.T).to(f.dtype)
+    drawn: Tensor = wide.mean(0) + noise * values.clamp(min=0).sqrt() @ vectors.T
+    return drawn.to(f.dtype)
 
 
 def permutation_p(x: Tensor, y: Tensor, draws: int = 999, seed: int = 0) -> float:

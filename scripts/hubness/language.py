@@ -105,16 +105,15 @@ def _frequencies(model: TokenScorer, search: LanguageSearch, positions: TokenPos
     """How often each label is next at the positions, or occurs in the corpus."""
     if search.corpus is None:
         return torch.bincount(positions.next.cpu(), minlength=model.kept)
-    counts = torch.zeros(model.kept, dtype=torch.long)
-    for document in encoded(model.tokenizer, texts_of(Source(search.corpus)), None):
-        counts += torch.bincount(torch.tensor(document), minlength=model.kept)[: model.kept]
-    return counts
+    documents = encoded(model.tokenizer, texts_of(Source(search.corpus)), None)
+    tokens = torch.tensor([token for document in documents for token in document])
+    return torch.bincount(tokens, minlength=model.kept)[: model.kept]
 
 
 def _predictions(
     model: TokenScorer, search: LanguageSearch, positions: TokenPositions, frequencies: Tensor, notes: list[str]
 ) -> PredictionHubs:
-    nulls = NULLS
+    nulls: tuple[str, ...] = NULLS
     if (occurring := int((frequencies > 0).sum())) < search.k:
         nulls = ("gaussian",)
         notes.append(f"no null of frequencies: {occurring} tokens occur, and {search.k} are drawn")

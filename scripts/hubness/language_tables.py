@@ -22,10 +22,8 @@ def title(found: LanguageHubs) -> str:
     search, report, name = found.search, found.predictions.report, found.model.name
     prefix = found.model.prefix(search.prefix)
     before = "nothing" if prefix is None else f"{_token(found, prefix)} ({search.prefix})"
-    return (
-        f"{name}: the {report.k} likeliest of {report.n:,} tokens in {report.m:,} contexts of {search.texts}, each text "
-        f"after {before}"
-    )
+    contexts = f"{report.m:,} contexts of {search.texts}, each text after {before}"
+    return f"{name}: the {report.k} likeliest of {report.n:,} tokens in {contexts}"
 
 
 def index_table(found: LanguageHubs) -> Report:

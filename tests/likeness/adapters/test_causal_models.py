@@ -156,6 +156,27 @@ def test_windows_at_a_stride_score_each_token_once() -> None:
         assert seen == {(d, t): y for d, tokens in enumerate(documents) for t, y in enumerate(tokens[1:])}
 
 
+def test_positions_are_chosen_once_for_each_prefix() -> None:
+    llama = model("llama_untied_padded_sharded", "tokens")
+    texts = ["Return the list.", "Return the text.", "Return the list."]
+    every = llama.positions(texts, 1000)
+    documents = [[1, *llama.tokenizer(text, add_special_tokens=False)["input_ids"]] for text in texts]
+    places = zip(every.document.tolist(), every.t.tolist(), every.next.tolist(), strict=True)
+    prefixes = {tuple(documents[d][: t + 1]) for d, t, y in places if documents[d][t + 1] == y}
+    wanted = {tuple(tokens[:t]) for tokens in documents for t in range(2, len(tokens))}
+    assert len(every.t) == len(prefixes)
+    assert prefixes == wanted
+    few = llama.positions(texts, 5)
+    assert torch.equal(few.f, every.f[:5])
+    assert torch.equal(llama.positions(texts, 5, batch_size=1).document, few.document)
+    first = {llama.positions(texts, 1, seed=seed).document.item() for seed in range(8)}
+    assert first == {0, 1, 2}
+    with pytest.raises(ValueError, match="text 1 of 2 is empty"):
+        llama.positions(["a", ""], 5)
+    with pytest.raises(ModelError, match="no texts"):
+        llama.positions([], 5)
+
+
 def test_half_precision_is_multiplied_in_float32() -> None:
     network = causal()
     exact, half = read_causal(network), read_causal(causal().bfloat16())
