@@ -288,3 +288,37 @@ def test_tokens_windows_and_texts_that_do_not_fit_are_named() -> None:
         llama.prefix(400)
     with pytest.raises(ModelError, match="is no folder"):
         read_causal("not a name")
+
+
+def test_a_soft_cap_beyond_all_logits_is_none(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "gemma2_softcap")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"final_logit_softcapping": 4.0', '"final_logit_softcapping": 1e6'))
+    wide, capped = read_causal(folder), model("gemma2_softcap")
+    assert isinstance(wide, CausalModel)
+    f = wide.embed(padded("gemma2_softcap")[0].x)
+    torch.testing.assert_close(4 * (wide.logits(f) / 4).tanh(), capped.logits(f), rtol=1e-4, atol=1e-4)
+
+
+def test_a_scale_of_f_is_one_of_the_label_vectors() -> None:
+    granite = model("granite_scaled")
+    assert isinstance(granite, CausalModel)
+    batch, expected = padded("granite_scaled")
+    f = expected["last_hidden"][batch.x != PADDING]
+    torch.testing.assert_close(granite.logits(granite.embed(batch.x)), f @ (granite.unembeddings() / 3).T)
+
+
+def test_left_padding_with_positions_gives_the_same_likelihoods() -> None:
+    """What the library answers with padding on the other side, where positions say so."""
+    batch, _ = padded("gpt2_tied")
+    own, lengths = model("gpt2_tied"), (batch.x != PADDING).sum(1)
+    width = batch.x.shape[1]
+    order = (torch.arange(width) - width + lengths[:, None]) % width
+    left = batch.x.gather(1, order).clamp(min=0)
+    mask = torch.arange(width) >= width - lengths[:, None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        log_p = own.model(left, attention_mask=mask.long(), position_ids=positions).logits.log_softmax(-1)[mask]
+    torch.testing.assert_close(own.log_probabilities(own.embed(batch.x)), log_p, rtol=0, atol=2e-5)
+    with pytest.raises(ValueError, match="padded on the right"):
+        own.embed({"input_ids": left, "attention_mask": mask.long()})
