@@ -34,7 +34,7 @@ from likeness.seeding import generator
 Rows = Literal["tokens", "all"]
 PREFIXES = ("none", "bos", "separator")
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")  # before the end token, which may be one of chats
-WINDOWS = 2**32  # more than the tokens of a text
+TEXT = 2**32  # more than the tokens of one
 CHUNK = 64  # texts whose positions are looked at before more are read
 LOGITS = 2**22  # in memory at a time
 LONGEST = 1024  # tokens of a window, where more are not asked for
@@ -158,7 +158,7 @@ class TokenScorer(nn.Module):
                 for batch in self.batches(chosen, prefix=prefix, length=length, stride=stride, batch_size=batch_size)
             ]
             found = joined_positions(parts if found is None else [found, *parts])
-            found = found.take((order.argsort()[found.document] * WINDOWS + found.t).argsort())
+            found = found.take((order.argsort()[found.document] * TEXT + found.t).argsort())
             found = found.take(distinct(found, first=True))
             if len(chosen_rows := (found.t > 0).nonzero().flatten()) >= count:
                 break

@@ -262,6 +262,9 @@ def test_models_that_overflow_or_have_no_head_are_named() -> None:
     assert "not finite in torch.float16" in refusal(network.half())
     assert "has no output embedding" in refusal(transformers.LlamaModel(network.config))
     assert "no tokenizer" in refusal(causal(), rows="tokens")
+    silent = causal()
+    silent.model.forward = lambda **_: (torch.zeros(2, 8, 32),)
+    assert "answers no last hidden state, but a tuple" in refusal(silent)
     assert "there is no file" in refusal("absent.gguf")
 
 

@@ -134,7 +134,10 @@ def test_without_label_vectors_everything_is_uniform() -> None:
 def test_one_list_for_all_has_a_constant_count_among_its_hubs() -> None:
     frequencies = torch.arange(50) ** 2
     f, g = torch.ones(200, 1), (frequencies + 1.0).log()[:, None]
-    found = prediction_hubs(f, g, k=5, frequencies=frequencies, nulls=["constant"])
+    y = torch.arange(200) % 50
+    found = prediction_hubs(f, g, k=5, next_tokens=y, frequencies=frequencies, nulls=["constant"])
+    unigram = (frequencies + 1) / float((frequencies + 1).sum())
+    torch.testing.assert_close(found.visit.next_log_probability, unigram[y].log().double(), rtol=1e-6, atol=0)
     assert {*found.report.k_occurrence.tolist()} == {0, 200}
     link = found.frequency
     assert link is not None
