@@ -74,6 +74,7 @@ class EmbedderModel(Measurable):
 
     def __init__(self, model: Embedder, name: str) -> None:
         self.model, self.name = model, name
+        self.why_no_head = getattr(model, "why_no_head", self.why_no_head)
 
     @override
     @property

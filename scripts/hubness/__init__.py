@@ -1,4 +1,7 @@
-"""Hubness of embeddings: ``python -m scripts.hubness {analyse,reduce,compare} FILE [--labels ...]``."""
+"""Hubness of embeddings: ``python -m scripts.hubness {analyse,reduce,compare} FILE [--labels ...]``.
+
+Of a language model's predictions: ``python -m scripts.hubness lm MODEL --texts FILE``.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,6 @@ def build_parser() -> Parser:
     commands = parser.add_subcommands(dest="command")
     for name, (summary, add) in SUMMARIES.items():
         command = Parser(description=summary)
-        _add_points(command)
         add(command)
         command.add_argument("--out", type=str, default=f"runs/hubness/{name}", help="Where everything is written.")
         commands.add_subcommand(name, command, help=summary)
@@ -76,6 +78,7 @@ def _add_points(command: Parser) -> None:
 
 
 def _analyse_arguments(command: Parser) -> None:
+    _add_points(command)
     add = command.add_argument
     add("--include_self", action="store_true", help="Count each point as its own neighbour, as scikit-hubness does.")
     add("--approximate", action="store_true", help="Search by FAISS's HNSW, and say with what recall.")
@@ -84,6 +87,7 @@ def _analyse_arguments(command: Parser) -> None:
 
 
 def _reduce_arguments(command: Parser) -> None:
+    _add_points(command)
     add = command.add_argument
     add("--method", type=str, nargs="+", required=True, help=f"{METHOD}; several names are joined.")
     add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
@@ -92,10 +96,35 @@ def _reduce_arguments(command: Parser) -> None:
 
 
 def _compare_arguments(command: Parser) -> None:
+    _add_points(command)
     add = command.add_argument
     add("--methods", type=str, nargs="+", default=METHODS, help=f"Each {METHOD}; base is compared anyway.")
     add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
     add("--folds", type=int, default=10, help="Of the cross-validation that chooses k; 0 leaves it out.")
+
+
+def _language_arguments(command: Parser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help="A causal language model: a folder, hf:NAME of the hub, or a .gguf file.")
+    add("--texts", type=str, required=True, help="Texts (.txt, .csv, .tsv, .parquet), or docstrings.")
+    add("--column", type=str | None, help="The texts within FILE, where it does not name them in a usual way.")
+    add("--corpus", type=str | None, help="Texts whose tokens are counted; by default those that are next.")
+    add("--positions", type=int, default=8192, help="How many contexts.")
+    add("--prefix", type=int | str, default="separator", help="Before each text: none, bos, separator, or an id.")
+    add("--rows", type=Literal["tokens", "all"], default="tokens", help="Rows of the head without a token, or not.")
+    add("--length", type=int | None, help="Tokens of a window; by default what the model takes, at most 1024.")
+    add("--stride", type=int | None, help="Tokens from one window to the next; by default its length.")
+    add("--batch_size", type=int, default=16, help="Windows that the model sees at once.")
+    add("--k", type=int, default=10, help="How many likeliest tokens and nearest neighbours.")
+    add("--hub_multiple", type=float, default=10.0, help="Hubs have as many times the mean count.")
+    add("--hub_count", type=float | None, help="Or this count.")
+    kinds = Literal["tokens", "contexts"]
+    add("--among", type=kinds, nargs="*", default=["tokens", "contexts"], help="Whose nearest neighbours are searched.")
+    add("--include_self", action="store_true", help="Count each point as its own neighbour, as the paper's code does.")
+    add("--reductions", type=str, nargs="*", help="What is tried on next-token accuracy; by default all that exist.")
+    add("--top", type=int, default=10, help="How many hubs to list.")
+    add("--seed", type=int, default=0, help="Of the choice of texts, of nulls and of the texts that fit reductions.")
+    add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
 
 
 def analyse(options: Namespace) -> None:
@@ -149,6 +178,23 @@ def compare(options: Namespace) -> None:
     _publish([*comparison.warnings, *comparison.notes], shown, written)
 
 
+def language(options: Namespace) -> None:
+    """Prediction hubs of a causal language model beside frequencies and nulls, and whether reductions help it."""
+    from dataclasses import fields
+
+    from scripts.hubness import language_tables as tables
+    from scripts.hubness.language import LanguageSearch, measure
+
+    for name in ("top", "positions", "k", "batch_size"):
+        _at_least(options, name, 1)
+    given = {field.name: options[field.name] for field in fields(LanguageSearch) if options[field.name] is not None}
+    found = measure(options.model, LanguageSearch(**given), choose_device(options.device))
+    shown = [tables.index_table(found), tables.summary_table(found), tables.accuracy_table(found)]
+    shown.append(tables.hub_table(found, options.top))
+    shown += [table for table in (tables.point_table(found), tables.reduction_table(found)) if table.rows]
+    _publish(found.warnings, shown, tables.write_all(found, Path(options.out), options.top))
+
+
 def open_sources(options: Namespace) -> tuple[Points, Points | None, Points | None]:
     """The points of the index, of queries and of a bank, on the device."""
     from dataclasses import replace
@@ -196,9 +242,15 @@ def _at_least(options: Namespace, name: str, least: int) -> None:
         raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
 
 
-COMMANDS: dict[str, Callable[[Namespace], None]] = {"analyse": analyse, "reduce": reduce, "compare": compare}
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "analyse": analyse,
+    "reduce": reduce,
+    "compare": compare,
+    "lm": language,
+}
 SUMMARIES: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "analyse": ("Every index of hubness beside what chance gives, and the largest hubs", _analyse_arguments),
     "reduce": ("Reduce hubness by one method: neighbours, vectors and indexes to go on with", _reduce_arguments),
     "compare": ("Methods that reduce hubness side by side, with tests of what they gain", _compare_arguments),
+    "lm": ("Prediction hubs of a causal language model, and what frequency has to do with them", _language_arguments),
 }

@@ -72,6 +72,14 @@ def _read(source: Source, encoding: Encoding) -> Rows:
     return read_rows(source, prefer_texts=encoding.encoder is not None)
 
 
+def texts_of(source: Source) -> list[str]:
+    """The texts of a file, or the docstrings. Raises DataError, or ValueError for a file without texts."""
+    rows = _docstrings() if source.file == BUILT_IN else read_rows(source, prefer_texts=True)
+    if not rows.texts:
+        raise ValueError(f"{source.file} holds no texts")
+    return rows.texts
+
+
 def _is_file(source: Source) -> bool:
     return source.file != BUILT_IN and Path(source.file).suffix != ".yaml"
 
