@@ -32,12 +32,8 @@ ELEMENTWISE = (
     optim.RMSprop,
     optim.Rprop,
 )
-OF_SIBLINGS = (
-    "num_members",
-    "shared_order",
-    "spread_over_ranks",
-    "embeddings",
-)  # arguments that one classifier has not
+# Arguments that one classifier has not.
+OF_SIBLINGS = ("num_members", "shared_order", "spread_over_ranks", "embeddings")
 
 
 class SiblingClassifiers(SoftmaxModule):

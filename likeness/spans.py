@@ -13,7 +13,7 @@ from torch import Tensor
 from likeness.numerics import as_float64, length, power_of_two, rank_tolerance, triangle
 from likeness.similarity.undefined import RankDeficientError
 
-_CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
+CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
 _ROUNDING = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}  # singular values, of the largest
 
 
@@ -30,7 +30,7 @@ class Span(NamedTuple):
         Columns are brought to one length, so that neither a unit nor a scale decides the rank.
         """
         scale = length(centred, 0)
-        live = scale > _CONSTANT * size
+        live = scale > CONSTANT * size
         basis, factor = torch.linalg.qr(centred / scale.where(live, torch.inf))
         singular = torch.linalg.svdvals(factor)
         largest = singular[:1] if len(singular) else singular
@@ -93,6 +93,16 @@ def coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
     return max(floating, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
 
 
+def epsilon(tensors: Sequence[Tensor]) -> float:
+    """That of the coarsest type; of a stream of batches the smallest one counts, whatever the batches are."""
+    return torch.finfo(coarsest(tensors)).eps
+
+
+def type_of(smallest: float) -> torch.dtype:
+    """The type with this epsilon; float64 where nothing came."""
+    return next((dtype for dtype in _ROUNDING if torch.finfo(dtype).eps == smallest), torch.float64)
+
+
 def _held_by(x: Tensor) -> torch.dtype:
     if x.dtype != torch.float64:
         return x.dtype
@@ -112,7 +122,7 @@ def spanned_axes(centred: Tensor, size: Tensor, tau: float) -> Tensor:
     principal axes are not these, also to see which.
     """
     scale = length(centred, 0)
-    live = scale > _CONSTANT * size
+    live = scale > CONSTANT * size
     scale = scale.where(live, 0.0)
     _, singular, axes = torch.linalg.svd(centred / scale.where(live, torch.inf), full_matrices=False)
     rank = int((singular > tau * singular[:1]).sum()) if bool(live.any()) else 0

@@ -97,7 +97,9 @@ def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("overlay", files("diffusion"))
-@pytest.mark.parametrize("experiment", ["digits_diffenc", "swirl_diffenc"])
+@pytest.mark.parametrize(
+    "experiment", ["digits_diffenc", "swirl_diffenc", pytest.param("digits_vdm", marks=pytest.mark.long)]
+)
 def test_what_is_put_over_a_diffusion_experiment(experiment: str, overlay: str) -> None:
     run(*compose(f"configs/experiment/{experiment}.yaml", overlay), *FAST, "--data.batch_size", "8")
 

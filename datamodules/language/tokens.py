@@ -16,11 +16,12 @@ from datamodules.errors import OptionError
 from datamodules.language.documents import DOCSTRINGS, Reading, open_documents
 from datamodules.language.making import Division, TokenizerChoice, choose_tokenizer, files_key, make_token_files
 from datamodules.language.token_files import TokenFolder, head_digest
-from datamodules.language.windows import IGNORED, EvaluatedWindows, TrainingWindows
+from datamodules.language.windows import EvaluatedWindows, TrainingWindows
 from datamodules.samplers import TrainOrder
 from datamodules.splits import SplitName
 from likeness.checks import require_positive
 from likeness.files.errors import missing
+from likeness.language.loss import IGNORED
 from likeness.language.text_tokenizer import BYTES, TextTokenizer
 
 Windows = TrainingWindows | EvaluatedWindows

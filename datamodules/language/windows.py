@@ -14,10 +14,10 @@ from datamodules.language.token_files import TokenFile
 from datamodules.samplers import Visits
 from datamodules.splits import Split
 from likeness.batch import Batch
+from likeness.language.loss import IGNORED
 from likeness.seeding import mix
 
 _OFFSET = 0x70CE  # sets these streams apart from every other use of the same seed
-IGNORED = -1  # the target where nothing is predicted
 
 
 def num_windows(count: int, context: int) -> int:

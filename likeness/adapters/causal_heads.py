@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.modules import TOLERANCE, ModelError
 from likeness.adapters.unnoticed import unnoticed
-from likeness.neighbours.exact import DistinctPoints
+from likeness.numerics import first_copies
 
 AGREEMENT = 1e-4  # of 1 + the largest logit: what float32 products may differ by in another order
 ROUNDINGS = 4  # of a type with fewer digits, in which logits of that size are stored
@@ -171,7 +171,7 @@ def is_tied(model: Any, weight: Tensor) -> bool:
 def equal_rows(weight: Tensor, bias: Tensor | None) -> tuple[tuple[int, ...], ...]:
     """Groups of rows [V, M] that are equal, with their biases, each group and all of them ascending."""
     rows = weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)
-    first = DistinctPoints(rows).first_copies
+    first = first_copies(rows)
     sizes = torch.bincount(first, minlength=len(first))
     members = (sizes[first] > 1).nonzero().flatten()
     groups: dict[int, list[int]] = {}

@@ -16,7 +16,7 @@ from likeness.language.token_pass import MEMORY, QUANTITIES, Head, Positions, Vi
 from likeness.numerics import FactoredMoments, as_float64, require_finite
 from likeness.similarity.metric import empty_store, filled, keep
 from likeness.similarity.softmax_models import JointMoments, SoftmaxModels, joint_features
-from likeness.spans import coarsest
+from likeness.spans import epsilon, type_of
 
 OF_ALL_LABELS = ("kl_12_with_rest", "kl_21_with_rest")
 
@@ -59,7 +59,7 @@ class PairMoments:
         self.sums = DocumentSums((*QUANTITIES, *OF_ALL_LABELS))
         self.moments = FactoredMoments.of(torch.empty(0, sum(self.dims) + 2))
         self.stored = empty_store(stored, sum(self.dims))
-        self.embedding_dtype = torch.float64
+        self.epsilon = torch.inf  # of the type that the embeddings were computed in
         self.next_counts = torch.zeros(len(first.g), dtype=torch.long)
         self.occurrences = torch.zeros(2, len(first.g), dtype=torch.long)  # N_k of the tokens, k = top
 
@@ -103,12 +103,13 @@ class PairMoments:
         self.sums.merge(other.sums)
         self.moments = FactoredMoments.merge([self.moments, other.moments])
         self.stored = _once(torch.cat([self.stored, other.stored]), len(self.stored))
+        self.epsilon = min(self.epsilon, other.epsilon)
         self.next_counts += other.next_counts
         self.occurrences += other.occurrences
 
     def models(self, tau: float | None = None) -> SoftmaxModels:
         """The two as softmax models over the kept labels, in coordinates of what their embeddings span."""
-        joint = JointMoments(self.moments, self.dims, self.names, self.embedding_dtype)
+        joint = JointMoments(self.moments, self.dims, self.names, type_of(self.epsilon))
         kept = torch.split(filled(self.stored)[1], list(self.dims), dim=1)
         return SoftmaxModels(joint, tuple(map(_with_bias, self._heads)), kept).reduced(tau)
 
@@ -129,7 +130,7 @@ class PairMoments:
 
     def _add_moments(self, embeddings: tuple[Tensor, Tensor], log_partitions: Tensor, ids: Tensor) -> None:
         features = [f if head.bias is None else _with_one(f) for f, head in zip(embeddings, self.heads, strict=True)]
-        self.embedding_dtype = coarsest(list(embeddings))
+        self.epsilon = min(self.epsilon, epsilon(embeddings))
         # Partitions of centred logits, less log K, which is what the measures of labels take them to be.
         centred = []
         for f, z, head in zip(embeddings, log_partitions, self._heads, strict=True):

@@ -47,7 +47,7 @@ class TextTokenizer:
         """
         self.content = content
         self._parsed = _parsed(content, where)
-        self.tokens = _tokens(self._parsed)  # the bytes of each id
+        self.tokens = token_bytes(self._parsed)  # the bytes of each id
         self.vocab_size = 1 + max(self.tokens)
         self.separator = _id_of(self._parsed, separator, where)
         self.separator_text = separator
@@ -242,8 +242,8 @@ def _vocabulary(parsed: Mapping[str, Any]) -> list[tuple[str, int]]:
     return [(entry[0], id_) for id_, entry in enumerate(vocab)]  # of a unigram model, with scores
 
 
-def _tokens(parsed: Mapping[str, Any]) -> dict[int, bytes]:
-    """The bytes that each id stands for."""
+def token_bytes(parsed: Mapping[str, Any]) -> dict[int, bytes]:
+    """The bytes that each id stands for, by the content of a ``tokenizer.json``."""
     spelt = _spelling(parsed)
     tokens = {id_: spelt(token) for token, id_ in _vocabulary(parsed)}
     return tokens | {int(entry["id"]): entry["content"].encode() for entry in parsed.get("added_tokens") or ()}

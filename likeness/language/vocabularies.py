@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+from likeness.language.text_tokenizer import token_bytes
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Vocabulary:
     def of(cls, tokenizer: Any) -> Vocabulary:
         """Of a tokenizer of Hugging Face."""
         special = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
-        added, decode = tokenizer.added_tokens_decoder, _decoding(tokenizer)
-        tokens = {
-            i: str(added[i].content).encode() if i in added else decode(token)
-            for token, i in tokenizer.get_vocab().items()
-        }
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:  # its vocabulary spells tokens as they are
+            tokens = {i: token.encode() for token, i in tokenizer.get_vocab().items()}
+        else:
+            tokens = token_bytes(json.loads(backend.to_str()))
         return cls(dict(sorted(tokens.items())), special)
 
     @property
@@ -51,31 +50,6 @@ class Vocabulary:
         for i, token in sorted(self.tokens.items()):
             digest.update(f"{i} {len(token)} {int(i in self.special)} ".encode() + token)
         return digest.hexdigest()
-
-
-def _decoding(tokenizer: Any) -> Any:
-    """From a token as the vocabulary spells it to its bytes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    steps = json.dumps(json.loads(backend.to_str()).get("decoder") if backend is not None else None)
-    if '"ByteLevel"' in steps:
-        letters = _byte_letters()
-        return lambda token: b"".join(letters.get(c, c.encode()) for c in token)
-    if '"ByteFallback"' in steps or '"Metaspace"' in steps or "\\u2581" in steps:
-        return _sentence_piece
-    return str.encode
-
-
-def _byte_letters() -> dict[str, bytes]:
-    """The letters by which byte-level vocabularies write bytes: printable ones as themselves, others from 256 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = [*map(chr, printable), *(chr(256 + place) for place in range(len(others)))]
-    return {letter: bytes([byte]) for letter, byte in zip(letters, printable + others, strict=True)}
-
-
-def _sentence_piece(token: str) -> bytes:
-    byte = _BYTE.fullmatch(token)
-    return bytes([int(byte[1], 16)]) if byte else token.replace("\u2581", " ").encode()
 
 
 def require_same_vocabulary(a: Vocabulary, b: Vocabulary, names: tuple[str, str] = ("a", "b")) -> None:

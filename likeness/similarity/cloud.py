@@ -34,7 +34,7 @@ _TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 _SETS_AT_ONCE = 256
 _SET_WORK = 2**37  # multiplications that factorising the input sets of an exact search may cost
-MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
+_MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class RegularSets:
     def __init__(self, embeddings: Sequence[Tensor], min_conditioning: float) -> None:
         self.embeddings, self.min_conditioning = embeddings, min_conditioning
         self.size, self.bounded = min(f.shape[1] for f in embeddings), False
-        self.left = min(MAX_SETS, _SET_WORK // self.size**3)
+        self.left = min(_MAX_SETS, _SET_WORK // self.size**3)
 
     def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
         """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None."""

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 from likeness.similarity.cloud import (
-    MAX_SETS,
     Cloud,
     GapRows,
     Pairs,
@@ -387,8 +386,8 @@ def best_input_sets(
     pivot as the smallest M (derived, not in the paper). Of all sets whose N has a relative smallest singular
     value of at least ``min_conditioning`` in both models. Time is of order N^2 R a pair, in blocks of rows, as long as
     the nearest inputs of good pivots form such sets; where they do not, sets are tried in order, and after 2^19 of
-    them the answer is the best so far, its search "bounded". Raises SingularInputsError, with the shapes, if no set is
-    left.
+    them, or 2^37 multiplications, the answer is the best so far, its search "bounded". Raises SingularInputsError,
+    with the shapes, if no set is left.
     """
     size = _smallest_dim([embeddings[model] for model in torch.unique(torch.cat(pairs)).tolist()])
     # No set with a pivot is better than the M-th smallest entry of its row.
@@ -462,7 +461,7 @@ def _smallest_dim(embeddings: Sequence[Tensor]) -> int:
 
 def _no_regular_set(embeddings: Sequence[Tensor], least: float, bounded: bool = False) -> SingularInputsError:
     shapes = [tuple(f.shape) for f in embeddings]
-    tried = f" among the {MAX_SETS} that were tried" if bounded else ""
+    tried = " among those that were tried" if bounded else ""
     return SingularInputsError(
         f"no input set of the embeddings {shapes}{tried} has differences with a relative smallest singular value of at "
         f"least {least:g} in every model: do they span their dimensions?"

@@ -31,7 +31,7 @@ from likeness.similarity.softmax_models import (
     checked_predictions,
     joint_features,
 )
-from likeness.spans import coarsest
+from likeness.spans import epsilon, type_of
 
 M = TypeVar("M", bound=Measure)
 
@@ -80,6 +80,7 @@ class PairwiseSimilarity(Metric):
 
     moments: Tensor  # [2 D + 1, D + 1] of the joint features, packed; D = sum of (M_i + 1)
     sums: Tensor  # [measures that are means over samples, P, P]
+    epsilon: Tensor  # of the type that the embeddings were computed in
     stored: Tensor  # [max_stored, 1 + sum of M_i] ids and embeddings; [0, ...] if no measure needs them
 
     def __init__(
@@ -90,13 +91,13 @@ class PairwiseSimilarity(Metric):
         self.measures = dict(measures)
         self.dims, self.names = tuple(dims), tuple(names)
         self.unembeddings: list[Tensor] = []
-        self.embedding_dtype = torch.float64
         self.undefined: dict[str, dict[tuple[int, int], str]] = {}
         self.search: dict[str, dict[tuple[int, int], str]] = {}
         self.ranks: tuple[int, ...] = ()
         self.widths: tuple[int, ...] = ()
         empty = FactoredMoments.of(torch.empty(0, sum(self.dims) + len(self.dims)))
         self.add_state("moments", empty.pack(), dist_reduce_fx=_merge)
+        self.add_state("epsilon", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
         sums = torch.zeros(len(self._of_kind(DivergenceMeasure)), len(dims), len(dims), dtype=torch.float64)
         self.add_state("sums", sums, dist_reduce_fx="sum")
         size = max_stored if any(map(needs_inputs, self.measures.values())) else 0
@@ -110,7 +111,7 @@ class PairwiseSimilarity(Metric):
         """
         predicted = checked_predictions(embeddings, unembeddings, self.names, ids)
         self.unembeddings = [g.detach().to(self.moments) for g in unembeddings]
-        self.embedding_dtype = coarsest(embeddings)
+        self.epsilon = self.epsilon.clamp(max=epsilon(embeddings))
         features = joint_features([f.detach() for f in embeddings], predicted.log_partitions)
         batch = FactoredMoments.of(features.to(self.moments.device))
         self.moments = FactoredMoments.merge([FactoredMoments.unpack(self.moments), batch]).pack()
@@ -134,7 +135,7 @@ class PairwiseSimilarity(Metric):
 
     def joint_moments(self) -> JointMoments:
         """Moments of all embeddings and log-partitions: of this rank's samples, and within compute of all."""
-        return JointMoments(FactoredMoments.unpack(self.moments), self.dims, self.names, self.embedding_dtype)
+        return JointMoments(FactoredMoments.unpack(self.moments), self.dims, self.names, type_of(float(self.epsilon)))
 
     def kept_embeddings(self) -> list[Tensor]:
         """f_i [n, M_i] of the inputs that are kept, by id, without the constant coordinate of a biased head."""

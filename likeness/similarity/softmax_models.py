@@ -34,9 +34,7 @@ from likeness.numerics import (
 from likeness.similarity.cloud import Cloud, padded
 from likeness.similarity.predictions import Predictions, centred_head, predictions
 from likeness.similarity.undefined import Facts
-from likeness.spans import Span, coarsest, span_of_rows, span_tolerance, spanned_axes
-
-_CONSTANT = 1e-14  # standard deviation over mean of a constant coordinate, after centring
+from likeness.spans import CONSTANT, Span, coarsest, span_of_rows, span_tolerance, spanned_axes
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor], weights: 
 
 def _live(root: Tensor, mean: Tensor) -> Tensor:
     """The coordinates [R, M] of functions with means [M], without what rounding leaves of the constant ones."""
-    return root * (length(root, 0) > _CONSTANT * mean.abs())
+    return root * (length(root, 0) > CONSTANT * mean.abs())
 
 
 def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Cloud:
@@ -253,9 +251,8 @@ class SoftmaxModels:
     ) -> Self:
         """From f_i [N, M_i] on all inputs and g_i [K, M_i]; a head with a bias has f_i = [f, 1] and g_i = [g, b].
 
-        They are :meth:`reduced`. Raises
-        ValueError, with the shapes, where N, K or a model's two M differ or are 0; with the model and the
-        sample or label where a value or a logit is not finite.
+        They are :meth:`reduced`. Raises ValueError, with the shapes, where N, K or a model's two M differ or are 0;
+        with the model and the sample or label where a value or a logit is not finite.
         """
         return cls.evaluated(embeddings, unembeddings, names, tau)[0]
 

@@ -17,6 +17,17 @@ needs_pairs = pytest.mark.skipif(
 )
 
 
+# What is between two distributions, by our names and those of the files.
+DIVERGENCES = {
+    "kl_12": "kl",
+    "kl_21": "kl_reverse",
+    "js": "js",
+    "total_variation": "tv",
+    "agreement": "agree",
+    "variance_12": "var_p_of_logit_difference",
+}
+
+
 class Pair(NamedTuple):
     """Two models at the same positions, in float64."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from likeness.language.document_sums import DocumentSums
 from likeness.language.token_pass import QUANTITIES, Head, Positions, Visit, kl_of_top, kl_with_rest
 from likeness.similarity.predictions import kl
-from tests.likeness.language.pairs import NAMES, logits, needs_pairs, pair, random_pair
+from tests.likeness.language.pairs import DIVERGENCES, NAMES, logits, needs_pairs, pair, random_pair
 
 Model = tuple[Tensor, Tensor, Tensor | None]
 
@@ -30,16 +30,7 @@ def tuple_of(block: Positions) -> tuple[Tensor, Tensor, Tensor]:
 def test_reference_positions(name: str) -> None:
     reference = pair(name)
     found = visited(*reference[:3])
-    names = {
-        "kl_12": "kl",
-        "kl_21": "kl_reverse",
-        "js": "js",
-        "total_variation": "tv",
-        "agreement": "agree",
-        "variance_12": "var_p_of_logit_difference",
-        "entropy_1": "entropy",
-        "collision_1": "collision",
-    }
+    names = DIVERGENCES | {"entropy_1": "entropy", "collision_1": "collision"}
     for own, theirs in names.items():
         torch.testing.assert_close(found[own], reference.arrays[f"per_position_{theirs}"], rtol=1e-12, atol=1e-12)
     for model in "12":

@@ -202,6 +202,18 @@ def test_dependence_up_to_the_rounding_of_float32_is_seen(dtype: torch.dtype) ->
     assert metric.ranks == (2, 2)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_batch_that_single_precision_holds_too_makes_no_other_double_precision_rounding(order: int) -> None:
+    f = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    f[:, 2] = f[:, 0] + 1e-7 * f[:, 2]  # a direction that rounding in float32 could have made, but did not
+    heads = [torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    metric = PairwiseSimilarity(select(["m_cca_f"]), [3, 3], ["a", "b"])
+    for part in (f, torch.zeros(1, 3, dtype=torch.float64))[::order]:
+        metric.update([part, part.clone()], heads)
+    metric.compute()
+    assert metric.ranks == (3, 3)
+
+
 @pytest.mark.parametrize("count", [2, 7])
 def test_a_pairs_numbers_do_not_depend_on_how_many_models_there_are(count: int) -> None:
     """Nor does how its inputs are sought."""

@@ -53,9 +53,11 @@ MODELS = {
     "four": [Linear(4, num_classes=4)],
     "wide": [Linear(5, dim=12)],
     "flat": [Linear(6)],
+    "collapsed": [Linear(6)],
 }
 with torch.no_grad():
     MODELS["flat"][0].f[:, 1] = 2 * MODELS["flat"][0].f[:, 0]
+    MODELS["collapsed"][0].f.zero_()
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +189,21 @@ def embeddings_of(run: str) -> tuple[list[Tensor], list[Tensor]]:
 def test_the_first_run_tells_the_data_and_measures_are_chosen_by_name() -> None:
     assert run("one", "--measures", "js", "tv") == 0
     assert list(rows("out/comparison.csv")[0]) == ["model_a", "model_b", "js", "tv", "undefined"]
+
+
+def test_a_collapsed_model_is_reported_and_the_rest_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one", "collapsed") == 0
+    reason = "the embeddings of model 'collapsed', [360, 2], span 0 of 2 dimensions"
+    printed = capsys.readouterr()
+    assert f"likeness: warning: m_cca_f is NaN for 2 of 3 pairs: {reason}" in printed.err
+    assert "undefined: 2 of 3" in printed.out
+    healthy, *others = rows("out/comparison.csv")
+    assert 0 < float(healthy["m_cca_f"]) < 1
+    assert healthy["undefined"] == ""
+    for row in others:
+        assert row["m_cca_f"] == "nan"
+        assert row["undefined"] == f"m_cca_f: {reason}"
+        assert float(row["kl_ab"]) > 0
 
 
 def test_a_model_on_a_line_is_measured_in_what_it_spans_and_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
