@@ -96,7 +96,8 @@ def load_weights(decoder: Decoder, folder: str | Path) -> None:
 def write_decoder(decoder: Decoder, folder: str | Path) -> None:
     """Write ``config.json`` and ``model.safetensors``, which transformers reads as the same model.
 
-    Raises ValueError for a network that is neither a GPT-2 nor a Llama, naming what they do not have.
+    Where documents of a context are kept apart by a ``separator``, theirs sees across it, and is the same on contexts
+    of one document. Raises ValueError for a network that is neither a GPT-2 nor a Llama, naming what they do not have.
     """
     from safetensors.torch import save_file
 
