@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.modules import TOLERANCE, ModelError
 from likeness.adapters.unnoticed import unnoticed
+from likeness.networks.pretrained_text import quiet
 from likeness.numerics import first_copies
 
 AGREEMENT = 1e-4  # of 1 + the largest logit: what float32 products may differ by in another order
@@ -49,7 +50,7 @@ def probe(model: Any, name: str, tokens: int | None) -> HeadFacts:
         raise ModelError(f"{name} has {tokens} tokens, but {len(weight)} rows in its output embedding")
     ids, other = _probes(tokens or len(weight), weight.device)
     every = torch.ones_like(ids, dtype=torch.bool)
-    with unnoticed([model]):
+    with quiet(), unnoticed([model]):
         with LastLayer(decoder_of(model, name)) as layers:
             f = decoded(model, name, ids, every)
         moved = decoded(model, name, other, every)

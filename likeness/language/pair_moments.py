@@ -4,6 +4,7 @@ Their size depends neither on the number of positions nor on that of labels time
 grow, with the number of documents.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -22,10 +23,10 @@ OF_ALL_LABELS = ("kl_12_with_rest", "kl_21_with_rest")
 
 
 class PairMoments:
-    """Two language models over the same V tokens, seen at batches of positions.
+    """Two language models over the same V tokens, or over the same ones among others, seen at batches of positions.
 
     Args:
-        first, second: the heads.
+        first, second: the heads, over the same V labels; with ``kept`` labels, over these and any others.
         kept: the labels T that everything is said of; by default all V.
         names: of the models, for messages.
         top: length of the lists of likeliest labels, whose members are counted.
@@ -49,7 +50,8 @@ class PairMoments:
         columns: int | None = None,
     ) -> None:
         require_positive(stored=stored)
-        self.heads, self.names, self.kept = (first, second), tuple(names), _labels(kept, len(first.g))
+        self.heads, self.names = (first, second), tuple(names)
+        self.kept = _labels(kept, len(first.g), len(second.g))
         require_finite([head.g for head in self.heads], self.names, "output embedding", "token")
         for head, name in zip(self.heads, self.names, strict=True):
             if head.bias is not None:
@@ -60,6 +62,7 @@ class PairMoments:
         self.moments = FactoredMoments.of(torch.empty(0, sum(self.dims) + 2))
         self.stored = empty_store(stored, sum(self.dims))
         self.epsilon = torch.inf  # of the type that the embeddings were computed in
+        self._centres = [_centre(head) for head in self._heads]
         self.next_counts = torch.zeros(len(first.g), dtype=torch.long)
         self.occurrences = torch.zeros(2, len(first.g), dtype=torch.long)  # N_k of the tokens, k = top
 
@@ -133,27 +136,33 @@ class PairMoments:
         self.epsilon = min(self.epsilon, epsilon(embeddings))
         # Partitions of centred logits, less log K, which is what the measures of labels take them to be.
         centred = []
-        for f, z, head in zip(embeddings, log_partitions, self._heads, strict=True):
-            shift = as_float64(f) @ as_float64(head.g).mean(0)
-            bias = 0.0 if head.bias is None else as_float64(head.bias).mean()
-            centred.append(z - shift - bias - torch.log(z.new_tensor(float(len(head.g)))))
+        for f, z, (direction, shift) in zip(embeddings, log_partitions, self._centres, strict=True):
+            centred.append(z - as_float64(f) @ direction - shift)
         batch = FactoredMoments.of(joint_features(features, torch.stack(centred)).cpu())
         self.moments = FactoredMoments.merge([self.moments, batch])
         rows = torch.column_stack([ids.double(), *(as_float64(f).cpu() for f in features)])
         self.stored = _once(torch.cat([self.stored, rows]), len(self.stored))
 
 
-def _labels(kept: Tensor | None, labels: int) -> Tensor | None:
+def _labels(kept: Tensor | None, labels: int, of_other: int) -> Tensor | None:
+    """The kept labels ascending; None where these are all that both models have."""
     if kept is None:
         return None
+    both = min(labels, of_other)
     ordered: Tensor = torch.unique(kept.long())
-    if len(ordered) < 1 or int(ordered[0]) < 0 or int(ordered[-1]) >= labels:
-        raise ValueError(f"kept labels must be some of 0..{labels - 1}, but are {len(ordered)} of {_ends(ordered)}")
-    return ordered if len(ordered) < labels else None
+    if len(ordered) < 1 or int(ordered[0]) < 0 or int(ordered[-1]) >= both:
+        raise ValueError(f"kept labels must be some of 0..{both - 1}, but are {len(ordered)} of {_ends(ordered)}")
+    return ordered if len(ordered) < max(labels, of_other) else None
 
 
 def _ends(ordered: Tensor) -> str:
     return f"{int(ordered[0])}..{int(ordered[-1])}" if len(ordered) else "none"
+
+
+def _centre(head: Head) -> tuple[Tensor, float]:
+    """The mean of g [M], and the mean bias with log K."""
+    bias = 0.0 if head.bias is None else float(as_float64(head.bias).mean())
+    return as_float64(head.g).mean(0), bias + math.log(len(head.g))
 
 
 def _with_one(f: Tensor) -> Tensor:

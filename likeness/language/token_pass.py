@@ -89,7 +89,8 @@ class Visit:
     """Two heads ready to be visited with blocks of positions.
 
     Args:
-        first, second: the heads, over the same V labels.
+        first, second: the heads, over the same V labels; with ``kept`` labels they may have others beside these, and
+            not as many.
         kept: the labels T, ascending; by default all.
         top: how many of the likeliest labels are listed.
         memory: bytes that a block's temporaries may take.
@@ -109,17 +110,14 @@ class Visit:
     def __post_init__(self) -> None:
         require_positive(top=self.top, memory=self.memory, rows=self.rows, columns=self.columns)
         sizes = len(self.first.g), len(self.second.g)
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"two language models need the same labels, but have {sizes[0]} and {sizes[1]}")
         parts = (self.first, self.second)
         if self.kept is None:
+            if sizes[0] != sizes[1]:
+                raise ValueError(f"two language models need the same labels, but have {sizes[0]} and {sizes[1]}")
             object.__setattr__(self, "_parts", (parts,))
             return
-        others = torch.ones(sizes[0], dtype=torch.bool, device=self.kept.device)
-        others[self.kept] = False
-        rest = others.nonzero().flatten()
-        split = [tuple(head.take(labels) for head in parts) for labels in (self.kept, rest)]
-        object.__setattr__(self, "_parts", tuple(split))
+        kept, others = tuple(head.take(self.kept) for head in parts), tuple(_others(head, self.kept) for head in parts)
+        object.__setattr__(self, "_parts", (kept, others))
 
     @property
     def num_labels(self) -> int:
@@ -255,6 +253,13 @@ def _over_labels(log_p: Tensor, log_q: Tensor) -> Tensor:
         sums += [(p * difference).sum(1), (q * difference).sum(1)]
         parts.append(torch.stack(sums).double())
     return torch.cat(parts, dim=1)
+
+
+def _others(head: Head, kept: Tensor) -> Head:
+    """The head of the labels that are not kept."""
+    rest = torch.ones(len(head.g), dtype=torch.bool, device=kept.device)
+    rest[kept] = False
+    return head.take(rest.nonzero().flatten())
 
 
 def _with_others(log_partition: Tensor, f: Tensor, others: Head | None, width: int) -> Tensor:
