@@ -27,7 +27,7 @@ from likeness.language.answer import LanguageComparison
 from likeness.language.comparison import compared
 from likeness.language.pair_moments import PairMoments
 from likeness.language.shared_tokens import EVENTS, SharedTokens
-from likeness.language.token_batches import TEXT, encoded
+from likeness.language.token_batches import TEXT, TokenBatch, encoded
 from likeness.language.token_pass import Head
 from likeness.language.vocabularies import require_same_vocabulary
 from likeness.progress import tracked
@@ -56,7 +56,7 @@ def compare_on_texts(
         raise ModelError(
             f"two language models are compared on texts, got {len(models)}: {', '.join(model.name for model in models)}"
         )
-    first, second = (_with_label_vectors(model if device is None else model.to(device)) for model in models)
+    first, second = (with_label_vectors(model if device is None else model.to(device)) for model in models)
     pair = _sharing(first, second, texts) if texts.shared_tokens else _alike(first, second, texts)
     seen = PairMoments(*pair.heads, kept=pair.kept, names=(first.name, second.name))
     for part in tracked(pair.stream, "comparing", shown=progress):
@@ -110,7 +110,8 @@ def _short(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def _with_label_vectors(model: TokenScorer) -> CausalModel:
+def with_label_vectors(model: TokenScorer) -> CausalModel:
+    """The model. Raises ModelError for one with a soft cap."""
     if not isinstance(model, CausalModel):
         raise ModelError(f"{model.name} cannot be compared by its label vectors: {model.why_no_head}")
     return model
@@ -163,10 +164,8 @@ class Pair(NamedTuple):
 def _alike(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
     """Two models whose ids stand for the same tokens."""
     names = first.name, second.name
-    assert first.vocabulary is not None
-    assert second.vocabulary is not None
     try:
-        require_same_vocabulary(first.vocabulary, second.vocabulary, names)
+        require_same_tokens(first, second)
     except ValueError as error:
         raise ValueError(f"{error}; shared_tokens compares them by the tokens that both have") from None
     if first.kept != second.kept:
@@ -181,17 +180,28 @@ def _alike(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
     )
 
 
-def _stream(first: CausalModel, second: CausalModel, texts: Texts, read: list[str]) -> Iterator[Part]:
-    batches = first.position_batches(
+def require_same_tokens(first: TokenScorer, second: TokenScorer) -> None:
+    """Raise ValueError unless ids stand for the same tokens in both."""
+    assert first.vocabulary is not None
+    assert second.vocabulary is not None
+    require_same_vocabulary(first.vocabulary, second.vocabulary, (first.name, second.name))
+
+
+def token_batches(models: Sequence[TokenScorer], texts: Texts, read: list[str]) -> Iterator[TokenBatch]:
+    """The windows that all of the models see, of texts that were ``read``, by the tokenizer of the first."""
+    return models[0].position_batches(
         read,
         texts.positions,
         prefix=texts.prefix,
-        length=texts.length or window_length([first, second]),
+        length=texts.length or window_length(models),
         stride=texts.stride,
         batch_size=texts.batch_size,
         seed=texts.seed,
     )
-    for batch in batches:
+
+
+def _stream(first: CausalModel, second: CausalModel, texts: Texts, read: list[str]) -> Iterator[Part]:
+    for batch in token_batches([first, second], texts, read):
         one, other = first.predictions(batch), second.predictions(batch)
         f = first.bare(one.f), second.bare(other.f).to(one.f.device)
         yield Part(f, one.next.to(one.f.device), one.document, one.document * TEXT + one.t)
