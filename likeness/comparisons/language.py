@@ -33,6 +33,7 @@ from likeness.language.vocabularies import require_same_vocabulary
 from likeness.progress import tracked
 from likeness.protocols import Siblings
 
+GROUPS = 10  # of texts, for errors of functions of moments
 SAMPLE = 64  # texts on which tokenizers are held against each other
 
 
@@ -58,7 +59,7 @@ def compare_on_texts(
         )
     first, second = (with_label_vectors(model if device is None else model.to(device)) for model in models)
     pair = _sharing(first, second, texts) if texts.shared_tokens else _alike(first, second, texts)
-    seen = PairMoments(*pair.heads, kept=pair.kept, names=(first.name, second.name))
+    seen = PairMoments(*pair.heads, kept=pair.kept, names=(first.name, second.name), groups=GROUPS)
     for part in tracked(pair.stream, "comparing", shown=progress):
         seen.update(part.embeddings, part.next, part.document, part.id)
     found = compared(seen, budget=budget, seed=texts.seed)

@@ -43,10 +43,12 @@ class TokenLayers(Measurable):
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks of the residual stream, in their order. Raises ModelError for a model without a list of them."""
-        lists = [child for child in self.modules[0].children() if isinstance(child, nn.ModuleList) and len(child)]
+        children = self.modules[0].children()
+        lists: list[nn.ModuleList] = [child for child in children if isinstance(child, nn.ModuleList) and len(child)]
         if not lists:
             raise ModelError(f"{self.name}, a {type(self.modules[0]).__name__}, has no list of blocks")
-        return list(max(lists, key=lambda blocks: len(blocks)))
+        longest: nn.ModuleList = max(lists, key=len)
+        return list(longest)
 
     def places(self) -> list[str]:
         """The names of the residual stream's layers: what lies beside the blocks, and each of them."""

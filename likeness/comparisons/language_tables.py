@@ -99,6 +99,8 @@ def notes(found: LanguageComparison) -> list[str]:
     """What stands under the table."""
     kinds = dict.fromkeys(row["kind"] for row in rows(found) if row["value"] is not None)
     lines = [f"{kind}: {KINDS[kind]}" for kind in kinds]
+    if found.groups:
+        lines.append(f"± of what is no mean: by the jackknife over {found.groups} groups of documents")
     lines.append(f"f1 and f2 span {found.ranks[0]} and {found.ranks[1]} dimensions, in which all is measured")
     if found.positions < (enough := ENOUGH * max(found.ranks)):
         lines.append(

@@ -123,7 +123,9 @@ class LanguageComparison:
     bits_per_byte_2: float | None = None
 
     errors: Mapping[str, float] = field(default_factory=dict)
-    """Standard errors, with documents as the units."""
+    """Standard errors, with documents as the units: of means, and by the jackknife of some functions of moments."""
+    groups: int = 0
+    """Of documents in that jackknife; 0 for none."""
     undefined: Mapping[str, str] = field(default_factory=dict)
     """Why a field is None."""
     names: tuple[str, str] = ("1", "2")

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from likeness.language.answer import LanguageComparison
+from likeness.language.jackknife import Fixed, jackknife_errors
 from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
 from likeness.numerics import threads_for
 from likeness.seeding import generator
 from likeness.similarity.cca import m_cca_of_noise
 from likeness.similarity.cka import linear_cka_f
-from likeness.similarity.cloud import one_pair
+from likeness.similarity.cloud import gaps_from, one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, label_terms
 from likeness.similarity.d_svd import d_svd_of_subsets, label_correlation_losses
 from likeness.similarity.logit_distance import weighted_d_logit
@@ -85,7 +86,10 @@ def compared(
 ) -> LanguageComparison:
     """The comparison of two models from what a stream of positions left; see :func:`compare_language_models`."""
     with threads_for(len(seen.next_counts) * sum(seen.dims)):
-        return LanguageComparison(**_Comparison(seen, seen.models(span_tolerance), weights, budget, seed).fields())
+        found = _Comparison(seen, seen.models(span_tolerance), weights, budget, seed)
+        fields = found.fields()
+        errors, groups = found.jackknife(span_tolerance)
+        return LanguageComparison(**{**fields, "errors": fields["errors"] | errors, "groups": groups})
 
 
 class _Comparison:
@@ -120,11 +124,26 @@ class _Comparison:
         self._distances()
         return {**dict.fromkeys(self.undefined), **self.found, "undefined": self.undefined}
 
+    def jackknife(self, span_tolerance: float | None) -> tuple[dict[str, float], int]:
+        """Errors of functions of the moments, and over how many groups of documents."""
+        given, labels = self.models.given or self.models, None
+        if len(self.seen.parts) == 1:
+            return {}, 0
+        if "pivot" in self.found:
+            pivot, left_out = self.choice.pivot, self.choice.left_out
+            gap = gaps_from(self.vectors.cloud, self.pair, pivot).gap[0]
+            largest = gap.index_fill(0, torch.cat([pivot, left_out]), -torch.inf).argmax()
+            ids = self.vectors.ids
+            labels = int(ids[pivot]), int(ids[largest])
+        bases = [given.joint.span_basis(model, span_tolerance) for model in (0, 1)]
+        errors, groups = jackknife_errors(self.seen, Fixed(given, bases, self.weights, labels))
+        return {name: error for name, error in errors.items() if self.found.get(name) is not None}, groups
+
     def _sizes(self) -> None:
         seen, models = self.seen, self.models
         groups = models.groups_of_equal_labels(0, 1)
         self.found |= {
-            "positions": int(seen.moments.n),
+            "positions": seen.count,
             "documents": len(seen.sums.documents),
             "labels": models.num_labels,
             "ranks": models.dims,
@@ -212,7 +231,7 @@ class _Comparison:
             else:
                 self.found[name] = float(values[place])
         self.found["linear_cka_f"] = self._linear_cka()
-        count, (dim, other) = int(self.seen.moments.n), self.models.dims
+        count, (dim, other) = self.seen.count, self.models.dims
         self.found["m_cca_f_of_noise"] = (
             m_cca_of_noise(count, dim, other, self.seed) if "m_cca_f" in self.found else None
         )

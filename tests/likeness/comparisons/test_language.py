@@ -247,6 +247,14 @@ def test_what_cannot_be_compared_is_named_in_one_line(tmp_path: Path) -> None:
     assert "rows must be one of" in refusal_of_texts(rows="some")
     assert "positions must be" in refusal_of_texts(positions=0)
     assert "none.txt" in refusal(model, model, "none.txt")
+    capped = network()
+    head = capped.lm_head.forward
+    capped.lm_head.forward = lambda x: 4 * torch.tanh(head(x) / 4)
+    assert "cannot be compared by its label vectors: its logits are capped at 4" in refusal(model, scorer(capped))
+    unmasked = network()
+    for layer in unmasked.model.layers:
+        layer.self_attn.is_causal = False
+    assert "sees the future" in refusal(model, unmasked)
     with pytest.raises(ModelError, match="two language models are compared on texts, got 3"):
         compare([model, model, model], TEXTS)
 
