@@ -1,3 +1,4 @@
+from .adapters.texts import Texts as Texts
 from .comparisons.compare import Comparison as Comparison
 from .comparisons.compare import compare as compare
 from .diffusion.model import DiffusionModel as DiffusionModel
@@ -15,6 +16,7 @@ from .label_geometry.similarity import label_similarities as label_similarities
 from .label_geometry.similarity import logit_correlation as logit_correlation
 from .label_geometry.similarity import raw_similarity as raw_similarity
 from .label_geometry.top_sets import can_be_top as can_be_top
+from .language.answer import LanguageComparison as LanguageComparison
 from .neighbours.classification import knn_score as knn_score
 from .neighbours.exact import nearest_neighbours as nearest_neighbours
 from .probes import fit_probe as fit_probe

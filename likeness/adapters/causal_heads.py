@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.modules import TOLERANCE, ModelError
 from likeness.adapters.unnoticed import unnoticed
+from likeness.networks.pretrained_text import quiet
 from likeness.numerics import first_copies
 
 AGREEMENT = 1e-4  # of 1 + the largest logit: what float32 products may differ by in another order
@@ -49,7 +50,7 @@ def probe(model: Any, name: str, tokens: int | None) -> HeadFacts:
         raise ModelError(f"{name} has {tokens} tokens, but {len(weight)} rows in its output embedding")
     ids, other = _probes(tokens or len(weight), weight.device)
     every = torch.ones_like(ids, dtype=torch.bool)
-    with unnoticed([model]):
+    with quiet(), unnoticed([model]):
         with LastLayer(decoder_of(model, name)) as layers:
             f = decoded(model, name, ids, every)
         moved = decoded(model, name, other, every)
@@ -184,7 +185,7 @@ class LastLayer:
     """A context in which the class of the layer that answers a decoder's last hidden state is found out."""
 
     def __init__(self, decoder: nn.Module) -> None:
-        self._answers: list[tuple[str, Tensor]] = []
+        self._answers: list[tuple[nn.Module, Tensor]] = []
         self._layers = [layer for layer in decoder.modules() if layer is not decoder]
 
     def __enter__(self) -> LastLayer:
@@ -197,9 +198,17 @@ class LastLayer:
 
     def _keep(self, layer: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            self._answers.append((type(layer).__name__, output))
+            self._answers.append((layer, output))
 
     def of(self, hidden: Tensor) -> str:
         """The class whose output shares the memory of the hidden state, a norm before others; "none" without one."""
-        names = [name for name, output in self._answers if output.data_ptr() == hidden.data_ptr()]
+        names = [type(layer).__name__ for layer in self._sharing(hidden)]
         return next((name for name in reversed(names) if "Norm" in name), names[-1] if names else "none")
+
+    def norm(self, hidden: Tensor) -> nn.Module | None:
+        """The norm that answered it, None without one."""
+        norms = [layer for layer in self._sharing(hidden) if "Norm" in type(layer).__name__]
+        return norms[-1] if norms else None
+
+    def _sharing(self, hidden: Tensor) -> list[nn.Module]:
+        return [layer for layer, output in self._answers if output.data_ptr() == hidden.data_ptr()]

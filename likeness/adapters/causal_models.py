@@ -15,7 +15,9 @@ from torch import nn
 
 from likeness.adapters.causal_heads import probe
 from likeness.adapters.causal_scorers import CausalModel, Rows, TokenScorer
+from likeness.adapters.decoders import CausalDecoder, decoder_in
 from likeness.adapters.modules import ModelError
+from likeness.language.text_tokenizer import TextTokenizer
 from likeness.networks.pretrained_text import out_of_reach, quiet, text_library
 
 GGUF = ("gguf", "accelerate")  # packages that the library needs for such a file
@@ -26,19 +28,25 @@ def read_causal(model: str | Path | nn.Module, *, tokenizer: Any = None, rows: R
     """A causal language model by name, from a folder or a GGUF file, in float32, or one that is in memory.
 
     Args:
-        model: ``hf:NAME``, a folder, a hub name, a file that ends in .gguf, or a model of transformers.
-        tokenizer: of a model in memory; by default a name's own, where it has one.
+        model: ``hf:NAME``, a folder, a hub name, a file that ends in .gguf, a model of transformers, or a decoder of
+            this project or what trains one.
+        tokenizer: of a model in memory, transformers' or a :class:`likeness.language.text_tokenizer.TextTokenizer`; by
+            default that of the name which the model was read by, where it has one.
         rows: which rows of the head are labels: those that are "tokens", the default with a tokenizer, or "all".
 
     Answers a :class:`CausalModel`, or of a model with a soft cap a :class:`TokenScorer`. Raises ModelError in one line
     for what cannot be read, lacks weights, sees later tokens, or is no softmax of an inner product.
     """
     if isinstance(model, nn.Module):
-        module, name = model, type(model).__name__
+        own, name = decoder_in(model), type(model).__name__
+        module = model if own is None else CausalDecoder(own)
+        tokenizer = _tokenizer_of(model) if tokenizer is None else tokenizer
     else:
         name = str(model).removeprefix("hf:")
-        module, own = _read(name)
-        tokenizer = own if tokenizer is None else tokenizer
+        module, known = _read(name)
+        tokenizer = known if tokenizer is None else tokenizer
+    if isinstance(tokenizer, TextTokenizer):
+        tokenizer = tokenizer.for_transformers()
     facts = probe(module, name, None if tokenizer is None else _size(tokenizer))
     kind = CausalModel if facts.soft_cap is None else TokenScorer
     return kind(module, name, facts, tokenizer, rows or ("all" if tokenizer is None else "tokens"))
@@ -47,6 +55,18 @@ def read_causal(model: str | Path | nn.Module, *, tokenizer: Any = None, rows: R
 def _size(tokenizer: Any) -> int:
     """1 + the largest id."""
     return 1 + max(int(token) for token in tokenizer.get_vocab().values())
+
+
+def _tokenizer_of(model: nn.Module) -> Any:
+    """Of the folder, or the name in the local cache, that a model in memory says it was read from; None without one."""
+    name = getattr(model, "name_or_path", None)
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        with quiet():
+            return _tokenizer(text_library("transformers"), _Source(name, {"local_files_only": True}))
+    except Exception:  # the library, its hub and tokenizers raise their own where the files have gone
+        return None
 
 
 class _Source(NamedTuple):

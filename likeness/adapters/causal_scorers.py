@@ -15,10 +15,11 @@ from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_one_of
 from likeness.language.token_batches import (
     PADDING,
+    TEXT,
+    Choice,
     TokenBatch,
     TokenPositions,
     batched,
-    distinct,
     encoded,
     joined_positions,
     lengths_of,
@@ -34,7 +35,6 @@ from likeness.seeding import generator
 Rows = Literal["tokens", "all"]
 PREFIXES = ("none", "bos", "separator")
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")  # before the end token, which may be one of chats
-TEXT = 2**32  # more than the tokens of one
 CHUNK = 64  # texts whose positions are looked at before more are read
 LOGITS = 2**22  # in memory at a time
 LONGEST = 1024  # tokens of a window, where more are not asked for
@@ -148,23 +148,48 @@ class TokenScorer(nn.Module):
         Position 0 of texts and positions whose prefix came before are left out. Raises ModelError for no texts and
         ValueError for an empty one.
         """
+        chosen = [
+            self.predictions(batch)
+            for batch in self.position_batches(
+                texts, count, prefix=prefix, length=length, stride=stride, batch_size=batch_size, seed=seed
+            )
+        ]
+        found, rank = joined_positions(chosen), text_order(texts, seed).argsort()
+        return found.take((rank[found.document] * TEXT + found.t).argsort())
+
+    def position_batches(
+        self,
+        texts: Sequence[str],
+        count: int,
+        *,
+        prefix: str | int = "separator",
+        length: int | None = None,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> Iterator[TokenBatch]:
+        """The windows in which the positions of :meth:`positions` lie, with a y at these alone; ids are texts' numbers.
+
+        Another model over the same tokens can be asked for its predictions of the same batches.
+        """
         require_texts(texts)
-        order = torch.randperm(len(texts), generator=generator(seed, len(texts)))
-        found: TokenPositions | None = None
+        order, choice = text_order(texts, seed), Choice(count)
+        rank = order.argsort()
         for some in torch.split(order, CHUNK):
-            chosen = [texts[number] for number in some.tolist()]
-            parts = [
-                self.predictions(batch._replace(id=some[batch.id]))
-                for batch in self.batches(chosen, prefix=prefix, length=length, stride=stride, batch_size=batch_size)
-            ]
-            found = joined_positions(parts if found is None else [found, *parts])
-            found = found.take((order.argsort()[found.document] * TEXT + found.t).argsort())
-            found = found.take(distinct(found, first=True))
-            if len(chosen_rows := (found.t > 0).nonzero().flatten()) >= count:
-                break
-        if found is None:
+            batches = self.batches(
+                [texts[number] for number in some.tolist()],
+                prefix=prefix,
+                length=length,
+                stride=stride,
+                batch_size=batch_size,
+            )
+            yield from choice.of([batch._replace(id=some[batch.id]) for batch in batches], rank)
+            if choice.is_full:
+                return
+        if not len(texts):
             raise ModelError(f"there are no texts for {self.name}")
-        return found.take(chosen_rows[:count])
+        if not choice.chosen:
+            raise ModelError(f"the texts have no position for {self.name} that counts: each has one token, or none")
 
     def prefix(self, which: str | int) -> int | None:
         """The token that stands before each text: "none", "bos", "separator", or an id. Raises ModelError without it.
@@ -203,8 +228,22 @@ class TokenScorer(nn.Module):
             documents = list(encoded(self.tokenizer, texts, self.prefix(prefix)))
         if not documents:
             raise ModelError(f"there are no texts for {self.name}")
-        length = min(self.longest or LONGEST, LONGEST) if length is None else length
+        length = window_length([self]) if length is None else length
         return batched(windows(documents, length, stride), batch_size)
+
+    def bare(self, f: Tensor) -> Tensor:
+        """f [n, M] without the constant coordinate of a bias."""
+        return f[:, :-1] if self.has_bias else f
+
+    def shown(self, token: int) -> str:
+        """The token's text as Python writes it, so that spaces are seen."""
+        known = None if self.vocabulary is None else self.vocabulary.tokens.get(token)
+        if known is None:
+            return f"<{token}>"
+        try:
+            return repr(known.decode())
+        except UnicodeDecodeError:  # a part of a character
+            return repr(known)
 
     @property
     def longest(self) -> int | None:
@@ -212,14 +251,15 @@ class TokenScorer(nn.Module):
         longest = getattr(self.model.config, "max_position_embeddings", None)
         return longest if isinstance(longest, int) and longest > 0 else None
 
-    def output_embedding(self) -> tuple[Tensor, Tensor | None]:
-        """Rows [V, M] and biases [V] of the kept labels: under a soft cap, too, labels rank by their products with f.
+    def output_embedding(self, *, every: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Rows [V, M] and biases [V] of the kept labels, or of ``every`` row of the head.
 
-        f has the scale, and so the biases have it.
+        Under a soft cap, too, labels rank by their products with f. f has the scale, and so the biases have it.
         """
         embedding = self.model.get_output_embeddings()
-        weight = at_least_float32(embedding.weight.detach()[: self.kept])
-        bias = at_least_float32(embedding.bias.detach()[: self.kept]) if self.has_bias else None
+        rows = self.facts.rows if every else self.kept
+        weight = at_least_float32(embedding.weight.detach()[:rows])
+        bias = at_least_float32(embedding.bias.detach()[:rows]) if self.has_bias else None
         return weight, None if bias is None else self.facts.scale * bias
 
     def _products(self, f: Tensor, rows: int) -> Tensor:
@@ -244,6 +284,16 @@ class TokenScorer(nn.Module):
             raise ModelError(f"{first} is no token of {self.name}")
         if self.longest is not None and x.shape[1] > self.longest:
             raise ModelError(f"{self.name} takes {self.longest} tokens at once, got windows of {x.shape[1]}")
+
+
+def text_order(texts: Sequence[str], seed: int) -> Tensor:
+    """In which the texts are read."""
+    return torch.randperm(len(texts), generator=generator(seed, len(texts)))
+
+
+def window_length(models: Iterable[TokenScorer]) -> int:
+    """As many tokens as all of the models take, and at most 1,024."""
+    return min([LONGEST, *(model.longest for model in models if model.longest is not None)])
 
 
 class CausalModel(TokenScorer):

@@ -40,7 +40,7 @@ def adapted(
     found = [one for model, head in zip(models, heads, strict=True) for one in _adapted(model, head, pooling)]
     if names is not None and len(names) != len(found):
         raise ModelError(f"there are {len(found)} models and {len(names)} names")
-    for model, name in zip(found, names or _distinct([model.name for model in found]), strict=True):
+    for model, name in zip(found, names or distinct_names([model.name for model in found]), strict=True):
         model.name = name
     return found
 
@@ -75,8 +75,8 @@ def _of_name(name: str, head: str | bool, pooling: Any) -> list[Measurable]:
     path = Path(name).expanduser()
     if path.suffix in SUFFIXES and path.is_file() and not _is_weights(path):
         return [ArrayModel.of_file(path, path.name)]
-    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir() or _is_weights(path) or "#" in path.name:
-        return [EmbedderModel(model, own) for own, model in _read_runs(str(path))]
+    if (runs := runs_of(name)) is not None:
+        return [EmbedderModel(model, own) for own, model in runs]
     parts = ModelName.of(name)
     if parts is None:
         raise ModelError(
@@ -96,6 +96,14 @@ def _is_weights(path: Path) -> bool:
     )
 
 
+def runs_of(name: str) -> list[tuple[str, Embedder]] | None:
+    """The models of a run or checkpoint of Likeness, by their names; None for what is none."""
+    path = Path(name).expanduser()
+    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir() or _is_weights(path) or "#" in path.name:
+        return _read_runs(str(path))
+    return None
+
+
 def _read_runs(path: str) -> list[tuple[str, Embedder]]:
     module, _, function = RUNS.partition(":")
     try:
@@ -108,7 +116,7 @@ def _read_runs(path: str) -> list[tuple[str, Embedder]]:
     return found
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct_names(names: Sequence[str]) -> list[str]:
     """Names with a number behind those that occur again."""
     seen: Counter[str] = Counter()
     answer = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from likeness.adapters.arrays import ArrayModel, row_batches
 from likeness.adapters.batches import Inputs, batches, count
 from likeness.adapters.modules import Measurable, ModelError
 from likeness.adapters.sources import adapted
+from likeness.adapters.texts import Texts
 from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_positive
 from likeness.comparisons.bounds import PairwiseBound, bounds_on, sources
@@ -38,6 +39,8 @@ from likeness.similarity.predictions import is_correct, logits, nll
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from likeness.language.answer import LanguageComparison
 
 MEASURED = ("kl", "js", "agreement", "m_cca", "likelihood", "logit", "linear_cka", "unbiased_linear_cka", "mutual_knn")
 _LOGITS = 2**24  # numbers in the logits of all models that are computed at once: 128 MB
@@ -169,6 +172,35 @@ class Comparison:
         return as_html(self)
 
 
+@overload
+def compare(
+    first: Any,
+    second: Any,
+    data: Texts | Sequence[str] | Path,
+    *,
+    names: Sequence[str] | None = ...,
+    budget: int | None = ...,
+    progress: bool | None = ...,
+) -> LanguageComparison: ...
+
+
+@overload
+def compare(
+    first: Any,
+    second: Any = ...,
+    data: Any = ...,
+    *,
+    measures: Iterable[str] = ...,
+    names: Sequence[str] | None = ...,
+    head: str | bool | Sequence[str | bool] = ...,
+    pooling: Pooling | Callable[[Tensor], Tensor] = ...,
+    batch_size: int = ...,
+    max_stored: int = ...,
+    permutations: int = ...,
+    progress: bool | None = ...,
+) -> Comparison: ...
+
+
 def compare(
     first: Any,
     second: Any = None,
@@ -181,8 +213,9 @@ def compare(
     batch_size: int = 64,
     max_stored: int = 2000,
     permutations: int = 0,
+    budget: int | None = None,
     progress: bool | None = None,
-) -> Comparison:
+) -> Comparison | LanguageComparison:
     """How alike two models are, ``compare(a, b, data)``, or all pairs of several, ``compare([a, b, c], data)``.
 
     A model is a torch module, whose last linear layer makes it a softmax model; an object with ``embed()`` and perhaps
@@ -190,11 +223,15 @@ def compare(
     where they are, on a GPU for one, and as they are: modes, hooks and random numbers are afterwards what they were.
     An autocast context around the call holds.
 
+    Two causal language models on texts, ``compare("hf:a", "hf:b", ["a text", ...])``, are compared at the positions of
+    the texts by everything that :class:`likeness.LanguageComparison` has; ``names``, ``budget`` and ``progress`` are
+    the options, and :class:`likeness.Texts` has those of the texts.
+
     Args:
         first: a model, or a list of all.
         second: a model, or the data where ``first`` is a list.
         data: batches of tensors, of (x, y) pairs or of dictionaries; a tensor, a data set, a loader or a datamodule.
-            It is read once. For arrays there need be none.
+            It is read once. For arrays there need be none. Of language models: texts, or a file of them.
         measures: names, or families, of ``likeness.similarity.catalogue``. Those that read label vectors are left out,
             with the reason, where a model has none.
         names: of the models, for tables.
@@ -205,6 +242,8 @@ def compare(
         max_stored: inputs that are kept for what is said of single ones; see
             :class:`likeness.similarity.metric.PairwiseSimilarity`.
         permutations: for what unrelated representations would score; 0 for none.
+        budget: of language models, of how many tokens the row of term 1 of d_LLV may be computed: beyond it term 1 is
+            an interval.
         progress: a progress bar with the time left; by default on a terminal and in a notebook.
 
     Raises:
@@ -227,6 +266,10 @@ def compare(
     given = [first, second]
     if isinstance(first, list):
         given, data = first, second if data is None else data
+    if (texts := Texts.of(data)) is not None:
+        from likeness.comparisons.language import compare_on_texts
+
+        return compare_on_texts(given, texts, names, budget, progress)
     heads = [head] * len(given) if isinstance(head, str | bool) else head
     models = adapted(given, names, heads, pooling)
     with unnoticed(chain.from_iterable(model.modules for model in models)):

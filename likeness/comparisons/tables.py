@@ -153,13 +153,19 @@ def as_html(comparison: Comparison) -> str:
     return str(_recorded(comparison).export_html(inline_styles=True, code_format="<pre>{code}</pre>"))
 
 
-def _recorded(comparison: Comparison) -> Any:
+def recorded(*shown: Table) -> Any:
+    """A console that has printed tables, for them as text or HTML."""
     from io import StringIO
 
     from rich.console import Console
 
     console = Console(record=True, width=WIDTH, file=StringIO())
-    console.print(*tables(comparison), sep="\n")
+    console.print(*shown, sep="\n")
+    return console
+
+
+def _recorded(comparison: Comparison) -> Any:
+    console = recorded(*tables(comparison))
     for why in dict.fromkeys(comparison.left_out.values()):
         names = ", ".join(name for name, reason in comparison.left_out.items() if reason == why)
         console.print(f"left out: {names}: {why}", markup=False, highlight=False)

@@ -7,19 +7,20 @@ cannot be searched at V = 50,000 is an interval: term 1 where its search was cut
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from likeness.language.answer import LanguageComparison
+from likeness.language.jackknife import Fixed, jackknife_errors
 from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
 from likeness.numerics import threads_for
 from likeness.seeding import generator
 from likeness.similarity.cca import m_cca_of_noise
 from likeness.similarity.cka import linear_cka_f
-from likeness.similarity.cloud import one_pair
+from likeness.similarity.cloud import gaps_from, one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, label_terms
 from likeness.similarity.d_svd import d_svd_of_subsets, label_correlation_losses
 from likeness.similarity.logit_distance import weighted_d_logit
@@ -30,110 +31,6 @@ from likeness.similarity.undefined import UndefinedError
 
 _SUBSETS = 16  # of each kind: the typical d_SVD varies by under 1 % among them
 _WORK = 2**32  # multiplications that factorising the label subsets of one kind may cost
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageComparison:
-    """How alike two language models are at the same positions. What is None is undefined, as ``undefined`` says.
-
-    With kept labels T every number is of p(y | x, y in T), but for the masses and ``kl_*_with_rest``.
-    """
-
-    positions: int
-    documents: int
-    """0 where they were not said."""
-    labels: int
-    """V, or how many are kept."""
-    ranks: tuple[int, int]
-    """How many dimensions f1 and f2 span: M of every measure; a final LayerNorm makes it one less than the width."""
-    equal_labels: tuple[tuple[int, ...], ...]
-    """Groups of tokens whose g are equal in both models; label searches look at the first of each."""
-
-    # Predictions, means over positions
-    nll_1: float | None
-    """Cross-entropy of the next token, nats."""
-    nll_2: float | None
-    perplexity_1: float | None
-    perplexity_2: float | None
-    accuracy_1: float | None
-    accuracy_2: float | None
-    kl_12: float
-    """KL(p1 || p2), nats."""
-    kl_21: float
-    js: float
-    total_variation: float
-    agreement: float
-    """Share of the positions where both models prefer the same token."""
-    variance_12: float
-    """Var of l1 - l2 under p1: 2 KL up to third order."""
-    variance_21: float
-    entropy_1: float
-    entropy_2: float
-    collision_1: float
-    """sum p^2."""
-    collision_2: float
-    mass_1: float
-    """p(y in T)."""
-    mass_2: float
-    log_mass_1: float
-    """E log p(y in T): what the cross-entropy falls by when the other labels are left out."""
-    log_mass_2: float
-    kl_12_with_rest: float
-    """KL of the labels of T and one event for all others: at most that of the whole distributions."""
-    kl_21_with_rest: float
-
-    # Labels
-    term_1: float | None = None
-    """The smallest term 1 of d_LLV that was found."""
-    term_1_lower: float | None = None
-    """What no choice of labels is under: equal to term_1 unless the budget cut the search short."""
-    term_1_rows: int | None = None
-    """Pivots whose row was computed."""
-    pivot: int | None = None
-    left_out: int | None = None
-    term_3: float | None = None
-    d_svd_typical: float | None = None
-    """d_SVD of random label subsets of min(M, M') labels at the pivot, mean."""
-    d_svd_typical_deviation: float | None = None
-    d_svd_frequent: float | None = None
-    """The same of label subsets drawn by frequency."""
-    d_svd_frequent_deviation: float | None = None
-    max_d_svd: float | None = None
-    """The largest that was found: of these subsets, the most frequent labels, and those that correlate least."""
-    certificate: float | None = None
-    """What no label subset exceeds."""
-
-    # Inputs
-    term_2: float | None = None
-    """The smallest term 2 among the inputs that were kept, min(M, M') and a pivot: at least that of all inputs."""
-    term_4: float | None = None
-    inputs: int = 0
-    """How many were kept."""
-
-    # Logits and representations
-    d_logit: float | None = None
-    d_logit_normalised: float | None = None
-    """d_logit^2 over the mean square of model 1's centred logits."""
-    d_logit_weighted: float | None = None
-    """With labels weighted by frequency among the next tokens, or as they were given: the root of E Var_w(l1 - l2)."""
-    d_logit_weighted_normalised: float | None = None
-    """Its square over the same of model 1 alone."""
-    d_rep_12: float | None = None
-    d_rep_21: float | None = None
-    m_cca_f: float | None = None
-    m_cca_f_of_noise: float | None = None
-    """What unrelated embeddings of these sizes score; up to 10 M positions it is not small."""
-    m_cca_g: float | None = None
-    linear_cka_f: float | None = None
-
-    errors: Mapping[str, float] = field(default_factory=dict)
-    """Standard errors of the means over positions, with documents as the units."""
-    undefined: Mapping[str, str] = field(default_factory=dict)
-    """Why a field is None."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "errors": dict(self.errors), "undefined": dict(self.undefined)}
 
 
 Arrays = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
@@ -189,7 +86,10 @@ def compared(
 ) -> LanguageComparison:
     """The comparison of two models from what a stream of positions left; see :func:`compare_language_models`."""
     with threads_for(len(seen.next_counts) * sum(seen.dims)):
-        return LanguageComparison(**_Comparison(seen, seen.models(span_tolerance), weights, budget, seed).fields())
+        found = _Comparison(seen, seen.models(span_tolerance), weights, budget, seed)
+        fields = found.fields()
+        errors, groups = found.jackknife(span_tolerance)
+        return LanguageComparison(**{**fields, "errors": fields["errors"] | errors, "groups": groups})
 
 
 class _Comparison:
@@ -224,11 +124,26 @@ class _Comparison:
         self._distances()
         return {**dict.fromkeys(self.undefined), **self.found, "undefined": self.undefined}
 
+    def jackknife(self, span_tolerance: float | None) -> tuple[dict[str, float], int]:
+        """Errors of functions of the moments, and over how many groups of documents."""
+        given, labels = self.models.given or self.models, None
+        if len(self.seen.parts) == 1:
+            return {}, 0
+        if "pivot" in self.found:
+            pivot, left_out = self.choice.pivot, self.choice.left_out
+            gap = gaps_from(self.vectors.cloud, self.pair, pivot).gap[0]
+            largest = gap.index_fill(0, torch.cat([pivot, left_out]), -torch.inf).argmax()
+            ids = self.vectors.ids
+            labels = int(ids[pivot]), int(ids[largest])
+        bases = [given.joint.span_basis(model, span_tolerance) for model in (0, 1)]
+        errors, groups = jackknife_errors(self.seen, Fixed(given, bases, self.weights, labels))
+        return {name: error for name, error in errors.items() if self.found.get(name) is not None}, groups
+
     def _sizes(self) -> None:
         seen, models = self.seen, self.models
         groups = models.groups_of_equal_labels(0, 1)
         self.found |= {
-            "positions": int(seen.moments.n),
+            "positions": seen.count,
             "documents": len(seen.sums.documents),
             "labels": models.num_labels,
             "ranks": models.dims,
@@ -316,7 +231,7 @@ class _Comparison:
             else:
                 self.found[name] = float(values[place])
         self.found["linear_cka_f"] = self._linear_cka()
-        count, (dim, other) = int(self.seen.moments.n), self.models.dims
+        count, (dim, other) = self.seen.count, self.models.dims
         self.found["m_cca_f_of_noise"] = (
             m_cca_of_noise(count, dim, other, self.seed) if "m_cca_f" in self.found else None
         )

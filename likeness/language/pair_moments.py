@@ -4,6 +4,7 @@ Their size depends neither on the number of positions nor on that of labels time
 grow, with the number of documents.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -14,6 +15,7 @@ from likeness.checks import require_positive
 from likeness.language.document_sums import DocumentSums
 from likeness.language.token_pass import MEMORY, QUANTITIES, Head, Positions, Visit, kl_with_rest
 from likeness.numerics import FactoredMoments, as_float64, require_finite
+from likeness.seeding import hashed
 from likeness.similarity.metric import empty_store, filled, keep
 from likeness.similarity.softmax_models import JointMoments, SoftmaxModels, joint_features
 from likeness.spans import epsilon, type_of
@@ -22,15 +24,17 @@ OF_ALL_LABELS = ("kl_12_with_rest", "kl_21_with_rest")
 
 
 class PairMoments:
-    """Two language models over the same V tokens, seen at batches of positions.
+    """Two language models over the same V tokens, or over the same ones among others, seen at batches of positions.
 
     Args:
-        first, second: the heads.
+        first, second: the heads, over the same V labels; with ``kept`` labels, over these and any others.
         kept: the labels T that everything is said of; by default all V.
         names: of the models, for messages.
         top: length of the lists of likeliest labels, whose members are counted.
         stored: positions whose embeddings are kept for the input side of d_LLV, those with the smallest hashes of
             their ids.
+        groups: of documents, drawn by a hash of their numbers, whose moments are kept apart, for errors by the
+            jackknife; each takes up to 16 D^2 bytes, D = M + M' + 2.
         memory: bytes that a visit may take beside its inputs.
         rows, columns: of a tile of logits, in the place of what the memory allows.
     """
@@ -44,12 +48,14 @@ class PairMoments:
         names: Sequence[str] = ("1", "2"),
         top: int = 10,
         stored: int = 2048,
+        groups: int = 1,
         memory: int = MEMORY,
         rows: int | None = None,
         columns: int | None = None,
     ) -> None:
-        require_positive(stored=stored)
-        self.heads, self.names, self.kept = (first, second), tuple(names), _labels(kept, len(first.g))
+        require_positive(stored=stored, groups=groups)
+        self.heads, self.names = (first, second), tuple(names)
+        self.kept = _labels(kept, len(first.g), len(second.g))
         require_finite([head.g for head in self.heads], self.names, "output embedding", "token")
         for head, name in zip(self.heads, self.names, strict=True):
             if head.bias is not None:
@@ -57,9 +63,10 @@ class PairMoments:
         top = min(top, len(first.g) if self.kept is None else len(self.kept))
         self.visit = Visit(first, second, self.kept, top, memory, rows, columns)
         self.sums = DocumentSums((*QUANTITIES, *OF_ALL_LABELS))
-        self.moments = FactoredMoments.of(torch.empty(0, sum(self.dims) + 2))
+        self.parts = [FactoredMoments.of(torch.empty(0, sum(self.dims) + 2)) for _ in range(groups)]
         self.stored = empty_store(stored, sum(self.dims))
         self.epsilon = torch.inf  # of the type that the embeddings were computed in
+        self._centres = [_centre(head) for head in self._heads]
         self.next_counts = torch.zeros(len(first.g), dtype=torch.long)
         self.occurrences = torch.zeros(2, len(first.g), dtype=torch.long)  # N_k of the tokens, k = top
 
@@ -83,7 +90,7 @@ class PairMoments:
         for shapes that do not fit, and naming the model and position of a value that is not finite.
         """
         self._require_shapes(embeddings, next_token)
-        ids = torch.arange(len(next_token)) + int(self.moments.n) if ids is None else ids.cpu()
+        ids = torch.arange(len(next_token)) + self.count if ids is None else ids.cpu()
         require_finite(embeddings, self.names, ids=ids)
         partitions, done = [], 0
         for block in self.visit(*embeddings, next_token):
@@ -96,12 +103,12 @@ class PairMoments:
             done = rows.stop
         known = next_token[next_token >= 0].long()
         self.next_counts += torch.bincount(known, minlength=len(self.next_counts)).cpu()
-        self._add_moments(embeddings, torch.cat(partitions, dim=1), ids)
+        self._add_moments(embeddings, torch.cat(partitions, dim=1), documents, ids)
 
     def merge(self, other: Self) -> None:
-        """Add what another one, of other positions, has seen."""
+        """Add what another one, of other positions and as many groups, has seen."""
         self.sums.merge(other.sums)
-        self.moments = FactoredMoments.merge([self.moments, other.moments])
+        self.parts = [FactoredMoments.merge(both) for both in zip(self.parts, other.parts, strict=True)]
         self.stored = _once(torch.cat([self.stored, other.stored]), len(self.stored))
         self.epsilon = min(self.epsilon, other.epsilon)
         self.next_counts += other.next_counts
@@ -109,9 +116,15 @@ class PairMoments:
 
     def models(self, tau: float | None = None) -> SoftmaxModels:
         """The two as softmax models over the kept labels, in coordinates of what their embeddings span."""
-        joint = JointMoments(self.moments, self.dims, self.names, type_of(self.epsilon))
+        moments = self.parts[0] if len(self.parts) == 1 else FactoredMoments.merge(self.parts)
+        joint = JointMoments(moments, self.dims, self.names, type_of(self.epsilon))
         kept = torch.split(filled(self.stored)[1], list(self.dims), dim=1)
         return SoftmaxModels(joint, tuple(map(_with_bias, self._heads)), kept).reduced(tau)
+
+    @property
+    def count(self) -> int:
+        """How many positions were seen."""
+        return int(sum(float(part.n) for part in self.parts))
 
     @property
     def _heads(self) -> tuple[Head, ...]:
@@ -128,32 +141,45 @@ class PairMoments:
         forward = kl_with_rest(block["kl_12"], *masses)
         return torch.stack([forward, kl_with_rest(block["kl_21"], *masses[::-1])])
 
-    def _add_moments(self, embeddings: tuple[Tensor, Tensor], log_partitions: Tensor, ids: Tensor) -> None:
+    def _add_moments(
+        self, embeddings: tuple[Tensor, Tensor], log_partitions: Tensor, documents: Tensor | None, ids: Tensor
+    ) -> None:
         features = [f if head.bias is None else _with_one(f) for f, head in zip(embeddings, self.heads, strict=True)]
         self.epsilon = min(self.epsilon, epsilon(embeddings))
         # Partitions of centred logits, less log K, which is what the measures of labels take them to be.
         centred = []
-        for f, z, head in zip(embeddings, log_partitions, self._heads, strict=True):
-            shift = as_float64(f) @ as_float64(head.g).mean(0)
-            bias = 0.0 if head.bias is None else as_float64(head.bias).mean()
-            centred.append(z - shift - bias - torch.log(z.new_tensor(float(len(head.g)))))
-        batch = FactoredMoments.of(joint_features(features, torch.stack(centred)).cpu())
-        self.moments = FactoredMoments.merge([self.moments, batch])
+        for f, z, (direction, shift) in zip(embeddings, log_partitions, self._centres, strict=True):
+            centred.append(z - as_float64(f) @ direction - shift)
+        samples = joint_features(features, torch.stack(centred)).cpu()
+        group = torch.zeros(len(ids), dtype=torch.long)
+        if documents is not None:
+            group = hashed(documents.cpu().long()) % len(self.parts)
+        for number in {*group.tolist()}:
+            batch = FactoredMoments.of(samples[group == number])
+            self.parts[number] = FactoredMoments.merge([self.parts[number], batch])
         rows = torch.column_stack([ids.double(), *(as_float64(f).cpu() for f in features)])
         self.stored = _once(torch.cat([self.stored, rows]), len(self.stored))
 
 
-def _labels(kept: Tensor | None, labels: int) -> Tensor | None:
+def _labels(kept: Tensor | None, labels: int, of_other: int) -> Tensor | None:
+    """The kept labels ascending; None where these are all that both models have."""
     if kept is None:
         return None
+    both = min(labels, of_other)
     ordered: Tensor = torch.unique(kept.long())
-    if len(ordered) < 1 or int(ordered[0]) < 0 or int(ordered[-1]) >= labels:
-        raise ValueError(f"kept labels must be some of 0..{labels - 1}, but are {len(ordered)} of {_ends(ordered)}")
-    return ordered if len(ordered) < labels else None
+    if len(ordered) < 1 or int(ordered[0]) < 0 or int(ordered[-1]) >= both:
+        raise ValueError(f"kept labels must be some of 0..{both - 1}, but are {len(ordered)} of {_ends(ordered)}")
+    return ordered if len(ordered) < max(labels, of_other) else None
 
 
 def _ends(ordered: Tensor) -> str:
     return f"{int(ordered[0])}..{int(ordered[-1])}" if len(ordered) else "none"
+
+
+def _centre(head: Head) -> tuple[Tensor, float]:
+    """The mean of g [M], and the mean bias with log K."""
+    bias = 0.0 if head.bias is None else float(as_float64(head.bias).mean())
+    return as_float64(head.g).mean(0), bias + math.log(len(head.g))
 
 
 def _with_one(f: Tensor) -> Tensor:

@@ -107,6 +107,11 @@ class TextTokenizer:
         content, config = (state[name].numpy().tobytes().decode() for name in (FILE, CONFIG))
         return cls(content, _end_of(_json(config, CONFIG)) or SEPARATOR)
 
+    def for_transformers(self) -> Any:
+        """The same as a tokenizer of transformers, in which the separator is the end-of-text token."""
+        fast = text_library("transformers").PreTrainedTokenizerFast
+        return fast(tokenizer_object=self._library, eos_token=self.separator_text)
+
     @cached_property
     def _library(self) -> Any:
         tokenizer = text_library("tokenizers").Tokenizer.from_str(self.content)

@@ -14,6 +14,7 @@ from torch import Tensor
 from likeness.checks import require_positive
 
 PADDING = -1  # beyond the end of a window's tokens, and as y where nothing is predicted
+TEXT = 2**32  # more than the tokens of one
 _SPREAD = -7046029254386353131  # an odd number, by which hashes of prefixes are spread over 64 bits
 
 
@@ -154,3 +155,45 @@ def distinct(positions: TokenPositions, *, first: bool = False) -> Tensor:
     rows = torch.arange(len(group))
     earliest = rows.new_full((int(group.max()) + 1,), len(group)).scatter_reduce(0, group, rows, "amin").sort().values
     return earliest if first else earliest[positions.t[earliest] > 0]
+
+
+class Choice:
+    """The first positions that count, told from the tokens: without position 0 of documents and repeated prefixes.
+
+    Batches go through with PADDING as y at all others. What is held is a hash for each position that was passed.
+
+    Example:
+        >>> (batch,) = batched(windows([[0, 5, 6, 7], [0, 5, 9]], 10), 2)
+        >>> [chosen.y.tolist() for chosen in Choice(3).of([batch], torch.arange(2))]
+        [[[-1, 6, 7], [-1, -1, -1]]]
+    """
+
+    def __init__(self, count: int) -> None:
+        require_positive(count=count)
+        self.count, self.chosen = count, 0
+        self._passed = torch.empty(0, dtype=torch.long)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all of them are chosen."""
+        return self.chosen == self.count
+
+    def of(self, batches: Sequence[TokenBatch], rank: Tensor) -> Iterator[TokenBatch]:
+        """Those of further documents, whole ones, which come in the order of ``rank`` [documents]; empty ones not."""
+        places = [positions_of(batch, torch.empty(int((batch.x != PADDING).sum()), 0)) for batch in batches]
+        every = joined_positions(places)
+        if not len(every.t):
+            return
+        order = (rank[every.document] * TEXT + every.t).argsort()
+        first = order[distinct(every.take(order), first=True)]
+        new = first[~torch.isin(every.prefix[first], self._passed)]
+        self._passed = torch.cat([self._passed, every.prefix[new]])
+        rows = new[every.t[new] > 0][: self.count - self.chosen]
+        self.chosen += len(rows)
+        chosen = torch.zeros(len(every.t), dtype=torch.bool).index_fill(0, rows, True)
+        for batch, own in zip(batches, torch.split(chosen, [len(place.t) for place in places]), strict=True):
+            if bool(own.any()):
+                y = torch.full_like(batch.y, PADDING)
+                counted = batch.y != PADDING
+                y[counted] = batch.y[counted].where(own, PADDING)
+                yield batch._replace(y=y)

@@ -18,7 +18,7 @@ from likeness.checks import require_positive
 from likeness.neighbours.exact import smallest
 from likeness.numerics import at_least_float32, full_precision
 from likeness.similarity.cloud import blocks
-from likeness.similarity.predictions import jensen_shannon, kl, total_variation
+from likeness.similarity.predictions import SERIES, exponential_remainder, kl
 
 MEMORY = 2**27  # bytes beside the inputs that a visit takes
 _COPIES = 2.5  # of the logits of a block that memory holds: the products and what their maxima need
@@ -89,7 +89,8 @@ class Visit:
     """Two heads ready to be visited with blocks of positions.
 
     Args:
-        first, second: the heads, over the same V labels.
+        first, second: the heads, over the same V labels; with ``kept`` labels they may have others beside these, and
+            not as many.
         kept: the labels T, ascending; by default all.
         top: how many of the likeliest labels are listed.
         memory: bytes that a block's temporaries may take.
@@ -109,17 +110,14 @@ class Visit:
     def __post_init__(self) -> None:
         require_positive(top=self.top, memory=self.memory, rows=self.rows, columns=self.columns)
         sizes = len(self.first.g), len(self.second.g)
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"two language models need the same labels, but have {sizes[0]} and {sizes[1]}")
         parts = (self.first, self.second)
         if self.kept is None:
+            if sizes[0] != sizes[1]:
+                raise ValueError(f"two language models need the same labels, but have {sizes[0]} and {sizes[1]}")
             object.__setattr__(self, "_parts", (parts,))
             return
-        others = torch.ones(sizes[0], dtype=torch.bool, device=self.kept.device)
-        others[self.kept] = False
-        rest = others.nonzero().flatten()
-        split = [tuple(head.take(labels) for head in parts) for labels in (self.kept, rest)]
-        object.__setattr__(self, "_parts", tuple(split))
+        kept, others = tuple(head.take(self.kept) for head in parts), tuple(_others(head, self.kept) for head in parts)
+        object.__setattr__(self, "_parts", (kept, others))
 
     @property
     def num_labels(self) -> int:
@@ -248,13 +246,55 @@ def _over_labels(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Sums over the labels of a tile, [len(_OF_LABELS), n] in float64, from log-probabilities [n, c]."""
     parts = []
     for rows in blocks(log_p.shape[0], log_p.shape[1], log_p.device):
-        lp, lq = log_p[rows], log_q[rows]
-        p, q, difference = lp.exp(), lq.exp(), (lp - lq).square()
-        sums = [-(p * lp).sum(1), -(q * lq).sum(1), p.square().sum(1), q.square().sum(1)]
-        sums += [kl(lp, lq), kl(lq, lp), jensen_shannon(lp, lq), total_variation(lp, lq)]
-        sums += [(p * difference).sum(1), (q * difference).sum(1)]
-        parts.append(torch.stack(sums).double())
+        parts.append(torch.stack(_sums(log_p[rows], log_q[rows])).double())
     return torch.cat(parts, dim=1)
+
+
+def _sums(log_p: Tensor, log_q: Tensor) -> list[Tensor]:
+    """As :func:`likeness.similarity.predictions.kl` and its like answer, with four transcendental functions a label.
+
+    Of the two probabilities let m be the larger one and m (1 + e) the smaller, x = -log(1 + e). Then KL from the larger
+    one has the term m (e + x), KL from the smaller one m (-e x - (e + x)), and JS half of
+    m ((2 + e) phi - (1 + e) (e + x) + e^2 / 2) with phi = e / 2 - log(1 + e / 2): terms of second order each, none of
+    which is left of a difference. Where x is small, e + x and phi are their series.
+    """
+    p, q, difference = log_p.exp(), log_q.exp(), log_p - log_q
+    m, x = torch.maximum(p, q), difference.abs()
+    e = torch.expm1(-x)
+    half, small = -0.5 * e, x < SERIES
+    from_larger = torch.where(small, exponential_remainder(-x), e + x)
+    phi = torch.where(small, _logarithm_remainder(half), -torch.log1p(-half) - half)
+    from_smaller = (e * x).add_(from_larger).neg_()
+    js = phi.mul_(2 + e).addcmul_(half, half, value=2).addcmul_(from_larger, 1 + e, value=-1)
+    excess = (from_larger - from_smaller).mul_((difference >= 0).to(m))  # where p is the larger one
+    squares = x.square_()
+    return [
+        -(p * log_p).sum(1),
+        -(q * log_q).sum(1),
+        p.square().sum(1),
+        q.square().sum(1),
+        from_smaller.add_(excess).mul_(m).sum(1),
+        from_larger.sub_(excess).mul_(m).sum(1),
+        0.5 * js.mul_(m).sum(1),
+        half.mul_(m).sum(1),
+        p.mul_(squares).sum(1),
+        q.mul_(squares).sum(1),
+    ]
+
+
+def _logarithm_remainder(y: Tensor) -> Tensor:
+    """-log(1 - y) - y for 0 <= y < 5e-3, by its series."""
+    series = y / 7 + 1 / 6
+    for coefficient in (1 / 5, 1 / 4, 1 / 3, 1 / 2):
+        series = series.mul_(y).add_(coefficient)
+    return series.mul_(y).mul_(y)
+
+
+def _others(head: Head, kept: Tensor) -> Head:
+    """The head of the labels that are not kept."""
+    rest = torch.ones(len(head.g), dtype=torch.bool, device=kept.device)
+    rest[kept] = False
+    return head.take(rest.nonzero().flatten())
 
 
 def _with_others(log_partition: Tensor, f: Tensor, others: Head | None, width: int) -> Tensor:

@@ -23,7 +23,7 @@ from likeness.similarity.cloud import blocks, padded
 _LEAST_ROWS = 64  # of the logits [P, n, K] that are held at once
 _NEARLY_EQUAL = 1e-4  # nats a sample and relative: under it a difference of sums has lost digits that count
 _FLAT = 0.6  # mean of exp(logit - largest) above which its logarithm is taken of its distance from 1
-_SERIES = 1e-2  # |log(q / p)| up to which a term of KL is a series
+SERIES = 1e-2  # |log(q / p)| up to which a term of KL is a series
 _LOG_2 = math.log(2)
 
 
@@ -74,7 +74,7 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """
     p, q, log_ratio = log_p.exp(), log_q.exp(), log_q - log_p
     terms = torch.where(log_ratio < 1, p * (torch.expm1(log_ratio) - log_ratio), q - p - p * log_ratio)
-    terms = torch.where(log_ratio.abs() < _SERIES, p * _exponential_remainder(log_ratio), terms)
+    terms = torch.where(log_ratio.abs() < SERIES, p * exponential_remainder(log_ratio), terms)
     return torch.where(p > 0, terms, q).sum(-1)
 
 
@@ -103,7 +103,7 @@ def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
     return -0.5 * (torch.maximum(log_p, log_q).exp() * torch.expm1(-_distance(log_p, log_q))).sum(-1)
 
 
-def _exponential_remainder(x: Tensor) -> Tensor:
+def exponential_remainder(x: Tensor) -> Tensor:
     """e^x - 1 - x for |x| < 1e-2, by its series: the difference would lose every digit."""
     series = x / 5040 + 1 / 720
     for coefficient in (1 / 120, 1 / 24, 1 / 6, 1 / 2):

@@ -1,4 +1,7 @@
-"""How alike finished runs, checkpoints or siblings are: ``python -m scripts.compare RUN_OR_CKPT ... --data FILE``."""
+"""How alike finished runs, checkpoints or siblings are: ``python -m scripts.compare RUN_OR_CKPT ... --data FILE``.
+
+Causal language models of any kind on texts: ``python -m scripts.compare hf:A hf:B --texts FILE``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
-from scripts.cli.entry_point import Parser
+from scripts.cli.entry_point import Parser, UsageError
+from scripts.compare import language
 from scripts.inputs import choose_device, default_data, load_data, load_models
 
 if TYPE_CHECKING:
@@ -20,6 +24,11 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, evaluate, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
+    if arguments.texts is not None:
+        language.publish(language.compare(arguments), Path(arguments.out))
+        return 0
+    if named := [path for path in arguments.models if language.names_a_language_model(path)]:
+        raise UsageError(f"{named[0]} is a language model: name texts to compare it on with --texts")
     from likeness.similarity.catalogue import select
     from scripts.compare.comparison import compare
 
@@ -42,7 +51,7 @@ def build_parser() -> ArgumentParser:
         description="Measure how alike models are, on data that none of them need have seen.",
         epilog="--debug shows the traceback of an error.",
     )
-    parser.add_argument("models", nargs="+", metavar="RUN_OR_CKPT", help="Runs, checkpoints, or members: demo#3.")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="Runs, checkpoints, members: demo#3; hf:NAME, ...")
     parser.add_argument("--data", type=str | None, help="A data config; by default that of the first run.")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="The split to compare on.")
     parser.add_argument("--out", type=str, default="runs/comparison", help="Where tables and figures are written.")
@@ -50,6 +59,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--measures", type=str, nargs="+", default=["kl", "m_cca"], help="Names of measures.")
     parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
     parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
+    language.add_arguments(parser)
     return parser
 
 

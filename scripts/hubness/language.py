@@ -119,7 +119,7 @@ def _predictions(
         notes.append(f"no null of frequencies: {occurring} tokens occur, and {search.k} are drawn")
     g, bias = model.output_embedding()
     return prediction_hubs(
-        positions.f[:, : g.shape[1]],
+        model.bare(positions.f),
         g,
         bias=bias,
         k=search.k,
@@ -137,7 +137,7 @@ def _points(
 ) -> dict[tuple[str, PointDistance], TokenHubs]:
     """Tokens among tokens and contexts among contexts, by each distance; the constant of a bias is no coordinate."""
     g, _ = model.output_embedding()
-    clouds = {"tokens": g, "contexts": positions.f[:, : g.shape[1]]}
+    clouds = {"tokens": g, "contexts": model.bare(positions.f)}
     pairs = [(kind, distance) for kind in search.among for distance in get_args(PointDistance)]
     return {
         (kind, distance): point_hubs(
@@ -164,7 +164,7 @@ def _reduced(
         return []
     bank, test = split_documents(positions.document, seed=search.seed)
     g, bias = model.output_embedding()
-    f = positions.f[:, : g.shape[1]]
+    f = model.bare(positions.f)
     return reduced_predictions(
         f[bank], f[test], g, positions.next[test], bias=bias, reductions=search.reductions, k=search.k
     )

@@ -21,7 +21,7 @@ def title(found: LanguageHubs) -> str:
     """What was measured on what, with the prefix that every number depends on."""
     search, report, name = found.search, found.predictions.report, found.model.name
     prefix = found.model.prefix(search.prefix)
-    before = "nothing" if prefix is None else f"{_token(found, prefix)} ({search.prefix})"
+    before = "nothing" if prefix is None else f"{found.model.shown(prefix)} ({search.prefix})"
     contexts = f"{report.m:,} contexts of {search.texts}, each text after {before}"
     return f"{name}: the {report.k} likeliest of {report.n:,} tokens in {contexts}"
 
@@ -89,7 +89,7 @@ def hub_table(found: LanguageHubs, top: int) -> Report:
     ids, counts = (values.tolist() for values in found.predictions.report.top_hubs(top))
     rows: list[Row] = []
     for token, count in zip(ids, counts, strict=True):
-        row: Row = {"id": token, "token": _token(found, token), "N": count}
+        row: Row = {"id": token, "token": found.model.shown(token), "N": count}
         row["frequency"] = int(found.frequencies[token])
         for (kind, distance), hubs in found.points.items():
             if kind == "tokens":
@@ -108,7 +108,7 @@ def point_table(found: LanguageHubs) -> Report:
         if link is not None:
             row |= {"Spearman, hubs": link.spearman_hubs, "Spearman, all": link.spearman_all}
             row |= {"hubs that never occur": len(link.zero_frequency_hubs)}
-            row["largest"] = " ".join(_token(found, token) for token in report.top_hubs(LARGEST)[0].tolist())
+            row["largest"] = " ".join(found.model.shown(token) for token in report.top_hubs(LARGEST)[0].tolist())
         rows.append(row)
     return Report(
         f"nearest neighbours, N of a hub at least {found.search.threshold.rule(found.search.k).factor:g}", rows
@@ -178,14 +178,3 @@ def as_json(found: LanguageHubs) -> dict[str, Any]:
         "overlap": found.predictions.overlap,
         "warnings": list(found.warnings),
     }
-
-
-def _token(found: LanguageHubs, token: int) -> str:
-    """The token's text, as Python writes it, so that spaces are seen."""
-    known = None if found.model.vocabulary is None else found.model.vocabulary.tokens.get(token)
-    if known is None:
-        return f"<{token}>"
-    try:
-        return repr(known.decode())
-    except UnicodeDecodeError:  # a part of a character
-        return repr(known)

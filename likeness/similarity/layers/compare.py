@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from likeness.adapters.arrays import ArrayModel, row_batches
 from likeness.adapters.batches import Inputs, batches, count
 from likeness.adapters.modules import Measurable, ModelError
 from likeness.adapters.sources import adapted
+from likeness.adapters.texts import Texts
 from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_one_of, require_positive
 from likeness.progress import tracked
@@ -57,6 +58,9 @@ def compare_layers(
     Models and data are of the kinds that :func:`likeness.compare` takes, and models are afterwards what they were. The
     data are read once, for all layers of both models. Widths may differ. Layers that answer the same, as a block and
     its last layer do, are computed once.
+
+    Of causal language models on texts, see :func:`likeness.compare`, samples are positions without the first one of
+    each text, and layers by default those of the residual stream: embeddings, blocks, and the norm behind them.
 
     Memory: of each different layer ``max_stored`` samples in its own dtype, and for all measures but Procrustes, SVCCA,
     PWCCA and m_CCA, of one measure at a time, 8 max_stored^2 bytes. With ``estimator="minibatch"``, which is for linear
@@ -109,22 +113,30 @@ def compare_layers(
     require_one_of(estimator, get_args(Estimator), "estimator")
     chosen = select_measures(measures)
     _require_possible(estimator, chosen, pooling, permutations, bootstrap)
-    sides = _sides(first, second, names, (layers, layers_of_second), pooling, estimator)
+    if (texts := Texts.of(data)) is not None:
+        from likeness.comparisons.language_layers import POOLING, token_sides
+
+        few = texts if estimator == "minibatch" else replace(texts, positions=min(texts.positions, max_stored))
+        sides, tokens = token_sides(first, second, few, names, (layers, layers_of_second), estimator)
+        stream: Iterator[Inputs] = iter(tracked(tokens, "comparing layers", shown=progress))
+        rule, expected = POOLING, None
+    else:
+        sides = _sides(first, second, names, (layers, layers_of_second), pooling, estimator)
+        stream = iter(_stream([side.model for side in sides], data, batch_size, progress))
+        rule, expected = rule_name(pooling), None if data is None else count(data, batch_size)
     models = [side.model for side in sides]
     statistics = Statistics(permutations, alpha, bootstrap, confidence, seed)
     with ExitStack() as open_:
         open_.enter_context(unnoticed(chain.from_iterable(model.modules for model in models)))
-        stream = iter(_stream(models, data, batch_size, progress))
         batch = next(stream)
         for side in sides:
             side.prepare(batch)
             open_.enter_context(side.watched())
         stream = chain([batch], stream)
         if estimator == "minibatch":
-            return _streamed(sides, stream, chosen, pooling)
-        expected = None if data is None else count(data, batch_size)
+            return _streamed(sides, stream, chosen, rule)
         kept, samples = _stored(sides, stream, max_stored, max_bytes, expected)
-    return compared(kept, chosen, statistics, max_bytes, samples, rule_name(pooling), progress)
+    return compared(kept, chosen, statistics, max_bytes, samples, rule, progress)
 
 
 @dataclass(frozen=True)
@@ -249,7 +261,7 @@ def _streamed(
     sides: Sequence[Side],
     stream: Iterable[Inputs],
     measures: Mapping[str, RepresentationMeasure[Any]],
-    pooling: Rule,
+    pooling: str,
 ) -> LayerComparison:
     """From sums over batches."""
     sums = {name: KernelSums(STREAMED[name]) for name in measures}
@@ -267,7 +279,7 @@ def _streamed(
         layers_b=second.layers,
         samples=some.samples,
         kept=some.samples,
-        pooling=rule_name(pooling),
+        pooling=pooling,
         estimator="minibatch",
         left_out=(first.left_out, second.left_out),
         measures=measures,

@@ -93,6 +93,7 @@ class Side:
         pooling: how an output becomes vectors.
         read: what is kept of a layer's output.
         few: reads them for ``size`` samples, to see which layers can be read at all; by their pooling.
+        may_lack: whether layers that are named may be such that cannot be read.
     """
 
     def __init__(
@@ -102,12 +103,15 @@ class Side:
         pooling: Rule,
         read: Read,
         few: Callable[..., Tensor] | None = None,
+        *,
+        may_lack: bool = False,
     ) -> None:
         self.model, self._read, self._size = model, read, 0
         self._few = partial(one_row_each, pooling=pooling) if few is None else few
         found = model.modules
         self.module = found[0] if found else None
         self.patterns = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+        self.may_lack = may_lack
         self.layers: list[str] = [WHOLE]
         self.left_out: dict[str, str] = {}
         self._outputs: LayerOutputs | None = None
@@ -123,7 +127,7 @@ class Side:
         patterns = self.patterns or ["*"]
         wanted = matching_layers(own, patterns)
         outputs = LayerOutputs(own, wanted, self._read_few)
-        few, fewer = _first_of(first, FEW), _first_of(first, max(1, min(FEW, first.size) - 1))
+        few, fewer = self._first(first, FEW), self._first(first, max(1, min(FEW, first.size) - 1))
         with outputs:
             self._size = few.size
             self._run(few, outputs)
@@ -133,7 +137,7 @@ class Side:
             again = outputs.take()
         rows = {name: rows[name] for name in rows if name in again and name not in outputs.left_out}
         self.left_out = {name: "it did not run" for name in wanted if name not in runs} | outputs.left_out
-        missing = [name for name in self.left_out if name in patterns]
+        missing = [] if self.may_lack else [name for name in self.left_out if name in patterns]
         if missing or not rows:
             name = missing[0] if missing else next(iter(self.left_out))
             raise LayerError(f"layer {name!r} of {self.model.name!r} cannot be compared: {self.left_out[name]}")
@@ -168,6 +172,10 @@ class Side:
             if name in reasons:
                 raise LayerError(f"layer {name!r} of {self.model.name!r} at sample {start}: {reasons[name]}")
         return rows
+
+    def _first(self, batch: Inputs, size: int) -> Inputs:
+        """The first samples of a batch."""
+        return _first_of(batch, size)
 
     def _read_few(self, value: Tensor, name: str, mask: Tensor | None) -> Tensor:
         return self._few(value, name, mask, size=self._size)

@@ -1,0 +1,103 @@
+"""Two causal language models compared on texts, as the command names both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from scripts.cli.entry_point import UsageError
+from scripts.inputs import choose_device, default_data, load_data, names_a_library_model, names_a_model
+
+if TYPE_CHECKING:
+    from likeness.adapters.causal_scorers import TokenScorer
+    from likeness.language.answer import LanguageComparison
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of texts, which mean what they mean to ``likeness hubness lm``."""
+    add = parser.add_argument_group("language models on texts").add_argument
+    add("--texts", type=str | None, help="Texts (.txt, .csv, .tsv, .parquet), or docstrings: models are hf:NAME, ...")
+    add("--column", type=str | None, help="The texts within FILE, where it does not name them in a usual way.")
+    add("--positions", type=int, default=16_384, help="How many contexts.")
+    add("--prefix", type=int | str, default="separator", help="Before each text: none, bos, separator, or an id.")
+    add("--rows", type=str, default="tokens", help="Rows of the head without a token left out (tokens), or not (all).")
+    add("--length", type=int | None, help="Tokens of a window; by default what both models take, at most 1024.")
+    add("--stride", type=int | None, help="Tokens from one window to the next; by default its length.")
+    add("--batch_size", type=int, default=16, help="Windows that a model sees at once.")
+    add("--shared_tokens", action="store_true", help="Of models with other tokenizers, the tokens that both have.")
+    add("--budget", type=int | None, help="Tokens whose row of d_LLV's term 1 is computed; by default all it takes.")
+    add("--seed", type=int, default=0, help="Of the choice of texts, and of what is drawn.")
+
+
+def compare(options: Namespace) -> LanguageComparison:
+    """Read models and texts, and compare. Raises what names the option, model, file or text that is wrong."""
+    from likeness.adapters.texts import Texts
+    from likeness.comparisons.language import compare_on_texts
+    from scripts.hubness.files import Source
+    from scripts.hubness.points import texts_of
+
+    if options.data is not None:
+        raise UsageError("--data and --texts are both named: language models are compared on one of them")
+    texts = Texts(
+        texts_of(Source(options.texts, texts=options.column)),
+        positions=options.positions,
+        prefix=options.prefix,
+        rows=options.rows,
+        length=options.length,
+        stride=options.stride,
+        batch_size=options.batch_size,
+        shared_tokens=options.shared_tokens,
+        seed=options.seed,
+        name=options.texts,
+    )
+    models = [model for path in options.models for model in _models(path)]
+    return compare_on_texts(models, texts, budget=options.budget, device=choose_device(options.device))
+
+
+def _models(path: str) -> list[str | TokenScorer]:
+    """The name of a model of others; those of a run or checkpoint with the tokenizer of the run's data."""
+    if names_a_library_model(path) or not names_a_model(path):
+        return [path]
+    from lightning_modules.checkpoints import load_softmax_models, short_names
+    from likeness.adapters.causal_models import read_causal
+    from likeness.adapters.decoders import decoder_in
+
+    data = load_data(default_data(path))
+    data.prepare_data()
+    models = load_softmax_models(path)
+    found: list[str | TokenScorer] = []
+    for name, (_, model) in zip(short_names([own for own, _ in models]), models, strict=True):
+        if decoder_in(model) is None:  # type: ignore[arg-type]
+            raise ValueError(f"{path} holds a {type(model).__name__}, which is no language model: --texts is for these")
+        read = read_causal(model, tokenizer=getattr(data, "tokenizer", None))  # type: ignore[arg-type]
+        read.name = name
+        found.append(read)
+    return found
+
+
+def names_a_language_model(path: str) -> bool:
+    """Whether a path or name is that of a causal language model of others, as far as its own files say so."""
+    if path.endswith(".gguf"):
+        return True
+    config = Path(path.removeprefix("hf:"), "config.json")
+    try:
+        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or ()
+    except (OSError, ValueError):
+        return False
+    return any(str(kind).endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds)
+
+
+def publish(found: LanguageComparison, folder: Path) -> None:
+    """Print the table, write it, every number and the figure into ``folder``, and name what was written."""
+    from rich.console import Console
+
+    from likeness.comparisons.language_tables import table
+    from likeness.comparisons.tables import WIDTH
+
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table(found))
+    for path in found.save(folder):
+        print(f"likeness: wrote {path}")

@@ -1,0 +1,121 @@
+"""Tiny causal language models of transformers with tokenizers of byte pairs, and what they answer by brute force."""
+
+import json
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likeness.adapters.causal_models import read_causal
+from likeness.adapters.causal_scorers import TokenScorer
+from likeness.language.text_tokenizer import TextTokenizer, learn_byte_pairs
+
+TEXTS = [  # none begins as another does: of equal prefixes the first is taken, in an order that is drawn
+    "Return the number of items in the list.",
+    "Close the file if it does not exist.",
+    "A dictionary of the names in the module.",
+    "Values that are not present are an error, or the end of the list is reached before it.",
+    "Open a file, read it and return its text as a string; the caller closes it.",
+]
+OTHER_CORPUS = [
+    "shared tokens of another corpus are found where the same bytes are",
+    "and the value of an item is kept",
+]
+ROWS, TOKENS = 320, 290
+
+
+@cache
+def tokenizer(corpus: str = "own") -> TextTokenizer:
+    return learn_byte_pairs(TEXTS if corpus == "own" else OTHER_CORPUS, TOKENS)
+
+
+def network(seed: int = 0, rows: int = ROWS, width: int = 16, **options: Any) -> Any:
+    """A Llama at random weights that are large enough for distributions to differ."""
+    import transformers
+
+    sizes = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.LlamaConfig(vocab_size=rows, max_position_embeddings=64, **(sizes | options))
+    torch.manual_seed(seed)
+    model = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(1 + 0.3 * torch.randn_like(weight) if weight.ndim == 1 else 0.4 * torch.randn_like(weight))
+    return model
+
+
+def scorer(model: Any, of: TextTokenizer | None = None, rows: Any = "tokens") -> TokenScorer:
+    return read_causal(model, tokenizer=of or tokenizer(), rows=rows)
+
+
+def noisy(model: Any, deviation: float) -> Any:
+    """A copy with noise on every weight."""
+    other, random = deepcopy(model), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(deviation * weight.std() * torch.randn(weight.shape, generator=random))
+    return other
+
+
+def int8(model: Any) -> Any:
+    """A copy with the matrices of its layers rounded to 255 levels a row."""
+    other = deepcopy(model)
+    with torch.no_grad():
+        for weight in other.model.layers.parameters():
+            if weight.ndim == 2:
+                step = weight.abs().amax(1, keepdim=True) / 127
+                weight.copy_((weight / step).round() * step)
+    return other
+
+
+def rotated(model: Any) -> Any:
+    """The same function with another residual stream: gains folded into what reads them, then turned by Q."""
+    other = deepcopy(model)
+    width = model.config.hidden_size
+    q = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(2)).double())[0]
+
+    def read(linear: Any, gain: Tensor) -> None:
+        linear.weight.copy_((linear.weight.double() * gain.double()) @ q)
+
+    with torch.no_grad():
+        for layer in other.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+                read(linear, layer.input_layernorm.weight)
+            for linear in (mlp.gate_proj, mlp.up_proj):
+                read(linear, layer.post_attention_layernorm.weight)
+            for linear in (attention.o_proj, mlp.down_proj):
+                linear.weight.copy_(q.T @ linear.weight.double())
+            layer.input_layernorm.weight.fill_(1)
+            layer.post_attention_layernorm.weight.fill_(1)
+        read(other.lm_head, other.model.norm.weight)
+        other.model.norm.weight.fill_(1)
+        other.model.embed_tokens.weight.copy_(other.model.embed_tokens.weight.double() @ q)
+    return other
+
+
+def renumbered(model: Any, order: Tensor) -> tuple[Any, TextTokenizer]:
+    """The model and its tokenizer with the first ids in another order: new id i is what ``order[i]`` was."""
+    other, place = deepcopy(model), order.argsort().tolist()
+    with torch.no_grad():
+        for table in (other.model.embed_tokens.weight, other.lm_head.weight):
+            table[: len(order)] = table[order].clone()
+    content = json.loads(tokenizer().content)
+    content["model"]["vocab"] = {token: place[one] for token, one in content["model"]["vocab"].items()}
+    for entry in content["added_tokens"]:
+        entry["id"] = place[entry["id"]]
+    return other, TextTokenizer(json.dumps(content))
+
+
+def log_probabilities(model: Any, ids: list[int], kept: int | Tensor = TOKENS) -> Tensor:
+    """log p(y | x, y kept) [T, kept] in float64, from the library's own logits."""
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].double()
+    chosen = logits[:, :kept] if isinstance(kept, int) else logits[:, kept]
+    return chosen.log_softmax(-1)
+
+
+def documents(of: TextTokenizer, texts: list[str]) -> list[list[int]]:
+    """Each text behind the separator."""
+    return [[of.separator, *ids.tolist()] for ids in of.encode(texts)]
