@@ -88,8 +88,9 @@ class ValidationPass:
         """A batch is about to run."""
         self.stop()
         if self._hooked():
-            pooling: Any = "positions" if isinstance(pl_module, TokenModel) else "mean"
-            pooling = _rows_of_siblings if isinstance(pl_module, Siblings) else pooling
+            of_tokens: Any = "positions" if isinstance(pl_module, TokenModel) else "mean"
+            of_siblings = _positions_of_siblings if isinstance(pl_module, TokenModel) else _rows_of_siblings
+            pooling = of_siblings if isinstance(pl_module, Siblings) else of_tokens
             self._activations = self._stack.enter_context(Activations(pl_module, self._hooked(), pooling))
         if self.head is not None:
             layer = self._head(pl_module).layer
@@ -161,3 +162,8 @@ def _at_positions(x: Tensor, positions: Positions, layers: Mapping[str, Tensor])
 def _rows_of_siblings(output: Tensor) -> Tensor:
     """Vectors [P, B, M] or [B, M] as they are; of feature maps [B, C, H, W] of one sibling the mean over positions."""
     return output.mean((2, 3)) if output.ndim == 4 else output
+
+
+def _positions_of_siblings(output: Tensor) -> Tensor:
+    """[P, B T, M] of the hidden states [P, B, T, M] of sibling language models."""
+    return output.flatten(1, 2)
