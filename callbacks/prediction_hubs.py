@@ -1,9 +1,8 @@
 """Prediction hubs of language models while they train: tokens among the likeliest of many contexts."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from callbacks.measure_at_validation import MeasureAtValidation, members
@@ -36,30 +35,19 @@ class PredictionHubs(MeasureAtValidation[PredictionHubMetric]):
         super().__init__(every_n_validations)
         require_positive(k=k)
         self.k, self.threshold = k, HubThreshold(hub_multiple)
-        self._next = torch.empty(0, dtype=torch.int64)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not isinstance(pl_module, TokenModel):
             raise ValueError(f"PredictionHubs measures language models; {type(pl_module).__name__} is none")
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._next = batch.y
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def _new_metric(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> PredictionHubMetric:
         vectors = members(self.looking.unembeddings(pl_module))
         return PredictionHubMetric(vectors.shape[0], vectors.shape[1], self.k, self.threshold)
 
     def _update(self, metric: PredictionHubMetric, pl_module: pl.LightningModule, seen: Seen) -> None:
-        metric.update(members(seen.layers[EMBEDDING]), members(self.looking.unembeddings(pl_module)), self._next)
+        assert seen.next_tokens is not None
+        vectors = members(self.looking.unembeddings(pl_module))
+        metric.update(members(seen.layers[EMBEDDING]), vectors, seen.next_tokens)
 
     def _summarise(self, trainer: pl.Trainer) -> dict[str, float]:
         logged: dict[str, Tensor] = {}
