@@ -115,8 +115,7 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
     norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in members])
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradients, factor in zip(members, factors, strict=True):
-        for g in gradients:
-            g.mul_(factor)
+        torch._foreach_mul_(gradients, factor)
     return norms
 
 
