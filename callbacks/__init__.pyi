@@ -13,6 +13,7 @@ from .loggers import RunMLFlowLogger as RunMLFlowLogger
 from .loggers import RunTensorBoardLogger as RunTensorBoardLogger
 from .loggers import RunTrackioLogger as RunTrackioLogger
 from .loggers import RunWandbLogger as RunWandbLogger
+from .prediction_hubs import PredictionHubs as PredictionHubs
 from .probes import Probes as Probes
 from .representation_similarity import RepresentationSimilarity as RepresentationSimilarity
 from .run.checkpoints import AtomicCheckpointIO as AtomicCheckpointIO

@@ -271,12 +271,12 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
 def _rows(
     value: Tensor, name: str, mask: Tensor | None, pooling: Pooling, members: int, size: int | None = None
 ) -> Tensor:
-    """Rows [N, d]; of stacked siblings, whose layers answer [P, N, d], those of all members side by side, [N, P d]."""
+    """Rows [N, d]; of stacked siblings, whose layers answer [P, N, ...], those of all side by side, [N, P d]."""
     if not members or MEMBER.match(name):
         return one_row_each(value, name, mask, pooling, size)
-    if value.ndim != 3 or len(value) != members:
+    if value.ndim not in (3, 4) or len(value) != members:
         raise LayerError(f"it answers {list(value.shape)}, and not something for each of {members} siblings")
-    return one_row_each(value.transpose(0, 1).flatten(1), name, mask, pooling, size)
+    return one_row_each(value.movedim(0, -2).flatten(-2), name, mask, pooling, size)
 
 
 def _members(layers: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from likeness.adapters.activations import Activations, LayerError, matching_layers
 from likeness.adapters.batches import as_inputs
 from likeness.adapters.modules import Head, linear_head
-from likeness.batch import PairBatch, Positions
+from likeness.batch import Batch, PairBatch, Positions
 from likeness.protocols import Diffuser, Embedder, Siblings, SoftmaxModel, TokenModel
 
 EMBEDDING = "embed"  # the layer that every Embedder has: what embed() answers; or what enters the head that is named
@@ -31,6 +31,7 @@ class Seen(NamedTuple):
     layers: Mapping[str, Tensor]  # [N, M], or [P, N, M] of siblings, by layer
     numbered: bool = True  # whether the samples came with their ids, by which their data set knows them
     rows: Tensor | None = None  # [N], which rows of what a model of tokens answers for x are meant
+    next_tokens: Tensor | None = None  # [B, T] what follows at all its positions, -1 where nothing is predicted
 
     def of(self, embedding: Tensor) -> Tensor:
         """The samples' rows of what a model answers for x."""
@@ -88,8 +89,9 @@ class ValidationPass:
         """A batch is about to run."""
         self.stop()
         if self._hooked():
-            pooling: Any = "positions" if isinstance(pl_module, TokenModel) else "mean"
-            pooling = _rows_of_siblings if isinstance(pl_module, Siblings) else pooling
+            of_tokens: Any = "positions" if isinstance(pl_module, TokenModel) else "mean"
+            of_siblings = _positions_of_siblings if isinstance(pl_module, TokenModel) else _rows_of_siblings
+            pooling = of_siblings if isinstance(pl_module, Siblings) else of_tokens
             self._activations = self._stack.enter_context(Activations(pl_module, self._hooked(), pooling))
         if self.head is not None:
             layer = self._head(pl_module).layer
@@ -111,7 +113,7 @@ class ValidationPass:
         if not numbered:  # what a DistributedSampler in order gives rank r are samples r, r + world, ...
             ids = ids * trainer.world_size + trainer.global_rank
         if self.layers and isinstance(pl_module, TokenModel):
-            return _at_positions(found.x, pl_module.measured(batch), layers)
+            return _at_positions(batch, pl_module.measured(batch), layers)
         if isinstance(batch, PairBatch):  # behind the first sentences of the pairs come the second ones
             layers = {name: rows[: found.size] for name, rows in layers.items()}
         for name, rows in layers.items():
@@ -149,15 +151,20 @@ class ValidationPass:
         return Head(self.head, linear_head(pl_module, self.head, type(pl_module).__name__))
 
 
-def _at_positions(x: Tensor, positions: Positions, layers: Mapping[str, Tensor]) -> Seen:
-    """Of the rows for all positions of contexts x [B, T], by layer, those of some positions."""
-    seen = Seen(x, None, positions.ids, {}, numbered=False, rows=positions.rows)
+def _at_positions(batch: Batch, positions: Positions, layers: Mapping[str, Tensor]) -> Seen:
+    """Of the rows for all positions of a batch of contexts, by layer, those of some positions."""
+    seen = Seen(batch.x, None, positions.ids, {}, numbered=False, rows=positions.rows, next_tokens=batch.y)
     for name, rows in layers.items():
-        if rows.ndim not in (2, 3) or rows.shape[-2] != x.numel():
-            raise ValueError(f"layer {name!r} gives {list(rows.shape)} for the {x.numel()} positions of a batch")
+        if rows.ndim not in (2, 3) or rows.shape[-2] != batch.x.numel():
+            raise ValueError(f"layer {name!r} gives {list(rows.shape)} for the {batch.x.numel()} positions of a batch")
     return seen._replace(layers={name: seen.of(rows) for name, rows in layers.items()})
 
 
 def _rows_of_siblings(output: Tensor) -> Tensor:
     """Vectors [P, B, M] or [B, M] as they are; of feature maps [B, C, H, W] of one sibling the mean over positions."""
     return output.mean((2, 3)) if output.ndim == 4 else output
+
+
+def _positions_of_siblings(output: Tensor) -> Tensor:
+    """[P, B T, M] of the hidden states [P, B, T, M] of sibling language models."""
+    return output.flatten(1, 2)

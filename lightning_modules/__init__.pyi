@@ -4,4 +4,5 @@ from .language_model import LanguageModel as LanguageModel
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .sharding import ShardedDataParallel as ShardedDataParallel
 from .sibling_classifiers import SiblingClassifiers as SiblingClassifiers
+from .sibling_language_models import SiblingLanguageModels as SiblingLanguageModels
 from .softmax_classifier import SoftmaxClassifier as SoftmaxClassifier

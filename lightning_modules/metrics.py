@@ -46,7 +46,7 @@ class MemberMean(Metric):
 class TokenMetric(Metric):
     """What a language model says of the tokens that came: a mean over tokens, never one over batches' or texts' means.
 
-    States are sums in float64, so batches and ranks merge to the same numbers.
+    Of P siblings each answer is [P]. States are sums in float64, so batches and ranks merge to the same numbers.
     """
 
     full_state_update = False
@@ -55,21 +55,22 @@ class TokenMetric(Metric):
     correct: Tensor
     text_bytes: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, num_members: int | None = None) -> None:
         super().__init__()
-        for name in ("tokens", "nats", "correct", "text_bytes"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        of_models = () if num_members is None else (num_members,)
+        for name, shape in (("tokens", ()), ("nats", of_models), ("correct", of_models), ("text_bytes", ())):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, nll: Tensor, correct: Tensor, num_bytes: Tensor | None = None) -> None:
-        """Add N predicted tokens: nll [N] in nats, correct [N], and how many bytes of text each stands for, [N]."""
-        self.tokens = self.tokens + nll.numel()
-        self.nats = self.nats + nll.sum(dtype=torch.float64)
-        self.correct = self.correct + correct.sum()
+        """Add N predicted tokens: nll [N], or [P, N], in nats, correct alike, and the bytes of text of each, [N]."""
+        self.tokens = self.tokens + nll.shape[-1]
+        self.nats = self.nats + nll.sum(-1, dtype=torch.float64)
+        self.correct = self.correct + correct.sum(-1)
         if num_bytes is not None:
             self.text_bytes = self.text_bytes + num_bytes.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """``nll`` in nats a token, ``perplexity``, ``accuracy`` of the likeliest token, float64 scalars.
+        """``nll`` in nats a token, ``perplexity``, ``accuracy`` of the likeliest token, in float64.
 
         Also ``bits_per_byte`` of text where bytes were given, the only likelihood that models with different tokens
         share. NaN of no tokens.

@@ -154,13 +154,14 @@ def without_decay_of_biases(module: nn.Module, apart: Iterable[nn.Module] = ()) 
     return [{"params": parameters} | options[name] for name, parameters in groups.items() if parameters]
 
 
-def without_decay_of_vectors(module: nn.Module) -> list[dict[str, Any]]:
+def without_decay_of_vectors(module: nn.Module, stacked: bool = False) -> list[dict[str, Any]]:
     """Parameters in two groups: those that weight decay shrinks, and biases and scales of normalisation, kept from it.
 
-    As in BERT's fine-tuning; the latter are the parameters with a single dimension.
+    As in BERT's fine-tuning; the latter are the parameters with a single dimension, or with one more where those of
+    siblings are stacked.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
+    matrices, vectors = ([p for p in trained if (p.ndim > 1 + stacked) == wanted] for wanted in (True, False))
     return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
 
 

@@ -4,39 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, optim
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch import Tensor, nn, optim
 
 from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
 from lightning_modules.metrics import MemberMean
-from lightning_modules.optimization import optimization, step_seed
+from lightning_modules.optimization import step_seed
+from lightning_modules.sibling_module import SiblingModule
 from lightning_modules.softmax_classifier import SoftmaxClassifier, SoftmaxModule
 from likeness.batch import Batch
-from likeness.checks import require_labels, require_positive
+from likeness.checks import require_labels
 from likeness.networks import MLP, LabelNetwork, SoftmaxNetwork, build_networks
-from likeness.networks.siblings import MemberList, MemberStreams, OwnMembers, clip_member_gradients, member_state, stack
+from likeness.networks.siblings import OwnMembers, member_state, stack
 from likeness.networks.softmax_network import EmbeddingFactory, UnembeddingFactory
 
-# Optimisers whose update of a weight depends on that weight and its own gradients only: on stacked parameters they
-# do to each member what they would do to it alone.
-ELEMENTWISE = (
-    optim.SGD,
-    optim.ASGD,
-    optim.Adam,
-    optim.AdamW,
-    optim.Adamax,
-    optim.NAdam,
-    optim.RAdam,
-    optim.Adagrad,
-    optim.Adadelta,
-    optim.RMSprop,
-    optim.Rprop,
-)
 # Arguments that one classifier has not.
 OF_SIBLINGS = ("num_members", "shared_order", "spread_over_ranks", "embeddings")
 
 
-class SiblingClassifiers(SoftmaxModule):
+class SiblingClassifiers(SiblingModule, SoftmaxModule):
     """``num_members`` classifiers with seeds ``seed, seed + 1, ...``, each as ``SoftmaxClassifier`` would train it.
 
     Member i has its own first weights, dropout and, unless ``shared_order``, its own order of the training data; it
@@ -92,15 +77,10 @@ class SiblingClassifiers(SoftmaxModule):
     ) -> None:
         super().__init__()
         save_hyperparameters(self)
-        require_positive(num_members=num_members)
-        self.num_members = num_members
+        self.number_members(num_members, seed, order_seed, shared_order)
         self.num_classes = num_classes
-        self.seeds = range(seed, seed + num_members)
-        first_order = seed if order_seed is None else order_seed
-        self.order_seeds: Sequence[int] = range(first_order, first_order + (1 if shared_order else num_members))
         self.spread_over_ranks = spread_over_ranks
         self._own: OwnMembers | None = None  # where members are spread over ranks
-        self.streams = MemberStreams()
         if embeddings is not None and len(embeddings) != num_members:
             raise ValueError(f"embeddings lists {len(embeddings)} networks, and num_members is {num_members}")
         networks = [
@@ -118,13 +98,10 @@ class SiblingClassifiers(SoftmaxModule):
 
     def member(self, index: int) -> SoftmaxClassifier:
         """Member ``index`` alone: its own copy of the weights, the hyper-parameters it would be trained with."""
-        if not 0 <= index < self.num_members:
-            raise ValueError(f"there is no member {index}: the siblings are 0..{self.num_members - 1}")
-        own: dict[str, Any] = {"seed": self.seeds[index], "order_seed": self.order_seeds[index % len(self.order_seeds)]}
-        hparams = {k: v for k, v in self.hparams.items() if k not in OF_SIBLINGS}
+        hparams = self.member_hyperparameters(index, OF_SIBLINGS)
         if self.hparams.get("embeddings") is not None:
-            own["embedding"] = self.hparams["embeddings"][index]
-        model: SoftmaxClassifier = rebuild(SoftmaxClassifier, hparams | own)
+            hparams["embedding"] = self.hparams["embeddings"][index]
+        model: SoftmaxClassifier = rebuild(SoftmaxClassifier, hparams)
         model.to(self.network.input_shift.device).train(self.training)
         model.network.to(self.network.input_shift.dtype)
         model.network.embedding.load_state_dict(member_state(self.network.embedding, index))
@@ -151,11 +128,8 @@ class SiblingClassifiers(SoftmaxModule):
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of each member that this rank trains, [P], in nats, on a training batch."""
-        x, y, own = batch.x, batch.y, self.own_members
-        if len(self.order_seeds) > 1:
-            x = x.unflatten(0, (len(own), -1))
-            y = y.unflatten(0, (len(own), -1))
         nll = self.network.nll if self._own is None else self._own.losses
+        x, y = (self.of_members(rows, len(self.own_members)) for rows in (batch.x, batch.y))
         return nll(x, y).mean(1)
 
     def setup(self, stage: str) -> None:
@@ -163,34 +137,12 @@ class SiblingClassifiers(SoftmaxModule):
         if stage == "fit" and len(own) < self.num_members:
             self._own = OwnMembers(self.network, own.start, len(own), self.streams)
 
-    def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.parameters())
-        lists = isinstance(self.network.embedding, MemberList) and isinstance(self.network.unembedding, MemberList)
-        separate = not isinstance(optimizer, optim.LBFGS) if lists else isinstance(optimizer, ELEMENTWISE)
-        if self.num_members > 1 and not separate:
-            raise ValueError(
-                f"optimizer {type(optimizer).__name__} would mix the siblings, whose weights are stacked: use one that "
-                "treats each weight by itself (Adam, AdamW, SGD, ...), or train the members as runs of their own"
-            )
-        answer = optimization(optimizer, self._scheduler)
-        if isinstance(answer.get("lr_scheduler", {}).get("scheduler"), ReduceLROnPlateau):
-            raise ValueError(
-                "scheduler ReduceLROnPlateau follows one model's validation loss, but siblings share one learning rate"
-            )
-        return answer
+    @property
+    def stacks(self) -> list[nn.Module]:
+        return [self.network.embedding, self.network.unembedding]
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        if gradient_clip_algorithm == "value" or not gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:
-            clip_member_gradients(
-                [self.network.embedding, self.network.unembedding], self.num_members, gradient_clip_val
-            )
+    def configure_optimizers(self) -> Any:
+        return self.members_optimization(self._optimizer(self.parameters()), self._scheduler)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
@@ -226,9 +178,5 @@ class SiblingClassifiers(SoftmaxModule):
 
     def _log_metrics(self, stage: str) -> None:
         for name, metric in (("nll", self.nll), ("accuracy", self.accuracy)):
-            values = metric.compute().reshape(self.num_members)  # torchmetrics makes a scalar of a single number
+            self.log_members(f"{stage}/{name}", metric.compute())
             metric.reset()
-            summary = {"": values.mean(), "/min": values.min(), "/max": values.max()}
-            members = {f"/{i}": value for i, value in enumerate(values)}
-            # The metric has already summed over the ranks; sync_dist only tells Lightning that they agree.
-            self.log_dict({f"{stage}/{name}{key}": v for key, v in (summary | members).items()}, sync_dist=True)

@@ -24,7 +24,8 @@ FAST = (*QUIET, "--trainer.fast_dev_run", "true")
 MODEL, SIBLINGS = "configs/model/softmax_mlp.yaml", "configs/model/siblings_mlp.yaml"
 DATA = "configs/data/digits.yaml"
 DIFFUSION, OF_DIFFUSION = "configs/experiment/digits_diffenc.yaml", ("elbo_diagnostics", "gradient_norms", "samples")
-OF_ONE_MODEL = ("probes",)
+OF_ONE_MODEL, OF_TOKENS = ("probes",), ("prediction_hubs",)
+TOKENS = ("--data", "tests.lightning_modules.tiny_tokens.TinyTokens")
 FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
 
 
@@ -138,7 +139,7 @@ def test_models(model: str) -> None:
     needs = {"resnet": "configs/data/cifar10.yaml", "sentence": "configs/data/stsb.yaml"}
     data = compose(next((file for part, file in needs.items() if part in model), DATA))
     if "language" in model:
-        data = ("--data", "tests.lightning_modules.tiny_tokens.TinyTokens")
+        data = TOKENS
     run(*compose(model), *data, *FAST, "--data.batch_size", "8")
 
 
@@ -154,9 +155,13 @@ def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("callback", files("callbacks"))
 def test_callbacks(callback: str, tmp_path: Path) -> None:
-    of_one = Path(callback).stem in OF_ONE_MODEL
-    base = (DIFFUSION,) if Path(callback).stem in OF_DIFFUSION else (MODEL if of_one else SIBLINGS, DATA)
-    run(*compose(*base, callback), *FAST, "--run_dir", str(tmp_path / "never"))
+    name = Path(callback).stem
+    base = compose(MODEL if name in OF_ONE_MODEL else SIBLINGS, DATA)
+    if name in OF_DIFFUSION:
+        base = compose(DIFFUSION)
+    elif name in OF_TOKENS:
+        base = (*compose("configs/model/language_gpt2.yaml"), *TOKENS)
+    run(*base, *compose(callback), *FAST, "--run_dir", str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
 
 

@@ -80,7 +80,7 @@ def _first_of_each(ids: Tensor) -> Tensor:
 
 
 def _is_of_members(name: str, value: Tensor, module: pl.LightningModule) -> bool:
-    return isinstance(module, Siblings) and name in ("log_probs", "representations") and value.ndim == 3
+    return isinstance(module, Siblings) and name in ("log_probs", "representations", "nll") and value.ndim == 3
 
 
 def _rows_first(name: str, value: Tensor, module: pl.LightningModule) -> Tensor:

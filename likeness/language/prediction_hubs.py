@@ -44,7 +44,7 @@ class FrequencyLink(NamedTuple):
 
     spearman_hubs: float | None  # None where there is none, for the reason given; choosing by N restricts the range
     spearman_all: float | None
-    p_all: float | None  # by permutations of the frequencies
+    p_all: float | None  # by permutations of the frequencies, where there are any
     reasons: dict[str, str]  # by the name of what is None
     zero_frequency_hubs: Tensor  # ids, by decreasing N
 
@@ -194,19 +194,22 @@ def point_hubs(
     return TokenHubs(report=report, threshold=rule.factor, frequency=link)
 
 
-def frequency_link(counts: Tensor, frequencies: Tensor, threshold: float, seed: int = 0) -> FrequencyLink:
+def frequency_link(
+    counts: Tensor, frequencies: Tensor, threshold: float, seed: int = 0, permutations: int = 999
+) -> FrequencyLink:
     """Of counts N [V] and frequencies [V], with hubs of N at or above the threshold."""
     frequencies, is_hub = frequencies.cpu(), counts >= threshold
     reasons: dict[str, str] = {}
     every = _spearman(counts, frequencies, "spearman_all", reasons)
     hubs = _spearman(counts[is_hub], frequencies[is_hub], "spearman_hubs", reasons)
-    if every is None:
-        reasons["p_all"] = reasons["spearman_all"]
+    tested = every is not None and permutations > 0
+    if not tested:
+        reasons["p_all"] = reasons.get("spearman_all", "no permutations were asked for")
     order = counts.sort(descending=True, stable=True).indices
     return FrequencyLink(
         spearman_hubs=hubs,
         spearman_all=every,
-        p_all=None if every is None else permutation_p(counts, frequencies, seed=seed),
+        p_all=permutation_p(counts, frequencies, permutations, seed) if tested else None,
         reasons=reasons,
         zero_frequency_hubs=order[(is_hub & (frequencies == 0))[order]],
     )

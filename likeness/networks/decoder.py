@@ -39,6 +39,7 @@ class Decoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """f [B, T, M] of token ids [B, T].
 
+        Of P siblings, as ``likeness.networks.siblings.stack`` makes them, f is [P, B, T, M] of ids [B, T] or [P, B, T].
         Raises ValueError for a context that is too long, and on the CPU for an id that is no token.
         """
         h, places = self._embedded(ids)
@@ -47,7 +48,7 @@ class Decoder(nn.Module):
         return self.norm(h)  # type: ignore[no-any-return]
 
     def layers(self, ids: Tensor) -> list[Tensor]:
-        """h_0, ..., h_L and f, L + 2 times [B, T, M]; raises as ``forward``."""
+        """h_0, ..., h_L and f, L + 2 times [B, T, M] or as ``forward`` answers; raises as it does."""
         h, places = self._embedded(ids)
         states = [h]
         for block in self.blocks:
@@ -55,12 +56,15 @@ class Decoder(nn.Module):
         return [*states, self.norm(states[-1])]
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the targets [B, T] that are not -1, in nats; logits are never all held."""
+        """Mean negative log-likelihood of the targets [B, T] that are not -1, in nats; logits are never all held.
+
+        Of P siblings the targets are [P, B, T] and the means [P].
+        """
         f = self.forward(ids)
-        return next_token_loss(f.flatten(0, 1), self.label_vectors(), targets.flatten(), self.head_bias)
+        return next_token_loss(f.flatten(-3, -2), self.label_vectors(), targets.flatten(-2), self.head_bias)
 
     def label_vectors(self) -> Tensor:
-        """g [V, M], without the head's bias."""
+        """g [V, M], without the head's bias; of P siblings [P, V, M]."""
         return self.tokens.weight if self.unembedding is None else self.unembedding
 
     def document_positions(self, ids: Tensor) -> Tensor:
@@ -71,13 +75,14 @@ class Decoder(nn.Module):
 
     def _embedded(self, ids: Tensor) -> tuple[Tensor, Places]:
         a = self.architecture
-        if ids.ndim != 2 or not 1 <= ids.shape[1] <= a.max_length:
+        if ids.ndim not in (2, self.tokens.weight.ndim) or not 1 <= ids.shape[-1] <= a.max_length:
             raise ValueError(f"ids have shape {list(ids.shape)}, the network takes [B, T] with T in 1..{a.max_length}")
         require_labels(ids, a.vocab_size, wait=False)
         positions, places = places_of(a, ids, self.tokens.weight.dtype)
         h = self.tokens(ids)
         if self.positions is not None:
-            h = h + self.positions(positions)
+            at = self.positions(positions)
+            h = h + (at.unsqueeze(-3) if positions.ndim == 1 else at)
         return self.dropout(h), places
 
     @torch.no_grad()

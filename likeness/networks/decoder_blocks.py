@@ -65,8 +65,8 @@ class Architecture:
 class Places(NamedTuple):
     """Where the tokens of a batch stand, the same for all blocks."""
 
-    rotary: tuple[Tensor, Tensor] | None  # cosines and sines, [T, head_dim] or [B, 1, T, head_dim]
-    mask: Tensor | None  # [B, 1, T, T], which positions are seen from which; None for all earlier ones
+    rotary: tuple[Tensor, Tensor] | None  # cosines and sines, [T, head_dim] or [..., B, 1, T, head_dim]
+    mask: Tensor | None  # [..., B, 1, T, T], which positions are seen from which; None for all earlier ones
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -81,35 +81,52 @@ def rotary_table(positions: Tensor, head_dim: int, base: float, dtype: torch.dty
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Heads x [B, H, T, d] with each pair of coordinates turned by its position's angle; lengths stay."""
+    """Heads x [..., H, T, d] with each pair of coordinates turned by its position's angle; lengths stay."""
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
 
+class WeightedValues(nn.Module):
+    """softmax(q k^T / sqrt(d)) v over the positions that the mask shows, by default those up to each one's own."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q [..., B, H, T, d], k and v of H heads or fewer, mask [B, 1, T, T] or one for each q -> as q."""
+        many = q.shape[:-3]
+        if mask is not None:
+            mask = mask.expand(*many, *mask.shape[-3:]).flatten(0, -4)
+        dropout = self.dropout if self.training else 0.0
+        # Kernels that hold no T x T weights take four dimensions.
+        seen = F.scaled_dot_product_attention(
+            *(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4), mask, dropout),
+            is_causal=mask is None,
+            enable_gqa=q.shape[-3] != k.shape[-3],
+        )
+        return seen.view(*many, *seen.shape[1:])
+
+
 class CausalAttention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v over the positions up to each token's own, in H heads."""
+    """Each token's values of the tokens up to its own, weighted in H heads, and all heads read together."""
 
     def __init__(self, a: Architecture) -> None:
         super().__init__()
-        self.head_dim, self.dropout = a.head_dim, a.dropout
+        self.head_dim = a.head_dim
         self.sizes = [a.width, a.kv_heads * a.head_dim, a.kv_heads * a.head_dim]
         self.qkv = nn.Linear(a.width, sum(self.sizes), a.bias)
+        self.weigh = WeightedValues(a.dropout)
         self.out = nn.Linear(a.width, a.width, a.bias)
 
     def forward(self, h: Tensor, places: Places) -> Tensor:
-        """[B, T, M] -> [B, T, M]."""
+        """[..., B, T, M] -> [..., B, T, M]."""
         parts = self.qkv(h).split(self.sizes, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2) for part in parts)
         if places.rotary is not None:
             q, k = rotate(q, places.rotary), rotate(k, places.rotary)
-        seen = F.scaled_dot_product_attention(
-            *(q, k, v, places.mask),
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=places.mask is None,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        answer: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        answer: Tensor = self.out(self.weigh(q, k, v, places.mask).transpose(-3, -2).flatten(-2))
         return answer
 
 
@@ -155,7 +172,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(a.dropout)
 
     def forward(self, h: Tensor, places: Places) -> Tensor:
-        """[B, T, M] -> [B, T, M]."""
+        """[..., B, T, M] -> [..., B, T, M]."""
         h = h + self.dropout(self.attention(self.norm1(h), places))
         return h + self.dropout(self.mlp(self.norm2(h)))  # type: ignore[no-any-return]
 
@@ -168,18 +185,18 @@ def norm(a: Architecture) -> nn.Module:
 
 
 def places_of(a: Architecture, ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Places]:
-    """The positions of tokens [B, T], [T], or [B, T] where documents are kept apart, and what blocks need of them.
+    """The positions of tokens [..., B, T], [T], or [..., B, T] where documents are kept apart, and what blocks need.
 
     A separator begins a document: positions count from it, and nothing before it is seen from there on.
     """
-    positions, mask = torch.arange(ids.shape[1], device=ids.device), None
+    positions, mask = torch.arange(ids.shape[-1], device=ids.device), None
     if a.separator is not None:
         begins = ids == a.separator
-        start = torch.where(begins, positions, 0).cummax(1).values
-        mask = (start.unsqueeze(1) == start.unsqueeze(2)).tril().unsqueeze(1)
+        start = torch.where(begins, positions, 0).cummax(-1).values
+        mask = (start.unsqueeze(-2) == start.unsqueeze(-1)).tril().unsqueeze(-3)
         positions = positions - start
     if a.positions == "learned":
         return positions, Places(None, mask)
-    of_heads = positions if positions.ndim == 1 else positions.unsqueeze(1)
+    of_heads = positions if positions.ndim == 1 else positions.unsqueeze(-2)
     wide = torch.promote_types(dtype, torch.float32)
     return positions, Places(rotary_table(of_heads, a.head_dim, a.rotary_base, wide), mask)

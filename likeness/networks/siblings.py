@@ -5,66 +5,37 @@ own. Siblings may be divided among the ranks, where each computes its own member
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from likeness.networks.classifier_networks import MLP, LabelNetwork, LabelTable, LinearHead
+from likeness.networks.decoder import GPT2, Decoder, Llama
+from likeness.networks.decoder_blocks import WeightedValues
 from likeness.networks.softmax_network import SoftmaxNetwork
+from likeness.networks.stacked_layers import (
+    MemberDropout,
+    MemberStreams,
+    MemberWeightedValues,
+    StackedEmbedding,
+    StackedLinear,
+    StackedNorm,
+    stack_parameter,
+)
 
-
-class MemberStreams:
-    """Stands in for torch's global generator, once for each member.
-
-    A model trained alone seeds the global generator at the start of a step and its dropout draws from there.
-    Siblings share one process: inside ``with streams.member(i, device)`` the global generator of ``device`` is
-    member i's, and what is drawn there is what member i alone would draw. Until ``reseed`` is called the global
-    generator is left alone.
-    """
-
-    def __init__(self) -> None:
-        self._seeds: list[int] | None = None
-        self._states: dict[tuple[int, torch.device], Tensor] = {}
-
-    def reseed(self, seeds: Sequence[int]) -> None:
-        """Start stream i from ``seeds[i]``, as ``torch.manual_seed`` does."""
-        self._seeds = list(seeds)
-        self._states.clear()
-
-    @contextmanager
-    def member(self, index: int, device: torch.device) -> Iterator[None]:
-        """Draw from member ``index``'s stream on ``device`` inside the block."""
-        if self._seeds is None:
-            yield
-            return
-        generator = _global_generator(device)
-        outer = generator.get_state()
-        if (index, device) in self._states:
-            generator.set_state(self._states[index, device])
-        else:
-            generator.manual_seed(self._seeds[index])
-        try:
-            yield
-        finally:
-            self._states[index, device] = generator.get_state()
-            generator.set_state(outer)
-
-
-def _global_generator(device: torch.device) -> torch.Generator:
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return torch.cuda.default_generators[index]
-    return torch.default_generator
-
-
-# Made of linear layers, dropout, free vectors and elementwise functions that ignore leading dimensions.
+# Made of the layers below, free vectors and functions that ignore leading dimensions.
 # Subclasses may do anything in forward, so the type must match exactly.
-STACKABLE = (MLP, LabelNetwork, LabelTable, LinearHead)
+DECODERS = (Decoder, GPT2, Llama)
+STACKABLE = (MLP, LabelNetwork, LabelTable, LinearHead, *DECODERS)
+_STACKED = {
+    nn.Linear: StackedLinear,
+    nn.Embedding: StackedEmbedding,
+    nn.LayerNorm: StackedNorm,
+    nn.RMSNorm: StackedNorm,
+}
 
 
 def stack(members: Sequence[nn.Module], input_dims: int, streams: MemberStreams) -> nn.Module:
@@ -73,7 +44,7 @@ def stack(members: Sequence[nn.Module], input_dims: int, streams: MemberStreams)
     Members of one type in ``STACKABLE`` and of equal sizes become one module with stacked parameters [P, ...] under
     their own names, so that a step costs one batched product a layer; any others become a ``MemberList``.
     ``input_dims`` counts the dimensions of one input without the batch. The result maps a shared batch [B, ...] or one
-    batch a member [P, B, ...] to [P, B, M]. Raises ValueError where there is no member.
+    batch a member [P, B, ...] to [P, B, M], of tokens to [P, B, T, M]. Raises ValueError where there is no member.
     """
     if len(members) == 0:
         raise ValueError("members must hold at least one network, got none")
@@ -82,12 +53,15 @@ def stack(members: Sequence[nn.Module], input_dims: int, streams: MemberStreams)
     stacked = copy.deepcopy(members[0])
     for name, module in members[0].named_modules():
         same = [member.get_submodule(name) for member in members]
-        if isinstance(module, nn.Linear):
-            stacked.set_submodule(name, StackedLinear(same))
-        elif isinstance(module, nn.Dropout) and module.p > 0:
+        for kind, of_all in _STACKED.items():
+            if isinstance(module, kind):
+                stacked.set_submodule(name, of_all(same))
+        if isinstance(module, nn.Dropout) and module.p > 0:
             stacked.set_submodule(name, MemberDropout(module.p, len(members), streams))
+        elif isinstance(module, WeightedValues) and module.dropout > 0:
+            stacked.set_submodule(name, MemberWeightedValues(module.dropout, streams))
     for name, _ in members[0].named_parameters(recurse=False):
-        setattr(stacked, name, _stack_parameter(members, name))
+        setattr(stacked, name, stack_parameter(members, name))
     return stacked
 
 
@@ -102,82 +76,6 @@ def member_state(stacked: nn.Module, index: int) -> dict[str, Tensor]:
     if isinstance(stacked, MemberList):
         return dict(stacked.members[index].state_dict())
     return {name: value[index] for name, value in stacked.state_dict().items()}
-
-
-class StackedLinear(nn.Module):
-    """P linear layers as one batched product: [B, in] or [P, B, in] -> [P, B, out]."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.weight = _stack_parameter(layers, "weight")
-        self.bias = None if layers[0].bias is None else _stack_parameter(layers, "bias")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply layer p to x[p], or to x where it has no member dimension."""
-        if x.dim() == 2:
-            x = x.expand(len(self.weight), -1, -1)
-        return _BatchedLinear.apply(x, self.weight, self.bias)  # type: ignore[no-any-return]
-
-
-class _BatchedLinear(torch.autograd.Function):
-    """x W^T + b for each p, with the products that ``nn.Linear`` makes for one.
-
-    Autograd's own gradient of ``bmm`` is the transpose of the product below. It rounds otherwise, and Adam turns that
-    into a drift along the directions that leave p(y | x) as it is, where a gradient is nothing but rounding.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        if bias is None:
-            return _products(x, weight.mT)
-        if _is_tiny(x, weight.mT):
-            return torch.stack([torch.addmm(*parts) for parts in zip(bias, x, weight.mT, strict=True)])
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        dy, x = dy.to(weight.dtype), x.to(weight.dtype)  # autocast may have made them smaller
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        return (
-            _products(dy, weight) if wants_x else None,
-            _products(dy.mT, x) if wants_weight else None,
-            dy.sum(1) if wants_bias else None,
-        )
-
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """a[p] @ b[p] for each p."""
-    if _is_tiny(a, b):
-        return torch.stack([left @ right for left, right in zip(a, b, strict=True)])
-    return torch.bmm(a, b)
-
-
-def _is_tiny(a: Tensor, b: Tensor) -> bool:
-    # For fewer multiplications than this torch.bmm has a kernel of its own on the CPU, which rounds otherwise than mm.
-    return a.device.type == "cpu" and a.shape[1] * a.shape[2] * b.shape[2] < 400
-
-
-class MemberDropout(nn.Module):
-    """Dropout on [P, ...] whose mask p is the one that member p alone would draw."""
-
-    def __init__(self, p: float, num_members: int, streams: MemberStreams) -> None:
-        super().__init__()
-        self.p = p
-        self.num_members = num_members
-        self.streams = streams
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply by the members' masks while training."""
-        if not self.training:
-            return x
-        ones = torch.ones_like(x[0])
-        masks = []
-        for i in range(self.num_members):
-            with self.streams.member(i, x.device):
-                masks.append(F.dropout(ones, self.p))
-        return x * torch.stack(masks)
 
 
 class MemberList(nn.Module):
@@ -206,10 +104,6 @@ class MemberList(nn.Module):
         return torch.stack(outputs)
 
 
-def _stack_parameter(members: Sequence[nn.Module], name: str) -> nn.Parameter:
-    return nn.Parameter(torch.stack([member.get_parameter(name).detach() for member in members]))
-
-
 def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_norm: float) -> Tensor:
     """Scale each member's gradients to a norm of at most ``max_norm``, as ``clip_grad_norm_`` does for one model.
 
@@ -221,8 +115,7 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
     norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in members])
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradients, factor in zip(members, factors, strict=True):
-        for g in gradients:
-            g.mul_(factor)
+        torch._foreach_mul_(gradients, factor)
     return norms
 
 

@@ -21,6 +21,7 @@ BENCHES = {
     "diffusion": Subcommand("scripts.bench.diffusion.diffusion", "steps of VDM and DiffEnc"),
     "layers": Subcommand("scripts.bench.layers.layers", "CKA of all pairs of layers against pytorch-cka"),
     "hubness": Subcommand("scripts.bench.hubness.hubness", "exact neighbours and mutual proximity"),
+    "language": Subcommand("scripts.bench.language.language", "language models: loss, step, siblings, comparison"),
 }
 
 

@@ -76,6 +76,7 @@ class Ratios:
     comparisons: Mapping[str, tuple[Contestant, Contestant]]
     required: Mapping[str, float] = field(default_factory=dict)  # times faster
     allowed: Mapping[str, float] = field(default_factory=dict)  # seconds
+    at_most: Mapping[str, float] = field(default_factory=dict)  # times the first's seconds
 
     def ratio(self, comparison: str) -> float:
         """How many times faster the second is than the first, in medians."""
@@ -100,12 +101,17 @@ class Ratios:
             f"({self.ratio(name):.1f})"
             for name, wanted in self.required.items()
         ]
+        times_first = [
+            f"{name}: at most {limit:g} times the time of {self.comparisons[name][0].name} is asked for: "
+            f"{_yes(1 / self.ratio(name) <= limit)} ({1 / self.ratio(name):.2f})"
+            for name, limit in self.at_most.items()
+        ]
         medians = {name: self.comparisons[name][1].median for name in self.allowed}
         times = [
             f"{name}: under {self.allowed[name]:g} s is asked for: {_yes(median < self.allowed[name])} ({median:.3f})"
             for name, median in medians.items()
         ]
-        return ratios + times
+        return ratios + times_first + times
 
     def as_dict(self) -> dict[str, Any]:
         """Every repeat's seconds and the ratios."""
@@ -115,6 +121,7 @@ class Ratios:
                 "ratio_of_medians": self.ratio(name),
                 "required": self.required.get(name),
                 "allowed_seconds": self.allowed.get(name),
+                "at_most_times_the_first": self.at_most.get(name),
             }
             for name, contestants in self.comparisons.items()
         }

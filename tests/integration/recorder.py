@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 
 class Recorder(Callback):
-    """Writes ``steps-<rank>.jsonl``.
+    """Writes ``steps-<rank>.jsonl``; a step is a batch, whether or not the optimiser makes one with it.
 
     ``crash_at_step`` kills the process without a word, as a power cut would. ``wait_at_step`` gives a test the time
     to send a signal in the middle of a step: from the file ``waiting`` on, for two seconds, or while there is a file
@@ -26,15 +26,19 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        row = {"step": trainer.global_step, "ids": batch.id.tolist(), "loss": outputs["loss"].item().hex()}
+        row = {
+            "step": trainer.fit_loop.total_batch_idx + 1,
+            "ids": batch.id.tolist(),
+            "loss": outputs["loss"].item().hex(),
+        }
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / f"steps-{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.global_step == self.crash_at_step:
+        if trainer.fit_loop.total_batch_idx == self.crash_at_step:
             os._exit(9)
-        if trainer.global_step == self.wait_at_step:
+        if trainer.fit_loop.total_batch_idx == self.wait_at_step:
             (self.directory / "waiting").touch()
             time.sleep(2)
             while (self.directory / "hold").exists():

@@ -32,6 +32,7 @@ MODELS = {
     "siblings": ("--config", "tests/integration/siblings.yaml"),
     "diffenc": ("--config", "tests/integration/diffenc.yaml"),
     "sentence": ("--config", "tests/integration/sentence.yaml"),
+    "language": ("--config", "tests/integration/language.yaml"),
 }
 
 
@@ -114,7 +115,7 @@ def by_signal(run: Run) -> None:
 
 
 def by_crash(run: Run) -> None:
-    """Two steps behind a checkpoint."""
+    """Some steps behind a checkpoint."""
     crashed = run.go("--checkpoint.every_n_train_steps", "5", crash_at_step=17)
     assert crashed.status == 9, crashed.output
 
@@ -129,11 +130,12 @@ WAYS: dict[str, tuple[Callable[[Run], None], ...]] = {
     "siblings": (at_limit, at_end_of_epoch),
     "diffenc": (by_crash,),
     "sentence": (by_crash, at_end_of_epoch),
+    "language": (by_signal, by_crash),  # both in the middle of an accumulated gradient
 }
 
 
 @pytest.mark.parametrize(
-    "model", ["classifier", "siblings", "diffenc", pytest.param("sentence", marks=pytest.mark.long)]
+    "model", ["classifier", "siblings", "diffenc", "language", pytest.param("sentence", marks=pytest.mark.long)]
 )
 def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> None:
     whole, broken = Run(tmp_path / "whole", *MODELS[model]), Run(tmp_path / "broken", *MODELS[model])

@@ -22,7 +22,7 @@ from likeness.networks import GPT2, Llama
 from likeness.protocols import SoftmaxModel, TokenModel
 from likeness.similarity.comparison import compare_softmax_models
 from tests.lightning_modules.points import save, trainer
-from tests.lightning_modules.tiny_tokens import TinyTokens
+from tests.lightning_modules.tiny_tokens import STRIDE, TinyTokens
 from tests.likeness.networks.nanogpt import NAMES, answers, needs_nanogpt, network
 
 V, T = TinyTokens.vocab_size, 8
@@ -36,8 +36,7 @@ def model(kind: Any = GPT2, **options: Any) -> LanguageModel:
 
 
 def batch(split: str = "val") -> Batch:
-    data = TinyTokens()
-    windows = data.load(split)  # type: ignore[arg-type]
+    windows = TinyTokens().load(split)  # type: ignore[arg-type]
     return windows[torch.arange(len(windows))]
 
 
@@ -248,7 +247,7 @@ def test_positions_that_are_measured_are_the_same_in_batches_of_any_size(tmp_pat
     assert chosen[0] == chosen[1]
     assert 35 < len(chosen[0]) < 70
     given = batch()
-    windows, places = torch.tensor(chosen[0]) // T, torch.tensor(chosen[0]) % T
+    windows, places = torch.tensor(chosen[0]) // T // STRIDE, torch.tensor(chosen[0]) % T
     assert torch.all(given.y[windows, places] != -1)
     assert torch.all(places > 0)
     everything = model().measured(given)

@@ -1,47 +1,37 @@
-"""Token windows of a cyclic text with noise, small enough to train on in a test."""
+"""Token files of a cyclic text with noise, small enough to train on in a test."""
 
+import functools
+import tempfile
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from datamodules.base import ResumableDataModule
-from datamodules.splits import Split, SplitName
-from likeness.batch import Batch
-from likeness.language.loss import IGNORED
+from datamodules import Tokens
+from tests.datamodules.language.toys import write_bin
 
-
-class Windows(Split):
-    """Contexts [N, T] and the tokens that follow them."""
-
-    def __init__(self, windows: Tensor) -> None:
-        self.windows = windows  # [N, T + 1]
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, ids: Tensor) -> Batch:
-        x, y = self.windows[ids, :-1], self.windows[ids, 1:].clone()
-        y[ids % 3 == 0, :2] = IGNORED  # what an earlier window has predicted
-        return Batch(x, y, ids)
+CONTEXT, STRIDE = 8, 6
+_COUNTS = {"train": (1 + 64) * CONTEXT + 1, "val": 20 * STRIDE + CONTEXT + 1, "test": 16 * STRIDE + CONTEXT + 1}
+_FOLDER = tempfile.TemporaryDirectory()
 
 
-class TinyTokens(ResumableDataModule[Windows]):
-    """Token t is followed by t + 1, or now and then by any other."""
+class TinyTokens(Tokens):
+    """Token t is followed by t + 1, or now and then by any other; of all windows but the first two tokens were said."""
 
-    dataset_name = "tiny_tokens"
-    sizes = {"train": 64, "val": 21, "test": 17}  # noqa: RUF012
     vocab_size = 19
     byte_counts = torch.arange(19) % 4  # token 0 and others stand for no text
 
-    def __init__(self, context: int = 8, batch_size: int = 16, eval_batch_size: int = 5, **kwargs: Any) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
-        self.context = context
+    def __init__(self, context: int = CONTEXT, batch_size: int = 16, eval_batch_size: int = 5, **kwargs: Any) -> None:
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        super().__init__(_written(), context, stride=STRIDE, vocab_size=self.vocab_size, **sizes, **kwargs)
 
-    def load(self, split: SplitName) -> Windows:
-        random = torch.Generator().manual_seed(self.sizes[split])
-        shape = (self.sizes[split], self.context + 1)
-        first = torch.randint(self.vocab_size, (shape[0], 1), generator=random)
-        noise = torch.randint(self.vocab_size, shape, generator=random)
-        noise *= torch.rand(shape, generator=random) < 0.1
-        return Windows((first + torch.arange(shape[1]) + noise) % self.vocab_size)
+
+@functools.cache
+def _written() -> str:
+    return write_bin(_FOLDER.name, **{part: _text(count) for part, count in _COUNTS.items()})
+
+
+def _text(count: int) -> np.ndarray:
+    random = np.random.default_rng(count)
+    steps = np.where(random.random(count) < 0.1, random.integers(TinyTokens.vocab_size, size=count), 1)
+    return steps.cumsum() % TinyTokens.vocab_size

@@ -12,11 +12,11 @@ from datamodules.language.token_files import TokenSummary
 TEXTS = [f"Text {number} says: naïve café, {'word ' * (number % 7)}and no more." for number in range(40)]
 
 
-def write_bin(folder: Path, dtype: str = "<u2", **parts: Any) -> str:
+def write_bin(folder: str | Path, dtype: str = "<u2", **parts: Any) -> str:
     """Bare ids by part, as nanoGPT writes them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for part, ids in parts.items():
-        np.asarray(ids, dtype).tofile(folder / f"{part}.bin")
+        np.asarray(ids, dtype).tofile(Path(folder, f"{part}.bin"))
     return str(folder)
 
 

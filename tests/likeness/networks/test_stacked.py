@@ -10,14 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from likeness.networks import CNN, MLP, LabelNetwork, LabelTable, LinearHead
-from likeness.networks.siblings import (
-    MemberList,
-    MemberStreams,
-    StackedLinear,
-    clip_member_gradients,
-    member_state,
-    stack,
-)
+from likeness.networks.siblings import MemberList, clip_member_gradients, member_state, stack
+from likeness.networks.stacked_layers import MemberStreams, StackedLinear
 
 MLP_ = functools.partial(MLP, (3,), 2, width=5)
 EMBEDDINGS = [MLP_, functools.partial(MLP_, output_bias=True, hidden_layers=1), functools.partial(CNN, (3, 4, 4), 2)]
