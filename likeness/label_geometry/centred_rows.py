@@ -60,7 +60,7 @@ class CentredRows:
 
     def centred(self, rows: Tensor, labels: slice | Sequence[int]) -> Tensor:
         """The columns [n, D] of labels with these rows [n, M]."""
-        centred = (as_float64(rows.to(self.device)) - self._mean) * 2.0**-self._exponent
+        centred = (as_float64(rows.to(self.device)) - self._mean).mul_(2.0**-self._exponent)
         if self.bias is None:
             return centred
         chosen = labels if isinstance(labels, slice) else list(labels)
