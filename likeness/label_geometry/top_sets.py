@@ -23,7 +23,7 @@ from likeness.numerics import as_float64
 
 MAX_ENTRIES = 2**23  # of the rows that a set is set against: 64 MB
 _FIRST = 128  # labels of the first round; each round doubles them
-_AT_A_TIME = 2**24  # entries of lists of labels: sets of which rounds are made together
+_TOGETHER = 2**22  # entries of lists of labels: sets of which rounds are made together
 _GATHERED = 2**12  # sets whose rows are gathered at a time
 _TINY = 1e-300
 
@@ -104,9 +104,9 @@ def doubtful_winners(
 def _decided(rows: CentredRows, chosen: Sequence[Labels], progress: Progress) -> list[TopSet]:
     answers = _own_directions(rows, chosen, progress)
     undecided = [index for index, answer in enumerate(answers) if answer.feasible is None]
-    for part in torch.split(torch.tensor(undecided, dtype=torch.long), _AT_A_TIME // _most_rivals(rows)):
+    for part in torch.split(torch.tensor(undecided, dtype=torch.long), _TOGETHER // max(_FIRST, 4 * rows.dim) + 1):
         searches = [_Search.of(rows, chosen[index]) for index in part.tolist()]
-        for index, answer in zip(part.tolist(), _searched(rows, searches), strict=True):
+        for index, answer in zip(part.tolist(), _searched(rows, searches, progress), strict=True):
             answers[index] = answer
     return answers
 
@@ -181,7 +181,7 @@ class _Search:
         return TopSet(self.labels, feasible, self.decision.features if feasible else None)
 
 
-def _searched(rows: CentredRows, searches: Sequence[_Search]) -> list[TopSet]:
+def _searched(rows: CentredRows, searches: Sequence[_Search], progress: Progress) -> list[TopSet]:
     """The answers, each round with one pass over the head for all that are open."""
     answers: dict[Labels, TopSet] = {}
     count, still = _FIRST, list(searches)
@@ -189,9 +189,10 @@ def _searched(rows: CentredRows, searches: Sequence[_Search]) -> list[TopSet]:
         x = torch.stack([rows.vector_of(search.features) for search in still])
         apart = [[*search.labels, *search.rivals] for search in still]
         own = torch.stack([(rows.columns(s.labels) @ x[index]).min() for index, s in enumerate(still)])
-        highest, labels = rows.highest(x, _pairs(apart, rows.device), count, iter)
+        highest, labels = rows.highest(x, _pairs(apart, rows.device), count)
         beaten = own - highest[:, 0] > rows.error(x)
-        for index, search in enumerate(still):
+        for step in progress([slice(index, index + 1) for index in range(len(still))]):
+            index, search = step.start, still[step.start]
             new = labels[index][highest[index] > -torch.inf].tolist()
             if beaten[index] and search.decision.features is not None:
                 answers[search.labels] = search.answer(True)

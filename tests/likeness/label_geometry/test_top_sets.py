@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import combinations, pairwise, product
+from operator import add, mul
 
 import pytest
 import torch
@@ -22,8 +23,11 @@ def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
     others = [label for label in range(len(g)) if label not in own]
     if answer.feasible:
         assert answer.features is not None
-        logits = g @ answer.features + (0 if bias is None else bias)
-        assert logits[own].min() > logits[others].max()
+        x = [Fraction(value) for value in answer.features.tolist()]
+        logits = [sum(map(mul, map(Fraction, row), x), Fraction(0)) for row in g.tolist()]
+        if bias is not None:
+            logits = list(map(add, logits, map(Fraction, bias.tolist())))
+        assert min(logits[label] for label in own) > max(logits[label] for label in others)
         return
     assert answer.weights is not None
     weights = torch.zeros(len(g), dtype=torch.float64)
@@ -147,6 +151,10 @@ def test_no_answer_with_a_bias_rests_on_a_tolerance(
 def test_few_rivals_decide_as_a_programme_over_all_labels(monkeypatch: pytest.MonkeyPatch, biased: bool) -> None:
     linprog = pytest.importorskip("scipy.optimize").linprog
     monkeypatch.setattr("likeness.label_geometry.top_sets._FIRST", 4)
+    monkeypatch.setattr("likeness.label_geometry.top_sets._GATHERED", 7)
+    monkeypatch.setattr("likeness.label_geometry.top_sets._TOGETHER", 600)
+    monkeypatch.setattr("likeness.label_geometry.centred_rows._MAX_LOGITS", 60)
+    monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 60)  # ten rows
     generator = torch.Generator().manual_seed(3)
     g = torch.randn(200, 6, generator=generator, dtype=torch.float64) ** 3 + 5  # many of them lie inside
     bias = torch.randn(200, generator=generator, dtype=torch.float64) if biased else None
@@ -255,7 +263,10 @@ def test_what_is_too_large_for_a_programme_is_undecided(monkeypatch: pytest.Monk
     assert [can_be_top(line, [label]).feasible for label in (0, 2)] == [True, None]
 
 
-def test_the_most_doubtful_labels_are_repeated_or_deep_inside_whatever_the_coordinates() -> None:
+def test_the_most_doubtful_labels_are_repeated_or_deep_inside_whatever_the_coordinates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 64)
     generator = torch.Generator().manual_seed(5)
     g = torch.randn(300, 5, generator=generator)
     g[[10, 20]] *= torch.tensor([[0.01], [0.1]])
