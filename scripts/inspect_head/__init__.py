@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scripts.inspect_head.heads import Head
     from scripts.inspect_head.inspection import Inspection
 
-WEIGHTS = "A run, a .ckpt, .pt, .npy or .safetensors file, or a Hugging Face model directory"
+WEIGHTS = "A run, a .ckpt, .pt, .npy, .safetensors or .gguf file, a Hugging Face model directory, or hf:NAME"
 MAX_DRAWN = 60  # labels of which all pairs are drawn; of more, a histogram
 
 
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     pair = find_pair(head, *arguments.pair) if arguments.pair else None
     queries = [head.labels.find(name) for name in arguments.neighbours or ()]
     features = read_features(head, arguments, device)
-    inspection = inspect_head(head, features, pair, arguments.cosine, queries, arguments.top, device, _watch)
+    inspection = inspect_head(
+        head, features, pair, arguments.cosine, queries, arguments.top, arguments.winners, device, _watch
+    )
     publish(inspection, Path(arguments.out))
     if arguments.save_equivalent:
         save_equivalent(inspection, Path(arguments.save_equivalent))
@@ -62,6 +64,7 @@ def build_parser() -> ArgumentParser:
     add("--cosine", type=float, nargs="+", default=[-1.0, 1.0], help="The cosines to give that pair, in [-1, 1].")
     add("--neighbours", type=str, nargs="+", metavar="LABEL", help="Labels whose nearest labels to list.")
     add("--top", type=int, default=10, help="How many nearest labels.")
+    add("--winners", type=int, default=2000, help="How many labels to try for being the prediction at all.")
     add("--features", type=str | None, help="Features f(x) [N, M] as .npy, for what depends on the inputs.")
     add("--data", type=str | None, help="A data config: the checkpoint's own f is asked for the features.")
     add("--split", type=Literal["test", "val"], default="test", help="The split of the data.")
@@ -75,6 +78,8 @@ def _check(arguments: Namespace) -> None:
     """Refuse what cannot be meant before anything is read."""
     if arguments.top < 1:
         raise ValueError(f"--top must be at least 1, got {arguments.top}")
+    if arguments.winners < 0:
+        raise ValueError(f"--winners must be at least 0, got {arguments.winners}")
     for index, cosine in enumerate(arguments.cosine):
         if not -1 <= cosine <= 1:
             raise ValueError(f"--cosine must lie in [-1, 1], got {cosine}")

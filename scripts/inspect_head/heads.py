@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likeness.adapters.libraries import LibraryClassifier
+from likeness.adapters.causal_models import read_causal
+from likeness.adapters.libraries import LibraryClassifier, ModelName
 from likeness.files.tensors import read_numpy
 from likeness.label_geometry.similarity import LabelRows, row_blocks
+from likeness.networks.pretrained_text import out_of_reach
 from likeness.protocols import SoftmaxModel
-from scripts.inputs import load_classifiers, names_a_model
+from scripts.inputs import load_classifiers, names_a_library_model, names_a_model
 from scripts.inspect_head.files import (
     SUFFIXES,
     NumpyRows,
@@ -30,7 +32,7 @@ from scripts.inspect_head.files import (
     TensorFiles,
     read_json,
 )
-from scripts.inspect_head.labels import Labels, names_of_classes, read_labels, read_vocabulary
+from scripts.inspect_head.labels import Labels, names_of_classes, names_of_tokens, read_labels, read_vocabulary
 
 _WRAPPED = r"(?:(?:model|module|net|network|backbone|base_model|_orig_mod)\.)*"
 # A language model's matrix of output embeddings; behind a dot, or at the beginning of the name.
@@ -83,11 +85,16 @@ class Head:
 
 
 def open_head(path: str, key: str | None = None, labels: Path | None = None) -> Head:
-    """The head of a run, a checkpoint, a file of weights or a model directory; raises what is wrong with it.
+    """The head of a run, a checkpoint, a file of weights, a model directory or a name; raises what is wrong with it.
 
     Of a run of siblings ``PATH#3`` is member 3, and ``PATH`` the first.
     """
-    head = _of_model(path) if key is None and names_a_model(path) else read_head(Path(path), key)
+    if key is None and _names_a_language_model(path):
+        head = _of_language_model(path)
+    elif key is None and names_a_model(path):
+        head = _of_model(path)
+    else:
+        head = read_head(Path(path), key)
     if labels is None:
         return head
     return replace(head, labels=Labels(head.labels.count, read_labels(labels, head.labels.count)))
@@ -99,6 +106,40 @@ def find_pair(head: Head, first: str, second: str) -> tuple[int, int]:
     if pair[0] == pair[1]:
         raise ValueError(f"--pair takes two labels, and {first!r} and {second!r} are the same")
     return pair
+
+
+def _names_a_language_model(path: str) -> bool:
+    """Whether this is a .gguf file, or a name of Hugging Face that is not of a classifier.
+
+    What cannot be read is one, so that reading it says why.
+    """
+    if path.endswith(".gguf"):
+        return True
+    name = ModelName.of(path) if names_a_library_model(path) else None
+    if name is None or name.library != "hf" or name.options:
+        return False
+    try:
+        from transformers import AutoConfig
+
+        local = {"local_files_only": Path(name.name).is_dir() or out_of_reach(name.name) is not None}
+        config = AutoConfig.from_pretrained(name.name, trust_remote_code=False, **local)
+    except Exception:  # the library and its hub raise their own
+        return True
+    return not any(_CLASSIFIES.search(str(architecture)) for architecture in config.architectures or ())
+
+
+def _of_language_model(path: str) -> Head:
+    """The output embedding of a causal language model as its library reads it, with its tokens as labels."""
+    model = read_causal(path, rows="all")
+    g, bias = model.output_embedding()
+    facts, tokens = model.facts, None if model.tokenizer is None else model.tokenizer.get_vocab()
+    labels = Labels(len(g), None if tokens is None else names_of_tokens(tokens, len(g)))
+    notes = () if facts.scale == 1 else (_scale_note(facts.scale, "by its logits"),)
+    return Head(g, bias, labels, path, f"{_name(g.dtype)} as read", None, facts.tied, facts.soft_cap, notes)
+
+
+def _scale_note(scale: float, source: str) -> str:
+    return f"logits are f . g with f = {scale:.6g} times the last hidden state, {source}"
 
 
 @torch.no_grad()
@@ -148,7 +189,7 @@ def read_head(path: Path, key: str | None = None) -> Head:
     if found.classifies:  # these are of a language model's logits
         cap, scale = None, 1.0
     if scale != 1:
-        notes.append(f"logits are f . g with f = {scale:.6g} times the last hidden state, by config.json")
+        notes.append(_scale_note(scale, "by config.json"))
     return Head(
         rows,
         bias,

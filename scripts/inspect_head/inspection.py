@@ -28,13 +28,12 @@ from likeness.label_geometry.patterns import (
     sign_patterns,
 )
 from likeness.label_geometry.similarity import HeadSummary, LabelMetric, Progress, summarise_head
-from likeness.label_geometry.top_sets import TopSet, can_be_top, top_sets
+from likeness.label_geometry.top_sets import TopSet, doubtful_winners, top_sets
 from likeness.numerics import as_float64
 from scripts.inspect_head.features import MAX_SAMPLE, Features, random_features
 from scripts.inspect_head.heads import Head
 
 MAX_MATRIX = 1000  # labels all pairs of which are measured; of more, a sample of 2,000 stands for them
-MAX_WINNERS = 2000  # labels that are all tried for being the prediction
 MAX_TOGETHER = 20  # labels all pairs of which are tried for being the top two
 MAX_PATTERNS = (12, 4)  # labels and dimensions up to which patterns are enumerated
 MAX_LINEAR = 2**22  # entries of a head up to which linear maps are shown
@@ -101,12 +100,14 @@ def inspect_head(
     cosines: Sequence[float],
     queries: Sequence[int],
     top: int,
+    winners: int,
     device: torch.device,
     watch: Watch,
 ) -> Inspection:
     """Measure a head; work that grows with K^2 is done for small K, and for the labels asked about.
 
-    Raises ValueError as the functions of ``likeness.label_geometry.similarity`` and its neighbours do.
+    ``winners`` labels are tried for being the prediction, those asked about and the most doubtful others. Raises
+    ValueError as the functions of ``likeness.label_geometry.similarity`` and its neighbours do.
     """
     summary = summarise_head(head.rows, device, watch("reading the label vectors"))
     mean = summary.mean
@@ -131,7 +132,9 @@ def inspect_head(
         nearest,
         queries,
         _count_patterns(head),
-        _find_winners(head, sorted({*queries, *(pair or ())}), watch),
+        doubtful_winners(
+            head.rows, winners, {*queries, *(pair or ())}, head.bias, device, watch("finding out who can win")
+        ),
         _find_top_twos(head),
     )
 
@@ -154,7 +157,7 @@ def _inspect_pair(
     progress = watch("checking the equivalent heads")
     centring, *others = translated_heads(f.to(device), head.rows, pair, translations, head.bias, progress)
     heads = dict(zip(cosines, others, strict=True))
-    top_two = can_be_top(head.rows, pair, head.bias) if summary.labels > 2 else None
+    top_two = top_sets(head.rows, [pair], head.bias, device)[0] if summary.labels > 2 else None
     return PairReport(pair, similarities, centring, heads, _move_linearly(head, pair, f), top_two, checked_on)
 
 
@@ -208,14 +211,6 @@ def _count_patterns(head: Head) -> list[PatternCount]:
         except (TooManyPatternsError, ArithmeticError) as error:
             counts.append(PatternCount(kind, None, generic, str(error)))
     return counts
-
-
-def _find_winners(head: Head, requested: Sequence[int], watch: Watch) -> list[TopSet]:
-    """Whether each label can be the prediction: of small heads all labels, of others those that were asked about."""
-    labels = head.rows.shape[0]
-    if labels > MAX_WINNERS:
-        return top_sets(head.rows, [[label] for label in requested], head.bias) if requested else []
-    return top_sets(head.rows, [[label] for label in range(labels)], head.bias, watch("who can win"))
 
 
 def _find_top_twos(head: Head) -> list[TopSet]:

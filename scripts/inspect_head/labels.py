@@ -83,8 +83,11 @@ def read_vocabulary(folder: Path, count: int) -> list[str] | None:
         tokens = read_json(folder / "vocab.json")
     elif (folder / "vocab.txt").is_file():
         tokens = {token: number for number, token in enumerate(read_lines(folder / "vocab.txt"))}
-    if not tokens:
-        return None
+    return names_of_tokens(tokens, count) if tokens else None
+
+
+def names_of_tokens(tokens: Mapping[str, int], count: int) -> list[str]:
+    """The names of K rows by the numbers of tokens, rows without a token getting a name too."""
     labels = [f"<unused {number}>" for number in range(count)]
     for token, number in tokens.items():
         if 0 <= number < count:

@@ -16,7 +16,8 @@ from torch import Tensor
 from lightning_modules.checkpoints import load_module
 from likeness.files.tensors import open_safetensors
 from likeness.files.writing import replacing
-from likeness.language.comparison import LanguageComparison, compare_language_models
+from likeness.language.answer import LanguageComparison
+from likeness.language.comparison import compare_language_models
 from likeness.language.loss import token_scores
 from likeness.language.prediction_hubs import PredictionHubs, point_hubs, prediction_hubs
 from likeness.language.reduced_predictions import reduced_predictions, split_documents

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import combinations, pairwise, product
+from operator import add, mul
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from likeness.label_geometry.patterns import rankings
 from likeness.label_geometry.similarity import raw_similarity
-from likeness.label_geometry.top_sets import TopSet, can_be_top, never_top, top_sets
+from likeness.label_geometry.top_sets import TopSet, can_be_top, doubtful_winners, never_top, top_sets
 from tests.likeness.label_geometry.paper_heads import centred_head, fixed_length_head, shortened_head
 
 KINDS = ("short", "near", "inside", "repeated", "grid", "line")
@@ -22,11 +23,15 @@ def assert_proved(g: Tensor, bias: Tensor | None, answer: TopSet) -> None:
     others = [label for label in range(len(g)) if label not in own]
     if answer.feasible:
         assert answer.features is not None
-        logits = g @ answer.features + (0 if bias is None else bias)
-        assert logits[own].min() > logits[others].max()
+        x = [Fraction(value) for value in answer.features.tolist()]
+        logits = [sum(map(mul, map(Fraction, row), x), Fraction(0)) for row in g.tolist()]
+        if bias is not None:
+            logits = list(map(add, logits, map(Fraction, bias.tolist())))
+        assert min(logits[label] for label in own) > max(logits[label] for label in others)
         return
-    weights = answer.weights
-    assert weights is not None
+    assert answer.weights is not None
+    weights = torch.zeros(len(g), dtype=torch.float64)
+    weights[list(answer.weights)] = torch.tensor(list(answer.weights.values()), dtype=torch.float64)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights[own] @ g[own], weights[others] @ g[others], rtol=0, atol=1e-7)
     for side in (own, others):
@@ -87,9 +92,12 @@ def hard_head(seed: int, kind: str) -> Tensor:
     return g
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.integers(1, 2))
-def test_no_answer_rests_on_a_tolerance(seed: int, kind: str, size: int) -> None:
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.integers(1, 2), st.sampled_from((1, 2, 128)))
+def test_no_answer_rests_on_a_tolerance(
+    monkeypatch: pytest.MonkeyPatch, seed: int, kind: str, size: int, first: int
+) -> None:
+    monkeypatch.setattr("likeness.label_geometry.top_sets._FIRST", first)
     g = hard_head(seed, kind)
     possible = exactly_possible(g, size)
     for labels in combinations(range(7), size):
@@ -104,7 +112,7 @@ def test_no_answer_rests_on_a_tolerance(seed: int, kind: str, size: int) -> None
 def test_without_whole_numbers_an_answer_is_right_or_undecided(
     monkeypatch: pytest.MonkeyPatch, seed: int, kind: str
 ) -> None:
-    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_EXACT", 0)
+    monkeypatch.setattr("likeness.label_geometry.hull_proofs.MAX_EXACT", 0)
     g = hard_head(seed, kind)
     possible = exactly_possible(g, 1)
     for label in range(7):
@@ -112,7 +120,7 @@ def test_without_whole_numbers_an_answer_is_right_or_undecided(
 
 
 def test_a_label_well_inside_is_decided_without_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_EXACT", 0)
+    monkeypatch.setattr("likeness.label_geometry.hull_proofs.MAX_EXACT", 0)
     g = torch.randn(60, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     g[:5] *= 0.01
     bias = 0.01 * torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -123,9 +131,12 @@ def test_a_label_well_inside_is_decided_without_whole_numbers(monkeypatch: pytes
             assert_proved(g, offset, answer)
 
 
-@settings(max_examples=25)
-@given(st.integers(0, 2**31), st.integers(1, 2), st.booleans())
-def test_no_answer_with_a_bias_rests_on_a_tolerance(seed: int, size: int, whole: bool) -> None:
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**31), st.integers(1, 2), st.booleans(), st.sampled_from((1, 2, 128)))
+def test_no_answer_with_a_bias_rests_on_a_tolerance(
+    monkeypatch: pytest.MonkeyPatch, seed: int, size: int, whole: bool, first: int
+) -> None:
+    monkeypatch.setattr("likeness.label_geometry.top_sets._FIRST", first)
     generator = torch.Generator().manual_seed(seed)
     g, bias = torch.randint(-3, 4, (2, 6), generator=generator).double()
     if not whole:
@@ -134,6 +145,35 @@ def test_no_answer_with_a_bias_rests_on_a_tolerance(seed: int, size: int, whole:
     possible = exactly_possible_on_a_line(g, bias, size)
     for labels in combinations(range(6), size):
         assert can_be_top(g.unsqueeze(1), labels, bias).feasible == (labels in possible)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_few_rivals_decide_as_a_programme_over_all_labels(monkeypatch: pytest.MonkeyPatch, biased: bool) -> None:
+    linprog = pytest.importorskip("scipy.optimize").linprog
+    monkeypatch.setattr("likeness.label_geometry.top_sets._FIRST", 4)
+    monkeypatch.setattr("likeness.label_geometry.top_sets._GATHERED", 7)
+    monkeypatch.setattr("likeness.label_geometry.top_sets._TOGETHER", 600)
+    monkeypatch.setattr("likeness.label_geometry.centred_rows._MAX_LOGITS", 60)
+    monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 60)  # ten rows
+    generator = torch.Generator().manual_seed(3)
+    g = torch.randn(200, 6, generator=generator, dtype=torch.float64) ** 3 + 5  # many of them lie inside
+    bias = torch.randn(200, generator=generator, dtype=torch.float64) if biased else None
+    g[7] = g[8]
+    possible = []
+    for label in range(20):
+        others = torch.arange(200) != label
+        higher = torch.zeros(199) if bias is None else bias[others] - bias[label]
+        columns = torch.cat([g[others] - g[label], higher[:, None], torch.ones(199, 1)], dim=1)
+        bounds = [(None, None)] * 6 + [(0, None), (None, 1)]
+        best = linprog([0] * 7 + [-1], columns.numpy(), [0.0] * 199, bounds=bounds)
+        possible.append(bool(best.x[-1] > 0.5))
+    assert set(possible) == {True, False}
+    for scale in (1e-200, 1.0, 1e200):
+        answers = top_sets(scale * g, [[label] for label in range(20)], None if bias is None else scale * bias)
+        assert [answer.feasible for answer in answers] == possible
+        for answer in answers:
+            assert_proved(g, bias, answer)
+            assert answer.weights is None or len(answer.weights) <= 8 + biased  # Caratheodory
 
 
 def test_short_rows_that_stick_out_can_win() -> None:
@@ -213,13 +253,30 @@ def test_units_do_not_matter(scale: float) -> None:
 
 
 def test_what_is_too_large_for_a_programme_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_ENTRIES", 10)
+    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_ENTRIES", 2)
+    monkeypatch.setattr("likeness.label_geometry.top_sets._FIRST", 1)
     g = shortened_head()[1]
     assert [answer.feasible for answer in top_sets(g, [[0], [2]])] == [True, None]
     monkeypatch.undo()
-    monkeypatch.setattr("likeness.label_geometry.top_sets.MAX_EXACT", 10)
+    monkeypatch.setattr("likeness.label_geometry.hull_proofs.MAX_EXACT", 10)
     line = torch.linspace(0, 1, 5).unsqueeze(1) * torch.ones(3)
     assert [can_be_top(line, [label]).feasible for label in (0, 2)] == [True, None]
+
+
+def test_the_most_doubtful_labels_are_repeated_or_deep_inside_whatever_the_coordinates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("likeness.label_geometry.similarity._BLOCK", 64)
+    generator = torch.Generator().manual_seed(5)
+    g = torch.randn(300, 5, generator=generator)
+    g[[10, 20]] *= torch.tensor([[0.01], [0.1]])
+    g[40] = g[250]
+    g = g @ torch.diag(10.0 ** torch.arange(5)) + 3
+    answers = doubtful_winners(g, 5, asked=[99])
+    assert [answer.labels[0] for answer in answers] == [10, 20, 40, 99, 250]
+    assert [answer.feasible for answer in answers] == [False, False, False, can_be_top(g, [99]).feasible, False]
+    assert [answer.labels for answer in doubtful_winners(g, 0, asked=[7, 3])] == [(3,), (7,)]
+    assert len(doubtful_winners(g, 1000)) == 300
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [3], [-1], [0, 1, 2]])

@@ -337,3 +337,38 @@ def test_weights_of_this_project_are_its_model(tmp_path: Path) -> None:
         open_head(str(tmp_path / "weights.safetensors"))
     head = open_head(str(tmp_path / "weights.safetensors"), "state_dict/g.weight")
     assert_head(head, "state_dict/g.weight", matrix(0))
+
+
+@needs_models
+@pytest.mark.parametrize("name", ["llama_untied_padded_sharded", "gemma2_softcap", "granite_scaled", "phi_bias"])
+def test_a_language_model_by_name_has_the_head_of_its_files(name: str) -> None:
+    pytest.importorskip("transformers")
+    folder = MODELS / f"hf_{name}"
+    named, read = open_head(f"hf:{folder}"), read_head(folder)
+    assert torch.equal(named.rows[:], read.rows[:].float())
+    assert (named.bias is None) == (read.bias is None)
+    if named.bias is not None and read.bias is not None:
+        assert torch.equal(named.bias, read.bias.float())
+    assert (list(named.labels), named.tied) == (list(read.labels), read.tied)
+    assert named.cap == (None if read.cap is None else pytest.approx(read.cap, rel=1e-5))
+    assert len(named.notes) == len(read.notes)
+
+
+def test_names_that_cannot_be_read_are_one_line() -> None:
+    pytest.importorskip("transformers")
+    for name, message in (("absent.gguf", "there is no file absent.gguf"), ("hf:no such name", "is no folder, and")):
+        with pytest.raises(ValueError, match=message) as raised:
+            open_head(name)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_classifier_by_name_is_read_as_one(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.ViTConfig(image_size=224, patch_size=112, num_labels=5, **sizes)
+    network = transformers.ViTForImageClassification(config)
+    network.save_pretrained(tmp_path)
+    head = open_head(f"hf:{tmp_path}")
+    assert torch.equal(head.rows[:], network.classifier.weight)
+    assert head.model is not None

@@ -184,10 +184,9 @@ def test_many_labels_are_drawn_as_a_histogram_and_pairs_are_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.inspect_head.inspection.MAX_MATRIX", 80)
-    monkeypatch.setattr("scripts.inspect_head.inspection.MAX_WINNERS", 80)
     monkeypatch.setattr("scripts.inspect_head.inspection.SAMPLED", 40)
     np.save(tmp_path / "w.npy", weights(100, 5).numpy())
-    run(tmp_path / "w.npy", "--neighbours", 7, 99, out=tmp_path / "out")
+    run(tmp_path / "w.npy", "--neighbours", 7, 99, "--winners", 2, out=tmp_path / "out")
     assert [row["label"] for row in table(tmp_path / "out" / "labels.csv")] == ["7", "99"]
     assert not (tmp_path / "out" / "pairs.csv").exists()
     assert (tmp_path / "out" / "similarity.png").stat().st_size > 0
@@ -305,6 +304,7 @@ def test_unknown_labels_list_what_is_near(matrix: Path, capsys: pytest.CaptureFi
         (["--cosine", "1.5"], "--cosine must lie in [-1, 1], got 1.5"),
         (["--cosine", "nan"], "Got value: nan"),
         (["--top", "0"], "--top must be at least 1, got 0"),
+        (["--winners", "-1"], "--winners must be at least 0, got -1"),
         (["--save_equivalent", "x.npy"], "--save_equivalent needs --pair"),
         (["--save_equivalent", "x.txt", "--pair", "0", "1"], "writes .npy or .safetensors, got x.txt"),
         (["--features", "missing.npy"], "there is no file of features missing.npy"),
