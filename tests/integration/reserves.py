@@ -7,6 +7,7 @@ folder and session that it was given, which has imported already what the comman
 
 import atexit
 import inspect
+import multiprocessing
 import os
 import pickle
 import random
@@ -57,6 +58,7 @@ def become(line: Sequence[str], surroundings: dict[str, str]) -> None:
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method(None, force=True)  # the system's, and not how this fork came to be
     _forget_random_numbers()
     _set_rank()
     sys.argv = [line[0], *line[2:]]
