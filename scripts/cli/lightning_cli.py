@@ -50,7 +50,7 @@ class NothingLeft(Exception):
 class RunParser(OneLineErrors, LightningArgumentParser):
     """The parser of a training command's subcommand."""
 
-    def dump(self, namespace: Namespace, **options: Any) -> str:  # type: ignore[override]  # called with one alone
+    def dump(self, namespace: Namespace, **options: Any) -> str:
         """The values as text, without a second check of what was checked when it was read."""
         return super().dump(namespace, **{"skip_validation": True, **options})
 

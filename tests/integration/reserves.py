@@ -31,7 +31,7 @@ _STREAMS = ("p2cread", "c2pwrite", "errwrite")  # as subprocess calls those of a
 
 def needed_by(line: Sequence[str]) -> int:
     """How many Python processes a command line starts: torchrun's ranks, or those of Lightning but the first."""
-    for option, alone in (("--nproc_per_node", 0), ("--trainer.devices", 1)):
+    for option, alone in (("--nproc_per_node", 0), ("--nproc-per-node", 0), ("--trainer.devices", 1)):
         if option in line:
             count = line[line.index(option) + 1]
             return int(count) - alone if count.isdigit() else 0
