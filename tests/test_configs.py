@@ -1,5 +1,11 @@
-"""Every YAML is built and run for one batch, as part of the composition it is meant for."""
+"""Every YAML is built and run for one batch, as part of the composition it is meant for.
 
+Of the experiments those run that have between them each key with each class and kind of value that any has; the rest,
+which combine the same, are ``long``.
+"""
+
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,7 @@ DATA = "configs/data/digits.yaml"
 DIFFUSION, OF_DIFFUSION = "configs/experiment/digits_diffenc.yaml", ("elbo_diagnostics", "gradient_norms", "samples")
 OF_ONE_MODEL, OF_TOKENS = ("probes",), ("prediction_hubs",)
 TOKENS = ("--data", "tests.lightning_modules.tiny_tokens.TinyTokens")
+CLASS_PATH = re.compile(r"(\w+\.)+[A-Z]\w*")
 FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
 
 
@@ -91,7 +98,26 @@ def narrow(experiment: str) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("experiment", files("experiment"))
+def parts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each key of a configuration with the class that it names or the kind of its value."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else (("[]", entry) for entry in value):
+            yield from parts(inner, f"{key}.{name}")
+    else:
+        yield key, value if CLASS_PATH.fullmatch(str(value)) else type(value).__name__
+
+
+def experiments() -> list[Any]:
+    """All, with a mark on those that hold nothing which the others, the richest first, do not."""
+    held = {name: set(parts(yaml.safe_load((CONFIGS.parent / name).read_text()))) for name in files("experiment")}
+    missing, running = set().union(*held.values()), set()
+    while missing:
+        running.add(richest := max(held, key=lambda name: len(held[name] & missing)))
+        missing -= held[richest]
+    return [name if name in running else pytest.param(name, marks=pytest.mark.long) for name in held]
+
+
+@pytest.mark.parametrize("experiment", experiments())
 def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) -> None:
     options = ("--data.batch_size", "8", "--run_dir", str(tmp_path), *teacher(experiment, tmp_path))
     run(*compose(experiment), *FAST, *options, *narrow(experiment))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import _loaders_dumpers
+from jsonargparse import _loaders_dumpers, set_dumper
 
 from likeness.moved_names import moved
 from scripts.cli.entry_point import UsageError
@@ -66,6 +66,16 @@ for _tag, _pattern, _first in SCALARS:
     ConfigurationLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 # Whatever jsonargparse reads, files and single values, it reads with this class. It has no public name for that.
 _loaders_dumpers.yaml_default_loader = ConfigurationLoader  # type: ignore[assignment]  # declared by its first value
+
+
+def dumped(content: Any) -> str:
+    """The plain values as YAML, keys in their order, by libyaml where PyYAML has it: that is ten times as fast."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(content, Dumper=dumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
+    return text
+
+
+set_dumper("yaml", dumped)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

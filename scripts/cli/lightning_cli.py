@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ProgressBar
@@ -29,7 +28,7 @@ from lightning_modules.checkpoint_files import read_checkpoint, read_weights
 from likeness.files.writing import replacing
 from likeness.moved_names import moved
 from scripts.cli import run_directory
-from scripts.cli.configurations import ROOT, prepared_arguments, read_value
+from scripts.cli.configurations import ROOT, dumped, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank, with_home
 from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
 from scripts.cli.run_configuration import changes, portable, replaced
@@ -51,6 +50,10 @@ class NothingLeft(Exception):
 class RunParser(OneLineErrors, LightningArgumentParser):
     """The parser of a training command's subcommand."""
 
+    def dump(self, namespace: Namespace, **options: Any) -> str:
+        """The values as text, without a second check of what was checked when it was read."""
+        return super().dump(namespace, **{"skip_validation": True, **options})
+
 
 class SaveRunConfig(Callback):
     """Writes ``config.yaml`` into the run directory, for ``fit`` only, and gives the nested values to W&B.
@@ -67,7 +70,7 @@ class SaveRunConfig(Callback):
         if not trainer.is_global_zero:
             return
         target = Path(trainer.default_root_dir, CONFIG)
-        content = yaml.safe_dump(repeatable(self.parser, self.config), sort_keys=False, allow_unicode=True)
+        content = dumped(repeatable(self.parser, self.config))
         with replacing(note(target)) as temporary:
             temporary.write_text(content, encoding="utf-8")
         for logger in trainer.loggers:

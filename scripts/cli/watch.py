@@ -23,6 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 AGAIN = 0.5  # seconds: a terminal and a launcher that pass on the same Ctrl-C are faster than a second one
 GRACE = 10.0  # seconds from a signal, or from the loss of a rank, to the end by force
 LOOK = 0.25  # seconds between two looks at the other processes
+NOTHING = bytes(1)  # wakes the thread, and is the number of no signal
 RANK_0 = "LIKENESS_RANK_0"  # for the ranks that rank 0 has started: its process number
 LAUNCHER = "LIKENESS_LAUNCHER"  # for the ranks below torchrun.sh: its process number
 
@@ -90,6 +91,7 @@ class Watch:
         _current = self._outer
         if self._in_charge:
             self._over.set()
+            os.write(self._mouth, NOTHING)
             self._thread.join()
             signal.set_wakeup_fd(self._outer_mouth)
             for signum, handler in self._handlers.items():

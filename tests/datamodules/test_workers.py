@@ -1,14 +1,11 @@
 """Loaders' workers outlive a signal to the whole run, which has to finish its batch with them."""
 
-import os
 import signal
-import subprocess
-import sys
 
-from tests.conftest import ROOT
+from tests.integration.commands import Process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# In a session of its own, for the signals go to the whole group.
+# In a session of its own, as every process is, for the signals go to the whole group.
 TRAINER = """
 import os, signal, sys
 from tests.datamodules.toys import Numbers
@@ -28,12 +25,5 @@ print(len(seen) + len(list(batches)), heard == signums)
 
 
 def test_signals_to_the_run_leave_its_workers_alone() -> None:
-    trainer = subprocess.run(
-        [sys.executable, "-c", TRAINER, *(str(int(signum)) for signum in SIGNALS)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        timeout=120,
-    )
-    assert (trainer.returncode, trainer.stdout) == (0, "11 True\n"), trainer.stderr
+    trainer = Process("-c", TRAINER, *(str(int(signum)) for signum in SIGNALS)).end()
+    assert (trainer.status, trainer.output) == (0, "11 True\n")

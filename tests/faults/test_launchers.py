@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from callbacks.run.segments import read_segments
 from tests.faults.conftest import Trial
 from tests.integration.launchers import Slurm, ended, free_port, signalled, start
 from tests.integration.recorder import steps
@@ -58,6 +59,7 @@ def test_two_machines_restart_and_stop_together(tmp_path: Path, whole: Run, tria
         assert [machine.status for machine in machines] == [0, 0], machines
         assert_same_run(Run(run_dir), whole, ranks=2)
         assert reasons(run_dir)[-2:] == ["stopped by SIGTERM", "finished"]
+        assert {(s["world_size"], s["num_nodes"]) for s in read_segments(run_dir)} == {(2, 2)}
 
 
 def test_a_slurm_job_comes_back_after_sigterm_and_out_of_time(tmp_path: Path, whole: Run, trial: Trial) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from tests.integration import reserves
 
@@ -41,27 +42,28 @@ class Ended:
     output: str
 
 
-class Command:
-    """``python -m scripts.<name> ...`` while it runs; ``before`` is called in the fork ahead of the command."""
+class Process:
+    """``python ...`` while it runs, where the words begin with ``-m`` and a module or ``-c`` and code."""
 
     def __init__(
         self,
-        name: str,
-        *arguments: str,
-        launcher: Sequence[str] = (),
+        *line: str,
         fresh: bool = False,
+        prefix: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
     ) -> None:
-        """``launcher`` may be ``-m``, torchrun and its options; ``variables`` come on top of ``environment()``."""
+        """``variables`` come on top of ``environment()``; ``before`` is called in the fork ahead of the command.
+
+        ``prefix`` may be nohup, for a process that is ``fresh``.
+        """
         descriptor, log = tempfile.mkstemp(prefix="likeness-", suffix=".log")
         self._log = Path(log)
         surroundings = {**environment(), **(variables or {})}
         self._process: BaseProcess | subprocess.Popen[bytes]
-        line = [*launcher, "-m", f"scripts.{name}", *arguments]
         if fresh:
             self._process = subprocess.Popen(
-                [sys.executable, *line],
+                [*prefix, sys.executable, *line],
                 cwd=ROOT,
                 env=surroundings,
                 stdout=descriptor,
@@ -115,6 +117,13 @@ class Command:
 
     def _status(self) -> int | None:
         return self._process.poll() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
+
+
+class Command(Process):
+    """``python -m scripts.<name> ...``; ``launcher`` may be ``-m``, torchrun and its options."""
+
+    def __init__(self, name: str, *arguments: str, launcher: Sequence[str] = (), **how: Any) -> None:
+        super().__init__(*launcher, "-m", f"scripts.{name}", *arguments, **how)
 
 
 def _session(pid: int) -> int | None:

@@ -7,6 +7,7 @@ folder and session that it was given, which has imported already what the comman
 
 import atexit
 import inspect
+import multiprocessing
 import os
 import pickle
 import random
@@ -18,6 +19,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 _execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
@@ -28,7 +31,7 @@ _STREAMS = ("p2cread", "c2pwrite", "errwrite")  # as subprocess calls those of a
 
 def needed_by(line: Sequence[str]) -> int:
     """How many Python processes a command line starts: torchrun's ranks, or those of Lightning but the first."""
-    for option, alone in (("--nproc_per_node", 0), ("--trainer.devices", 1)):
+    for option, alone in (("--nproc_per_node", 0), ("--nproc-per-node", 0), ("--trainer.devices", 1)):
         if option in line:
             count = line[line.index(option) + 1]
             return int(count) - alone if count.isdigit() else 0
@@ -49,17 +52,17 @@ def keep(count: int) -> None:
 
 
 def become(line: Sequence[str], surroundings: dict[str, str]) -> None:
-    """Be the process that ``python`` with these arguments, which begin with ``-m``, is; this does not return."""
+    """Be the process that ``python`` with these arguments is, which begin with ``-m`` or ``-c``; does not return."""
     os.environ.clear()
     os.environ.update(surroundings)
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method(None, force=True)  # the system's, and not how this fork came to be
     _forget_random_numbers()
     _set_rank()
-    sys.argv = ["-m", *line[2:]]
-    sys.modules.pop(line[1], None)  # of which runpy would warn
-    status = _status_of(lambda: runpy.run_module(line[1], run_name="__main__", alter_sys=True))
+    sys.argv = [line[0], *line[2:]]
+    status = _status_of(partial(_run_module if line[0] == "-m" else _run_code, line[1]))
     # As at the end of the interpreter, which a fork leaves out.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -100,6 +103,16 @@ def _wait(parent: socket.socket) -> None:
     except BaseException:  # a signal, or the end of the command
         os._exit(1)
     become(line, surroundings)
+
+
+def _run_module(name: str) -> None:
+    sys.modules.pop(name, None)  # of which runpy would warn
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_code(code: str) -> None:
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), vars(main))
 
 
 def _status_of(run: Callable[[], Any]) -> int:

@@ -14,7 +14,7 @@ import pytest
 from callbacks.run.segments import read_segments
 from scripts.cli.watch import LOOK
 from tests.integration.commands import TIMEOUT, command
-from tests.integration.launchers import Slurm, ended, free_port, start
+from tests.integration.launchers import Slurm, ended, start
 from tests.integration.preloaded import python
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 from tests.integration.test_torchrun import TWO
@@ -46,14 +46,12 @@ def reasons(run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The undisturbed run: one process on each of two machines, which meet on this one."""
-    run_dir, machine_python = tmp_path_factory.mktemp("whole"), python(tmp_path_factory.mktemp("python"))
-    machine = ("--nodes", "2", "--master", f"localhost:{free_port()}", "--cpus", "1", *options(run_dir))
-    started = [start("torchrun.sh", *machine, PYTHON=machine_python) for _ in range(2)]
-    machines = [ended(process) for process in started]
-    assert [machine.status for machine in machines] == [0, 0], machines
+    """The undisturbed run of two processes."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    finished = command("train", "fit", *options(run_dir)[1:], launcher=TWO)
+    assert finished.status == 0, finished.output
     (segment,) = read_segments(run_dir)
-    assert (segment["world_size"], segment["num_nodes"], segment["why"]) == (2, 2, "finished")
+    assert (segment["world_size"], segment["why"]) == (2, "finished")
     return Run(run_dir)
 
 

@@ -159,17 +159,19 @@ def test_a_checkpoint_from_the_middle_of_validation_time_continues_exactly(tmp_p
 
 
 @pytest.mark.parametrize(
-    "model",
-    ["classifier", "diffenc", *(pytest.param(name, marks=pytest.mark.long) for name in ("siblings", "sentence"))],
+    ("model", "fresh"),
+    [
+        ("classifier", False),
+        pytest.param("classifier", True, marks=pytest.mark.long),  # the ranks start as a user's do
+        ("diffenc", False),
+        *(pytest.param(name, False, marks=pytest.mark.long) for name in ("siblings", "sentence")),
+    ],
 )
-def test_two_ranks_continue_exactly(model: str, tmp_path: Path) -> None:
+def test_two_ranks_continue_exactly(model: str, fresh: bool, tmp_path: Path) -> None:
     options = (*MODELS[model], "--trainer.strategy", "ddp", "--trainer.devices", "2")
     whole, broken = Run(tmp_path / "whole", *options), Run(tmp_path / "broken", *options)
-    if model == "classifier":  # once the ranks start as a user's do
-        started = command("train", *whole.arguments(), fresh=True)
-        assert started.status == 0, started.output
-    else:
-        assert whole.go().status == 0
+    started = command("train", *whole.arguments(), fresh=fresh)
+    assert started.status == 0, started.output
     stopped = broken.interrupt(in_step=13)
     assert stopped.status == 130, stopped.output
     finished = broken.go()

@@ -69,7 +69,7 @@ def test_one_step_is_the_loss_of_the_pairs() -> None:
 @pytest.mark.parametrize("loss", ["cosine", "euclidean", "ranking"])
 def test_learns_what_people_say(loss: Any) -> None:
     module = SentenceEncoder(encoder=SMALL, loss=loss, head="c_n", optimizer=FAST)
-    fit = trainer(max_epochs=12)
+    fit = trainer(max_epochs=12, check_val_every_n_epoch=12)
     fit.fit(module, TinyPairs())
     learnt = float(fit.callback_metrics["val/spearman"])
     assert set(fit.callback_metrics) == {"train/loss", "val/spearman"}

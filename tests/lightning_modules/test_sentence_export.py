@@ -9,7 +9,6 @@ import torch
 from likeness.networks.text_pooling import HeadName, PoolingName, RunningMoments
 from tests.lightning_modules.tiny_sentences import TEXTS, encoder
 
-sentence_transformers = pytest.importorskip("sentence_transformers")
 LONG = " and ".join(TEXTS)  # is cut
 
 
@@ -23,6 +22,7 @@ def exported(folder: Path, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
             part.variance.copy_(torch.rand(part.dim, generator=source))
             part.variance[5] = 0  # a dimension that does not vary
     module.export(folder)
+    sentence_transformers = pytest.importorskip("sentence_transformers")
     loaded = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     texts = [*TEXTS, LONG, ""]
     with torch.no_grad():

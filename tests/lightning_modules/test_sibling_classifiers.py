@@ -57,7 +57,7 @@ def batch(seed: int, step: int, dtype: torch.dtype) -> Batch:
     return Batch(x.to(dtype), torch.randint(3, (32,), generator=random), torch.arange(32))
 
 
-def train(model: nn.Module, loss: Any, batches: Any, clip: Any, steps: int = 100) -> None:
+def train(model: nn.Module, loss: Any, batches: Any, clip: Any, steps: int = 40) -> None:
     """A plain loop."""
     configured = model.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured.get("lr_scheduler", {}).get("scheduler")
@@ -137,7 +137,7 @@ def test_lightning_trains_each_member_as_it_would_alone(shared_order: bool, prec
     setting = DECAY | {"embedding": functools.partial(MLP, width=16, dropout=0.2)}
 
     def fit(model: Any) -> None:
-        limits = {"max_epochs": 20, "gradient_clip_val": 0.5, "check_val_every_n_epoch": 10}
+        limits = {"max_epochs": 8, "gradient_clip_val": 0.5, "check_val_every_n_epoch": 4}
         trainer(precision=precision, **limits).fit(model, Points())
 
     together, models = siblings(shared_order, **setting), alone(shared_order, **setting)

@@ -11,7 +11,10 @@ from scripts.cli.entry_point import run_command
 from tests.lightning_modules.points import save
 from tests.lightning_modules.tiny_sentences import TEXTS, encoder
 
-pytest.importorskip("sentence_transformers")
+
+@pytest.fixture(autouse=True)
+def _library() -> None:
+    pytest.importorskip("sentence_transformers")
 
 
 def run(*arguments: object) -> int:

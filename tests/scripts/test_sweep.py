@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from scripts.cli.entry_point import run_command
 from scripts.cli.lightning_cli import CONFIGS
@@ -35,6 +34,8 @@ def written(tmp_path: Path, **changed: Any) -> str:
 
 
 def test_points_are_those_of_wandbs_agent(tmp_path: Path) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
     sweep = read_sweep(Path(written(tmp_path)))
     assert count(sweep) == 6
     for index, (a, c) in enumerate(itertools.product([1, 2], [True, None, 0.5])):

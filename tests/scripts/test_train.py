@@ -54,29 +54,27 @@ def test_the_configuration_beats_the_checkpoint(train: Training) -> None:
     assert train.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
-def test_evaluation_leaves_the_run_as_it_was_and_takes_its_last_weights(train: Training) -> None:
-    assert train("fit")[0] == 0
-    before = {path.name: path.read_bytes() for path in train.run_dir.iterdir() if path.is_file()}
-    status, errors = train("test")
+def test_evaluation_leaves_the_run_as_it_was_and_takes_its_last_weights(trained: Training) -> None:
+    before = {path.name: path.read_bytes() for path in trained.run_dir.iterdir() if path.is_file()}
+    status, errors = trained("test")
     assert status == 0, errors
-    assert all((train.run_dir / name).read_bytes() == content for name, content in before.items())
+    assert all((trained.run_dir / name).read_bytes() == content for name, content in before.items())
 
-    model = SoftmaxClassifier.load_from_checkpoint(train.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    model = SoftmaxClassifier.load_from_checkpoint(trained.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     data = Digits()
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
-    with torch.no_grad(), (train.run_dir / "test_metrics.csv").open(newline="") as file:
+    with torch.no_grad(), (trained.run_dir / "test_metrics.csv").open(newline="") as file:
         assert len(batch.y) == 360
         assert float(next(csv.DictReader(file))["test/nll"]) == pytest.approx(model.eval().loss(batch).item(), rel=1e-6)
 
 
-def test_the_seed_is_a_number_and_reaches_model_and_data(train: Training) -> None:
-    assert train("fit")[0] == 0
-    assert train.config["seed_everything"] == 0
-    assert train.checkpoint["hyper_parameters"]["seed"] == 0
-    assert train("fit", "--overwrite", "true", "--seed_everything", "7")[0] == 0
-    assert train.checkpoint["hyper_parameters"]["seed"] == 7
-    assert train.checkpoint["Digits"]["order"]["seeds"] == [7]
+def test_the_seed_is_a_number_and_reaches_model_and_data(trained: Training) -> None:
+    assert trained.config["seed_everything"] == 0
+    assert trained.checkpoint["hyper_parameters"]["seed"] == 0
+    assert trained("fit", "--overwrite", "true", "--seed_everything", "7")[0] == 0
+    assert trained.checkpoint["hyper_parameters"]["seed"] == 7
+    assert trained.checkpoint["Digits"]["order"]["seeds"] == [7]
 
 
 def test_values_are_interpolated_across_files_and_lists_append(train: Training, tmp_path: Path) -> None:
@@ -119,24 +117,21 @@ def test_bad_input_is_one_line_that_names_it(
     assert "Traceback" not in errors
 
 
-def test_a_started_run_is_refused_and_untouched(train: Training) -> None:
-    assert train("fit")[0] == 0
-    before = (train.run_dir / "metrics.csv").read_bytes()
-    code, errors = train("fit")
+def test_a_started_run_is_refused_and_untouched(trained: Training) -> None:
+    before = (trained.run_dir / "metrics.csv").read_bytes()
+    code, errors = trained("fit")
     assert code == 1
     assert "already holds a run" in errors
-    assert (train.run_dir / "metrics.csv").read_bytes() == before
+    assert (trained.run_dir / "metrics.csv").read_bytes() == before
 
 
-def test_a_checkpoint_of_another_class_is_refused(train: Training) -> None:
-    assert train("fit")[0] == 0
-    code, errors = train("fit", "--ckpt_path", "last", "--model", "lightning_modules.SiblingClassifiers")
+def test_a_checkpoint_of_another_class_is_refused(trained: Training) -> None:
+    code, errors = trained("fit", "--ckpt_path", "last", "--model", "lightning_modules.SiblingClassifiers")
     assert code == 1
     assert "holds a lightning_modules.SoftmaxClassifier" in errors
 
 
-def test_labels_that_do_not_fit_the_model_are_named(train: Training) -> None:
-    assert train("fit")[0] == 0
+def test_labels_that_do_not_fit_the_model_are_named(trained: Training) -> None:
     more = ("--trainer.max_epochs", "2")
     options = (
         *more,
@@ -148,20 +143,19 @@ def test_labels_that_do_not_fit_the_model_are_named(train: Training) -> None:
         "last",
         "--allow_changes",
     )
-    code, errors = train("fit", *options)
+    code, errors = trained("fit", *options)
     assert code == 1
     assert "size mismatch" in errors
 
 
-def test_a_changed_configuration_is_listed_and_needs_permission(train: Training) -> None:
-    assert train("fit")[0] == 0
+def test_a_changed_configuration_is_listed_and_needs_permission(trained: Training) -> None:
     changed = ("--ckpt_path", "last", "--model.dim", "3", "--data.batch_size", "32", "--trainer.max_epochs", "2")
-    code, errors = train("fit", *changed)
+    code, errors = trained("fit", *changed)
     assert code == 2
     assert "data.init_args.batch_size: 32 (was 64); model.init_args.dim: 3 (was 2)" in errors
     assert "max_epochs" not in errors
-    assert train.config["model"]["init_args"]["dim"] == 2
-    code, errors = train("fit", *changed, "--allow_changes")
+    assert trained.config["model"]["init_args"]["dim"] == 2
+    code, errors = trained("fit", *changed, "--allow_changes")
     assert "size mismatch" in errors
 
 
@@ -281,14 +275,13 @@ def test_exported_weights_are_evaluated_and_not_trained(train: Training) -> None
     assert "weights.safetensors holds weights alone" in errors
 
 
-def test_predictions_are_a_file(train: Training) -> None:
-    assert train("fit")[0] == 0
-    code, errors = train("predict")
+def test_predictions_are_a_file(trained: Training) -> None:
+    code, errors = trained("predict")
     assert code == 0, errors
-    model, data = load_module(train.run_dir).eval(), Digits()
+    model, data = load_module(trained.run_dir).eval(), Digits()
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()))
-    with np.load(train.run_dir / "predictions.npz", allow_pickle=False) as found, torch.no_grad():
+    with np.load(trained.run_dir / "predictions.npz", allow_pickle=False) as found, torch.no_grad():
         assert set(found) == {"id", "labels", "log_probs", "representations"}
         np.testing.assert_array_equal(found["id"], np.arange(360))
         np.testing.assert_array_equal(found["labels"], batch.y)

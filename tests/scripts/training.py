@@ -28,10 +28,7 @@ class Training:
 
     def __call__(self, subcommand: str, *options: str) -> tuple[int, str]:
         """Exit status, and what stands on standard error."""
-        with pytest.raises(SystemExit) as end:
-            run_command(main, [subcommand, *MODEL, *DIGITS, *SHORT, "--run_dir", str(self.run_dir), *options])
-        assert isinstance(end.value.code, int)
-        return end.value.code, self.capsys.readouterr().err
+        return status(subcommand, self.run_dir, *options), self.capsys.readouterr().err
 
     @property
     def checkpoint(self) -> dict[str, Any]:
@@ -40,6 +37,14 @@ class Training:
     @property
     def config(self) -> dict[str, Any]:
         return yaml.safe_load((self.run_dir / "config.yaml").read_text())
+
+
+def status(subcommand: str, run_dir: Path, *options: str) -> int:
+    """Exit status of the command, which trains the model for two batches."""
+    with pytest.raises(SystemExit) as end:
+        run_command(main, [subcommand, *MODEL, *DIGITS, *SHORT, "--run_dir", str(run_dir), *options])
+    assert isinstance(end.value.code, int)
+    return end.value.code
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:

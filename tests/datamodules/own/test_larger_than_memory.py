@@ -1,8 +1,6 @@
 """Data that are larger than the memory that a process may have: an epoch over them, in a process that is limited."""
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tests.datamodules.own.toys import png
+from tests.integration.commands import Process
 
 ALLOWED = 32 << 20  # bytes of its own that each training may take beyond the libraries
 # Pages of files that are mapped do not count: the kernel takes them back when it needs them.
@@ -71,12 +69,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's own memory is Linux's")
 def test_an_epoch_over_more_than_a_process_may_hold(large: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", TRAINING, str(large), str(ALLOWED)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    ended = Process("-c", TRAINING, str(large), str(ALLOWED)).end()
     kinds = ("image_folder", "arrays", "archive", "parquet", "hf_dataset")
-    assert ended.stdout.splitlines() == [f"{kind} True the limit holds" for kind in kinds], ended.stderr
+    assert ended.output.splitlines() == [f"{kind} True the limit holds" for kind in kinds]

@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from callbacks.run.run_files import LIST, note
 from lightning_modules.checkpoint_files import CheckpointError
 from scripts.cli import run_directory
 from scripts.cli.entry_point import UsageError
+from tests.integration.commands import Process
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -221,21 +221,13 @@ def test_the_newest_whole_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path,
 
 def test_a_directory_in_use_is_refused_until_its_process_ends(tmp_path: Path) -> None:
     code = (
-        "import pathlib; from scripts.cli import run_directory; "
-        f"run_directory.enter(pathlib.Path({str(tmp_path)!r}), 'fit'); "
+        "import pathlib, time; from scripts.cli import run_directory; "
+        f"run_directory.enter(pathlib.Path({str(tmp_path)!r}), 'fit'); print('held', flush=True); time.sleep(600)"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code + "print('held', flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(
-            BlockingIOError, match=rf"run_dir .* is in use: process {holder.pid} on .* is training there"
-        ):
-            run_directory.enter(tmp_path, "fit")
-        holder.kill()
+    holder = Process("-c", code)
+    holder.wait(lambda: "held" in holder.output)
+    with pytest.raises(BlockingIOError, match=rf"run_dir .* is in use: process {holder.pid} on .* is training there"):
+        run_directory.enter(tmp_path, "fit")
+    holder.signal(signal.SIGKILL)
+    assert holder.end().status == -signal.SIGKILL
     run_directory.enter(tmp_path, "fit")

@@ -1,17 +1,15 @@
 """A command ends in bounded time, with the right status and one line, whatever it is doing when it is asked to."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from scripts.cli.watch import LAUNCHER, RANK_0, SIGNALS
+from tests.integration.commands import TIMEOUT, Process
 
-TIMEOUT = 120
 PREAMBLE = """
 import ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -45,46 +43,41 @@ def script(body: str, first: str = "") -> str:
     return PREAMBLE.replace("{first}", first).replace("{body}", body.replace("\n", "\n    "))
 
 
-class Process:
-    """A ``script``, once it has begun."""
+class Script:
+    """A command that does ``body``, once it has begun; a fork, or with ``prefix`` or ``first`` a process of its own."""
 
     def __init__(
         self, body: str, folder: Path, variables: dict[str, str], prefix: tuple[str, ...] = (), first: str = ""
     ) -> None:
+        folder.mkdir(exist_ok=True)
         self.begun = folder / "begun"
-        self._popen = subprocess.Popen(
-            [*prefix, sys.executable, "-c", script(body, first), str(self.begun)],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.pid = self._popen.pid
+        line = ("-c", script(body, first), str(self.begun))
+        self.process = Process(*line, variables=variables, fresh=bool(prefix or first), prefix=prefix)
+        self.pid = self.process.pid
 
-    def wait_for(self, file: Path) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while not file.exists() and self._popen.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    def stays(self, seconds: float) -> bool:
+        """Whether it still runs after so long."""
+        time.sleep(seconds)
+        return self.process.runs
 
     def end(self, *signals: int) -> tuple[int, str]:
         """Send the signals and wait: the status and what was said."""
-        self.wait_for(self.begun)
+        self.process.wait(self.begun.exists)
         for signum in signals:
-            self._popen.send_signal(signum)
-        output, _ = self._popen.communicate(timeout=TIMEOUT)
-        return self._popen.returncode, output
+            self.process.signal(signum)
+        ended = self.process.end()
+        return ended.status, ended.output
 
 
 def ended(folder: Path, body: str, *signals: int, **variables: str) -> tuple[int, str]:
-    return Process(body, folder, variables).end(*signals)
+    return Script(body, folder, variables).end(*signals)
 
 
 @pytest.mark.parametrize("wait", WAITS)
-@pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_ends_it_with_its_status_and_one_line(signum: signal.Signals, wait: str, tmp_path: Path) -> None:
-    assert ended(tmp_path, f"{wait}()", signum) == (128 + signum, f"likeness: stopped by {signum.name}\n")
+def test_a_signal_ends_it_with_its_status_and_one_line(wait: str, tmp_path: Path) -> None:
+    running = {signum: Script(f"{wait}()", tmp_path / signum.name, {}) for signum in SIGNALS}
+    for signum, command in running.items():
+        assert command.end(signum) == (128 + signum, f"likeness: stopped by {signum.name}\n")
 
 
 def test_what_is_left_to_do_is_done_and_once(tmp_path: Path) -> None:
@@ -108,54 +101,53 @@ def test_an_end_that_hangs_is_ended_with_the_status_that_was_decided(tmp_path: P
 
 def test_where_a_callback_stops_the_run_only_a_second_interrupt_counts(tmp_path: Path) -> None:
     body = "signal.signal(signal.SIGINT, lambda *_: None)\nwait_inside_c()"
-    process = Process(body, tmp_path, {})
-    process.wait_for(process.begun)
-    os.kill(process.pid, signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process._popen.wait(2.5)
-    assert process.end(signal.SIGINT) == (130, "likeness: stopped by SIGINT\n")
+    command = Script(body, tmp_path, {})
+    command.process.wait(command.begun.exists)
+    command.process.signal(signal.SIGINT)
+    assert command.stays(2.5)
+    assert command.end(signal.SIGINT) == (130, "likeness: stopped by SIGINT\n")
 
 
 def test_nohup_keeps_a_lost_terminal_without_effect(tmp_path: Path) -> None:
-    process = Process("wait_in_python()", tmp_path, {}, prefix=("nohup",))
-    process.wait_for(process.begun)
-    os.kill(process.pid, signal.SIGHUP)
-    status, output = process.end(signal.SIGTERM)
+    command = Script("wait_in_python()", tmp_path, {}, prefix=("nohup",))
+    command.process.wait(command.begun.exists)
+    command.process.signal(signal.SIGHUP)
+    status, output = command.end(signal.SIGTERM)
     assert (status, output.splitlines()[-1]) == (143, "likeness: stopped by SIGTERM")
 
 
 RANK = "watch.look_after([subprocess.Popen([sys.executable, '-c', {code!r}])])\n"
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "line"),
-    [
-        ("import os; os.kill(os.getpid(), 9)", 137, r"likeness: error: rank 1 (process *) was killed by SIGKILL"),
-        ("import os; os.kill(os.getpid(), 11)", 139, r"likeness: error: rank 1 (process *) was killed by SIGSEGV"),
-        ("import sys; sys.exit(1)", 1, "likeness: error: rank 1 (process *) ended with status 1"),
-        ("import sys; sys.exit(143)", 143, "likeness: stopped by SIGTERM"),
-        ("import os; os.kill(os.getpid(), 15)", 143, "likeness: stopped by SIGTERM"),
-    ],
-)
+LOST = [
+    ("import os; os.kill(os.getpid(), 9)", 137, r"likeness: error: rank 1 (process *) was killed by SIGKILL"),
+    ("import os; os.kill(os.getpid(), 11)", 139, r"likeness: error: rank 1 (process *) was killed by SIGSEGV"),
+    ("import sys; sys.exit(1)", 1, "likeness: error: rank 1 (process *) ended with status 1"),
+    ("import sys; sys.exit(143)", 143, "likeness: stopped by SIGTERM"),
+    ("import os; os.kill(os.getpid(), 15)", 143, "likeness: stopped by SIGTERM"),
+]
+
+
 @pytest.mark.parametrize("then", [*WAITS, "lose", "finish"])
-def test_a_lost_rank_ends_rank_0(code: str, status: int, line: str, then: str, tmp_path: Path) -> None:
-    body = RANK.format(code=code)
+def test_a_lost_rank_ends_rank_0(then: str, tmp_path: Path) -> None:
     after = {"lose": "raise RuntimeError('[gloo/pair.cc] Connection closed by peer [127.0.0.1]:1')", "finish": "pass"}
-    found, output = ended(tmp_path, body + after.get(then, f"{then}()"))
-    assert found == status, output
-    before, _, rest = line.partition("*")
-    assert output.startswith(before)
-    assert output.endswith(f"{rest}\n")
-    assert output.count("\n") == 1
+    bodies = [RANK.format(code=code) + after.get(then, f"{then}()") for code, _, _ in LOST]
+    running = [Script(body, tmp_path / str(number), {}) for number, body in enumerate(bodies)]
+    for command, (code, status, line) in zip(running, LOST, strict=True):
+        found, output = command.end()
+        assert found == status, (code, output)
+        before, _, rest = line.partition("*")
+        assert output.startswith(before), code
+        assert output.endswith(f"{rest}\n"), code
+        assert output.count("\n") == 1, code
 
 
 def test_a_rank_that_ends_well_is_not_missed(tmp_path: Path) -> None:
     body = RANK.format(code="pass") + "watch._current.ranks[0].wait()\nwait_in_python()"
-    process = Process(body, tmp_path, {})
-    process.wait_for(process.begun)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process._popen.wait(2)
-    assert process.end(signal.SIGTERM)[0] == 143
+    command = Script(body, tmp_path, {})
+    command.process.wait(command.begun.exists)
+    assert command.stays(2)
+    assert command.end(signal.SIGTERM)[0] == 143
 
 
 @pytest.mark.parametrize("wait", WAITS)
@@ -163,9 +155,9 @@ def test_ranks_that_do_not_hear_are_killed_with_rank_0(wait: str, tmp_path: Path
     said = f"pathlib.Path({str(tmp_path / 'deaf')!r}).touch()"
     deaf = f"import signal, pathlib, time; signal.signal(15, signal.SIG_IGN); {said}; time.sleep(600)"
     body = RANK.format(code=deaf) + f"(begun.parent / 'rank').write_text(str(watch._current.ranks[0].pid))\n{wait}()"
-    process = Process(body, tmp_path, {})
-    process.wait_for(tmp_path / "deaf")
-    assert process.end(signal.SIGTERM) == (143, "likeness: stopped by SIGTERM\n")
+    command = Script(body, tmp_path, {})
+    command.process.wait((tmp_path / "deaf").exists)
+    assert command.end(signal.SIGTERM) == (143, "likeness: stopped by SIGTERM\n")
     assert not runs(int((tmp_path / "rank").read_text()))
 
 
@@ -177,10 +169,16 @@ def test_a_rank_does_not_outlive_rank_0(wait: str, tmp_path: Path) -> None:
         f"rank = subprocess.Popen([sys.executable, '-c', {rank_1!r}, str(begun)])\n"
         "(begun.parent / 'rank').write_text(str(rank.pid))\nrank.wait()"
     )
-    process = Process(body, tmp_path, {})
-    status, output = process.end(signal.SIGKILL)
+    command = Script(body, tmp_path, {})
+    command.process.wait(command.begun.exists)
+    command.process.signal(signal.SIGKILL)
+    deadline = time.monotonic() + TIMEOUT
+    while command.process.left():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    status, output = command.end()
     assert status == -signal.SIGKILL
-    assert output == f"likeness: error (rank 1): rank 0 (process {process.pid}) is gone\n"
+    assert output == f"likeness: error (rank 1): rank 0 (process {command.pid}) is gone\n"
 
 
 def test_a_rank_that_starts_after_the_death_of_rank_0_ends(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_a_fork_leaves_signals_to_its_parent(tmp_path: Path) -> None:
 def test_a_signal_to_a_fork_at_its_very_beginning_is_not_its_parents(tmp_path: Path) -> None:
     first = "os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))"
     body = "if (worker := os.fork()) == 0:\n    os._exit(0)\nassert os.waitpid(worker, 0)[1] == 0\ntime.sleep(2)"
-    assert Process(body, tmp_path, {}, first=first).end() == (0, "")
+    assert Script(body, tmp_path, {}, first=first).end() == (0, "")
 
 
 def runs(pid: int) -> bool:
