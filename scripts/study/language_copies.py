@@ -84,7 +84,7 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
             second = first | {"f": f, "g": g}
         else:
             path = out / "copies" / f"{name}.safetensors"
-            second = _kept(path, lambda name=name: _positions(copied(original(), name), study))  # type: ignore[misc]
+            second = _kept(path, lambda name=name: _positions(copied(original(), name), study))
         found = compare_language_models(
             (first["f"], first["g"], first.get("bias")),
             (second["f"], second["g"], second.get("bias")),
