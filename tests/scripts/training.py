@@ -48,10 +48,6 @@ def status(subcommand: str, run_dir: Path, *options: str) -> int:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Content and time of change of every file; the lock is taken and let go by every start.
-
-    W&B's service goes on writing its own logs for a while after the run is finished.
-    """
-    others = ("lock", "debug-core.log", "debug-internal.log")
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in others)
+    """Content and time of change of every file; the lock is taken and let go by every start."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
