@@ -17,9 +17,7 @@ from scripts.sweep import WANDB, count, main, point_command, read_sweep
 from scripts.train import main as train
 
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
-POINTS = [  # the first two, one in the middle and the last
-    (path, index) for path in SWEEPS for n in [count(read_sweep(path))] for index in sorted({0, 1, n // 2, n - 1})
-]
+POINTS = [(path, index) for path in SWEEPS for index in (0, count(read_sweep(path)) - 1)]  # the first and the last
 
 
 def written(tmp_path: Path, **changed: Any) -> str:

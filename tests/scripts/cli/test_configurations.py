@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.cli.configurations import prepared_arguments, read_configuration, read_value
+from scripts.cli.configurations import dumped, prepared_arguments, read_configuration, read_value
 from scripts.cli.entry_point import UsageError, run_command
 from scripts.hubness import main as hubness
 from scripts.inputs import load_data
@@ -100,6 +100,14 @@ def test_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
 def test_the_projects_own_files_mean_the_same_in_both_versions(root: Path) -> None:
     for path in sorted((root / "configs").rglob("*.yaml")):
         assert read_configuration(path) == yaml.safe_load(path.read_text()), path
+
+
+def test_values_are_written_as_pyyaml_writes_them_and_read_back() -> None:
+    texts = ["no", "010", "1:30", "~", "", " a", "a: b", "#", "a\nb", "é ε", "\t", "word " * 50, "0x1F", "x.Y"]
+    values = {"z": texts, "a": [1, -0.5, 1e-30, float("inf"), True, None], "empty": [{}, []], "nested": {"b": {"a": 1}}}
+    assert dumped(values) == yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    assert read_value(dumped(values)) == values
+    assert list(read_value(dumped(values))) == list(values)
 
 
 def test_keys_that_a_merge_brings_may_be_replaced() -> None:
