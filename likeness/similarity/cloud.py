@@ -33,7 +33,7 @@ _RESOLUTION = 1e-12  # relative to a point's own length: a difference below it i
 _TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 _SETS_AT_ONCE = 256
-_SET_WORK = 2**37  # multiplications that factorising the input sets of an exact search may cost
+_SET_WORK = 2**34  # multiplications that factorising the input sets of an exact search may cost
 _MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
 
 

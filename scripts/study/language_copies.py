@@ -34,7 +34,7 @@ ORIGINAL = "original"
 BITS = {"int8": 8, "int4": 4}
 NOISE = 0.05  # standard deviations of each matrix
 CONDITION = 10.0  # of the gauge
-BUDGET = 4096  # rows of term 1
+BUDGET = 2048  # rows of term 1
 SHOWN = (
     "kl_12",
     "total_variation",
