@@ -273,11 +273,14 @@ class RegularSets:
         self.left = min(_MAX_SETS, _SET_WORK // self.size**3)
 
     def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
-        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None."""
+        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None.
+
+        Where the search is broken off before it has found a set, one that Gram-Schmidt finds stands in.
+        """
         alone = order.new_tensor([pivot])
         found = self._first(alone, order)
         if found is None:
-            return None
+            return self._independent(alone, order) if self.bounded else None
         farthest = int((order == found[-1]).nonzero())
         for last in range(self.size - 1, farthest):
             if self._exhausted():
@@ -296,12 +299,49 @@ class RegularSets:
         if bool(self._regular(whole[None])):
             return whole
         for start in range(0, len(candidates), _SETS_AT_ONCE) if missing else ():
+            if self._exhausted():
+                return None
             trial = candidates[start : start + _SETS_AT_ONCE]
             sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
             for position in self._regular(sets).nonzero().flatten().tolist():
                 found = self._first(sets[position], candidates[start + position + 1 :])
                 if found is not None or self._exhausted():
                     return found
+        return None
+
+    def _independent(self, alone: Tensor, order: Tensor) -> Tensor | None:
+        """The pivot and M inputs of the order, without those that are too near to the span of the ones before them."""
+        distance = self.min_conditioning
+        while distance < 1:
+            chosen = self._spanning(int(alone[0]), order, distance)
+            if chosen is None or bool(self._regular(whole := torch.cat([alone, chosen])[None])):
+                return None if chosen is None else whole[0]
+            distance *= 10
+        return None
+
+    def _spanning(self, pivot: int, order: Tensor, distance: float) -> Tensor | None:
+        """The first M inputs whose differences are farther from the span of the others than this share of their length.
+
+        In every model; None where there are fewer.
+        """
+        bases = [f.new_zeros(self.size, f.shape[1]) for f in self.embeddings]
+        chosen: list[int] = []
+        for candidate in order.tolist():
+            rests = []
+            for f, basis in zip(self.embeddings, bases, strict=True):
+                rest = difference = f[candidate] - f[pivot]
+                for _ in range(2):  # once more, for what rounding left
+                    rest = rest - (basis[: len(chosen)] @ rest) @ basis[: len(chosen)]
+                if not bool(rest.norm() > distance * difference.norm()):
+                    break
+                rests.append(rest / rest.norm())
+            if len(rests) < len(bases):
+                continue
+            for basis, rest in zip(bases, rests, strict=True):
+                basis[len(chosen)] = rest
+            chosen.append(candidate)
+            if len(chosen) == self.size:
+                return order.new_tensor(chosen)
         return None
 
     def _regular(self, sets: Tensor) -> Tensor:

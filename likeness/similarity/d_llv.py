@@ -406,7 +406,7 @@ def _best_input_set(cloud: Cloud, bounds: Tensor, embeddings: Sequence[Tensor], 
     pair = one_pair(0, 1, bounds.device)
     smallest, best, sets = torch.inf, None, RegularSets(embeddings, min_conditioning)
     for pivot in bounds.argsort().tolist():
-        if not bounds[pivot] < smallest:  # no later pivot can do better either
+        if not bounds[pivot] < smallest or (best is not None and sets.bounded):  # no later pivot can or may do better
             break
         gap = gaps_from(cloud, pair, torch.tensor([pivot], device=bounds.device)).gap[0]
         chosen = sets.nearest(pivot, gap.argsort()[: int((gap < smallest).sum())])

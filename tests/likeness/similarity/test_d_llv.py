@@ -154,6 +154,24 @@ def test_singular_input_sets_are_left_out() -> None:
     assert float(best_input_sets(cloud, PAIR, embeddings, 0).term_2) == pytest.approx(min(singular), abs=1e-12)
 
 
+def test_a_search_that_is_broken_off_answers_with_a_regular_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model(40, 12, 5, 0)
+    second = related_to(first, 0.05, 1)
+    for f, _ in (first, second):
+        f[1::2] = f[::2] * (1 + 1e-9)  # each input twice: no set of the nearest ones is regular
+    cloud, embeddings = input_vectors(*zip(first, second, strict=True)), [first[0], second[0]]
+    exact = best_input_sets(cloud, PAIR, embeddings)
+    monkeypatch.setattr("likeness.similarity.cloud._SET_WORK", 0)
+    found = best_input_sets(cloud, PAIR, embeddings)
+    assert (exact.search, found.search) == (("exact",), ("bounded",))
+    assert len({number // 2 for number in found.inputs[0].tolist()}) == 6
+    assert min(float(conditioning_of(f[found.inputs])) for f in embeddings) >= 1e-6
+    assert float(exact.term_2) <= float(found.term_2) < 3 * float(exact.term_2)
+    lp1, lp2 = log_p(first).T, log_p(second).T
+    pivot, *others = found.inputs[0].tolist()
+    assert float(found.term_2) == pytest.approx(max(entries(lp1, lp2, pivot, x)[0] for x in others), abs=1e-12)
+
+
 def test_repeated_inputs_are_not_taken_together() -> None:
     first, second = model(20, 6, 2, 0), model(20, 6, 2, 1)
     twice = [(torch.cat([f, f]), g) for f, g in (first, second)]
