@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from likeness.adapters.causal_scorers import TokenScorer
     from likeness.language.answer import LanguageComparison
 
+MEASURES = ("kl", "m_cca")  # of models on other data, where none are named
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of texts, which mean what they mean to ``likeness hubness lm``."""
@@ -41,6 +43,8 @@ def compare(options: Namespace) -> LanguageComparison:
 
     if options.data is not None:
         raise UsageError("--data and --texts are both named: language models are compared on one of them")
+    if options.measures != list(MEASURES) or options.nulls:
+        raise UsageError("--texts has all measures of language models: --measures and --nulls are of others")
     texts = Texts(
         texts_of(Source(options.texts, texts=options.column)),
         positions=options.positions,

@@ -86,6 +86,7 @@ def test_a_run_of_this_project_reads_texts_by_the_tokenizer_of_its_data(
     [
         ("one two", "one is a language model: name texts to compare it on with --texts"),
         ("one two --texts texts.txt --data data.yaml", "--data and --texts are both named"),
+        ("one two --texts texts.txt --measures kl", "--measures and --nulls are of others"),
         ("one --texts texts.txt", "two language models are compared on texts, got 1: one"),
         ("one absent/model --texts texts.txt", "absent/model cannot be read as a causal language model"),
         ("one two --texts none.txt", "none.txt"),
