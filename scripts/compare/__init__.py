@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load, evaluate, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
     if arguments.texts is not None:
-        language.publish(language.compare(arguments), Path(arguments.out))
+        language.run(arguments)
         return 0
     if named := [path for path in arguments.models if language.names_a_language_model(path)]:
         raise UsageError(f"{named[0]} is a language model: name texts to compare it on with --texts")
