@@ -11,7 +11,7 @@ COMMANDS = {
     "evaluate": "how good: a bound in bits per dimension, accuracy, or FID of samples",
     "sample": "draw samples of a diffusion model",
     "data": "what is in a folder or file of data, and the configuration to use it",
-    "compare": "how alike finished runs, checkpoints or siblings are",
+    "compare": "how alike finished runs, checkpoints, siblings or language models are",
     "study": "the papers' experiments, each with its table and its figure",
     "hubness": "which points are everybody's neighbours, against chance, and what reduces that",
     "inspect_head": "what the angles between a head's labels mean, and what they do not",

@@ -269,6 +269,10 @@ def compare(
     if (texts := Texts.of(data)) is not None:
         from likeness.comparisons.language import compare_on_texts
 
+        if tuple(measures) != MEASURED or permutations:
+            raise ValueError(
+                "language models on texts have all of their measures: measures and permutations are of others"
+            )
         return compare_on_texts(given, texts, names, budget, progress)
     heads = [head] * len(given) if isinstance(head, str | bool) else head
     models = adapted(given, names, heads, pooling)

@@ -174,11 +174,10 @@ def _alike(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
             f"{names[0]} has {first.kept} labels and {names[1]} {second.kept}: rows='tokens' leaves out those that are "
             "no tokens"
         )
-    kept = None if first.kept == first.facts.rows == second.facts.rows else torch.arange(first.kept)
-    read = texts.read()
-    return Pair(
-        (_head(first), _head(second)), kept, _stream(first, second, texts, read), _notes(first, second, texts, read)
-    )
+    heads, read = _heads(first, second), texts.read()
+    whole = first.kept == first.facts.rows == second.facts.rows
+    kept = None if whole else torch.arange(first.kept, device=heads[0].g.device)
+    return Pair(heads, kept, _stream(first, second, texts, read), _notes(first, second, texts, read))
 
 
 def require_same_tokens(first: TokenScorer, second: TokenScorer) -> None:
@@ -233,12 +232,15 @@ def _sharing(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
     assert second.vocabulary is not None
     shared = SharedTokens.of(first.vocabulary, second.vocabulary, (first.name, second.name))
     stream = SharedStream(first, second, shared, texts)
-    heads = shared.head(_head(first), 0), shared.head(_head(second), 1)
+    one, other = _heads(first, second)
+    heads = shared.head(one, 0), shared.head(other, 1)
     parts = (Part(*part) for part in stream)
     note = f"of {len(shared.pairs):,} tokens that both have, of {first.kept:,} and {second.kept:,}; {EVENTS}"
-    return Pair(heads, torch.arange(len(shared.pairs)), parts, (note,), stream)
+    return Pair(heads, torch.arange(len(shared.pairs), device=one.g.device), parts, (note,), stream)
 
 
-def _head(model: CausalModel) -> Head:
-    """Of all its rows."""
-    return Head(*model.output_embedding(every=True))
+def _heads(first: CausalModel, second: CausalModel) -> tuple[Head, Head]:
+    """Of all their rows, where those of the first one are."""
+    own, (g, bias) = Head(*first.output_embedding(every=True)), second.output_embedding(every=True)
+    device = own.g.device
+    return own, Head(g.to(device), None if bias is None else bias.to(device))

@@ -6,13 +6,13 @@ term 1, of the span its basis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from likeness.language.pair_moments import PairMoments
-from likeness.numerics import FactoredMoments, as_float64
+from likeness.numerics import as_float64
 from likeness.similarity.cca import m_cca_f
 from likeness.similarity.cka import linear_cka_f
 from likeness.similarity.cloud import one_pair
@@ -39,8 +39,8 @@ class Fixed:
             if not reasons:
                 found[name] = float(matrix[0, 1])
         if bool(self.weights.any()):
-            pair = one_pair(0, 1, self.weights.device)
-            distance, lengths = weighted_d_logit(joint, self.models.unembeddings, self.weights, pair)
+            weights, pair = self.weights.to(joint.moments.mean), one_pair(0, 1, joint.moments.mean.device)
+            distance, lengths = weighted_d_logit(joint, self.models.unembeddings, weights, pair)
             found["d_logit_weighted"] = float(distance)
             if float(lengths[0]) > 0:
                 found["d_logit_weighted_normalised"] = float((distance / lengths[0]).square())
@@ -56,8 +56,7 @@ def jackknife_errors(seen: PairMoments, fixed: Fixed) -> tuple[dict[str, float],
         return {}, 0
     without = []
     for group in range(len(parts)):
-        moments = FactoredMoments.merge([part for number, part in enumerate(parts) if number != group])
-        without.append(fixed.values(replace(fixed.models.joint, moments=moments)))
+        without.append(fixed.values(seen.joint([part for number, part in enumerate(parts) if number != group])))
     names = set.intersection(*(set(values) for values in without))
     columns = {name: torch.tensor([values[name] for values in without], dtype=torch.float64) for name in names}
     scale = (len(parts) - 1) ** 0.5

@@ -116,10 +116,18 @@ class PairMoments:
 
     def models(self, tau: float | None = None) -> SoftmaxModels:
         """The two as softmax models over the kept labels, in coordinates of what their embeddings span."""
-        moments = self.parts[0] if len(self.parts) == 1 else FactoredMoments.merge(self.parts)
-        joint = JointMoments(moments, self.dims, self.names, type_of(self.epsilon))
-        kept = torch.split(filled(self.stored)[1], list(self.dims), dim=1)
-        return SoftmaxModels(joint, tuple(map(_with_bias, self._heads)), kept).reduced(tau)
+        kept = torch.split(filled(self.stored)[1].to(self._device), list(self.dims), dim=1)
+        return SoftmaxModels(self.joint(self.parts), tuple(map(_with_bias, self._heads)), kept).reduced(tau)
+
+    def joint(self, parts: Sequence[FactoredMoments]) -> JointMoments:
+        """Moments of the positions in some of the ``parts``, where the heads are."""
+        moments = parts[0] if len(parts) == 1 else FactoredMoments.merge(parts)
+        moved = FactoredMoments(*(field.to(self._device) for field in moments))
+        return JointMoments(moved, self.dims, self.names, type_of(self.epsilon))
+
+    @property
+    def _device(self) -> torch.device:
+        return self._centres[0][0].device
 
     @property
     def count(self) -> int:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load, evaluate, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
     if arguments.texts is not None:
-        language.publish(language.compare(arguments), Path(arguments.out))
+        language.run(arguments)
         return 0
     if named := [path for path in arguments.models if language.names_a_language_model(path)]:
         raise UsageError(f"{named[0]} is a language model: name texts to compare it on with --texts")
@@ -56,7 +56,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="The split to compare on.")
     parser.add_argument("--out", type=str, default="runs/comparison", help="Where tables and figures are written.")
     parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
-    parser.add_argument("--measures", type=str, nargs="+", default=["kl", "m_cca"], help="Names of measures.")
+    parser.add_argument("--measures", type=str, nargs="+", default=list(language.MEASURES), help="Names of measures.")
     parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
     parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
     language.add_arguments(parser)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,12 @@ from scripts.inputs import choose_device, default_data, load_data, names_a_libra
 
 if TYPE_CHECKING:
     from likeness.adapters.causal_scorers import TokenScorer
+    from likeness.adapters.texts import Texts
     from likeness.language.answer import LanguageComparison
+    from scripts.reporting import Report
+
+LENS = 2048  # positions that are looked at through the lens: each costs all logits once for each block
+MEASURES = ("kl", "m_cca")  # of models on other data, where none are named
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,19 +36,33 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--batch_size", type=int, default=16, help="Windows that a model sees at once.")
     add("--shared_tokens", action="store_true", help="Of models with other tokenizers, the tokens that both have.")
     add("--budget", type=int | None, help="Tokens whose row of d_LLV's term 1 is computed; by default all it takes.")
+    add("--lens", action="store_true", help="What each model would predict without its last blocks, too.")
     add("--seed", type=int, default=0, help="Of the choice of texts, and of what is drawn.")
 
 
-def compare(options: Namespace) -> LanguageComparison:
-    """Read models and texts, and compare. Raises what names the option, model, file or text that is wrong."""
+def run(options: Namespace) -> None:
+    """Read models and texts, compare, print, save. Raises what names the option, model, file or text that is wrong."""
+    from likeness.comparisons.language import compare_on_texts, language_models
+
+    texts, device, folder = _texts(options), choose_device(options.device), Path(options.out)
+    models = language_models([model for path in options.models for model in _models(path)], texts)
+    publish(compare_on_texts(models, texts, budget=options.budget, device=device), folder)
+    if options.lens:
+        table = lens_table(models, replace(texts, positions=min(texts.positions, LENS)))
+        table.show()
+        print(f"likeness: wrote {table.write(folder / 'lens.csv')}")
+
+
+def _texts(options: Namespace) -> Texts:
     from likeness.adapters.texts import Texts
-    from likeness.comparisons.language import compare_on_texts
     from scripts.hubness.files import Source
     from scripts.hubness.points import texts_of
 
     if options.data is not None:
         raise UsageError("--data and --texts are both named: language models are compared on one of them")
-    texts = Texts(
+    if options.measures != list(MEASURES) or options.nulls:
+        raise UsageError("--texts has all measures of language models: --measures and --nulls are of others")
+    return Texts(
         texts_of(Source(options.texts, texts=options.column)),
         positions=options.positions,
         prefix=options.prefix,
@@ -53,8 +74,15 @@ def compare(options: Namespace) -> LanguageComparison:
         seed=options.seed,
         name=options.texts,
     )
-    models = [model for path in options.models for model in _models(path)]
-    return compare_on_texts(models, texts, budget=options.budget, device=choose_device(options.device))
+
+
+def lens_table(models: Sequence[TokenScorer], texts: Texts) -> Report:
+    """The logit lens of each model, a row for each place of its residual stream."""
+    from likeness.comparisons.language_layers import logit_lens
+    from scripts.reporting import Report
+
+    rows = [{"model": model.name, **layer.row()} for model in models for layer in logit_lens(model, texts)]
+    return Report(f"predictions behind so many blocks, nats, of at most {texts.positions:,} positions", rows)
 
 
 def _models(path: str) -> list[str | TokenScorer]:

@@ -247,6 +247,8 @@ def test_what_cannot_be_compared_is_named_in_one_line(tmp_path: Path) -> None:
     assert "rows must be one of" in refusal_of_texts(rows="some")
     assert "positions must be" in refusal_of_texts(positions=0)
     assert "none.txt" in refusal(model, model, "none.txt")
+    with pytest.raises(ValueError, match="language models on texts have all of their measures"):
+        compare(model, model, Texts(TEXTS), measures=["kl"])
     capped = network()
     head = capped.lm_head.forward
     capped.lm_head.forward = lambda x: 4 * torch.tanh(head(x) / 4)

@@ -41,7 +41,7 @@ def run(*arguments: str) -> int:
 
 
 def test_the_table_and_the_files_say_what_each_number_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("hf:one", "two", "--texts", "texts.txt", "--budget", "2", "--out", str(tmp_path)) == 0
+    assert run("hf:one", "two", "--texts", "texts.txt", "--budget", "2", "--lens", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     for said in (
         "one (1) and two (2): ",
@@ -56,6 +56,10 @@ def test_the_table_and_the_files_say_what_each_number_is(tmp_path: Path, capsys:
     assert float(rows["kl_12"]["value"]) == report["kl_12"]
     assert float(rows["kl_12"]["error"]) == report["errors"]["kl_12"]
     assert (rows["term_1"]["kind"], rows["nll_1"]["unit"], report["labels"]) == ("found", "nats a token", TOKENS)
+    with (tmp_path / "lens.csv").open() as file:
+        lens = [(row["model"], row["blocks"], float(row["kl"])) for row in csv.DictReader(file)]
+    assert [row[:2] for row in lens] == [(name, str(blocks)) for name in ("one", "two") for blocks in range(3)]
+    assert [kl == 0 for *_, kl in lens] == [False, False, True] * 2
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
@@ -86,6 +90,7 @@ def test_a_run_of_this_project_reads_texts_by_the_tokenizer_of_its_data(
     [
         ("one two", "one is a language model: name texts to compare it on with --texts"),
         ("one two --texts texts.txt --data data.yaml", "--data and --texts are both named"),
+        ("one two --texts texts.txt --measures kl", "--measures and --nulls are of others"),
         ("one --texts texts.txt", "two language models are compared on texts, got 1: one"),
         ("one absent/model --texts texts.txt", "absent/model cannot be read as a causal language model"),
         ("one two --texts none.txt", "none.txt"),
