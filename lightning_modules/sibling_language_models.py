@@ -24,7 +24,7 @@ class SiblingLanguageModels(SiblingModule, TokenModule):
 
     Member i has its own first weights, dropout and, unless ``shared_order``, its own order of the training data; it
     equals the ``LanguageModel`` of seed ``seed + i`` up to rounding. All run as one batched product a layer, which is
-    faster than one after another where a step is too small to keep the processor busy, and no slower elsewhere.
+    faster than one after another where a step is too small to keep the processor busy, and about as fast elsewhere.
     Training batches hold the members' batches one after another, [P * B, T], or one shared batch [B, T]; evaluation
     batches are shared. Representations are [P, B T, M] and label vectors [P, V, M].
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from likeness.batch import Batch
+
 LABELS = ("labels", "label", "y", "target", "targets")
 INPUTS = ("x", "pixel_values", "image", "images", "img", "input", "inputs", "data", "text", "texts", "sentence")
 TOKENS = ("input_ids", "inputs_embeds", "input_values", "input_features")  # which a model takes by name
@@ -27,6 +29,7 @@ class Inputs(NamedTuple):
     ids: Tensor  # [N] int64 by which samples are told apart: the batch's own, or their positions in the data
     start: int  # how many samples came before
     size: int  # N
+    next_tokens: Tensor | None = None  # [N, T] of contexts x [N, T], -1 where nothing is predicted
 
 
 def batches(data: Any, batch_size: int = 64) -> Iterator[Inputs]:
@@ -60,7 +63,8 @@ def as_inputs(batch: Any, start: int = 0) -> Inputs:
     if y is not None and y.shape != (size,):
         y = None  # targets of another kind
     ids = torch.arange(start, start + size) if ids is None else ids
-    return Inputs(x, y, ids, start, size)
+    next_tokens = batch.y if isinstance(batch, Batch) and batch.y.ndim > 1 else None
+    return Inputs(x, y, ids, start, size, next_tokens)
 
 
 def _iterable(data: Any, batch_size: int) -> Iterable[Any]:

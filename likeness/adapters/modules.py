@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from likeness.adapters.activations import Pooling, matching_layers, pooled, representation, unwrapped
 from likeness.adapters.batches import Inputs
-from likeness.protocols import Embedder, SoftmaxModel
+from likeness.batch import Batch
+from likeness.protocols import Embedder, SoftmaxModel, TokenModel
 
 TOLERANCE = 64  # roundings of a product of M terms, in units of sqrt(M) eps of the largest logit
 
@@ -70,7 +71,10 @@ class Measurable(ABC):
 
 
 class EmbedderModel(Measurable):
-    """An ``embed()`` and, of a classifier, ``unembeddings()``: a model of this project, or one made like it."""
+    """An ``embed()`` and, of a classifier, ``unembeddings()``: a model of this project, or one made like it.
+
+    Of a model of tokens the samples are the positions that it measures, where the data say which tokens follow.
+    """
 
     def __init__(self, model: Embedder, name: str) -> None:
         self.model, self.name = model, name
@@ -87,11 +91,16 @@ class EmbedderModel(Measurable):
 
     @override
     def embed(self, batch: Inputs) -> Tensor:
+        device = device_of(self.modules)
         try:
-            return self.model.embed(moved(batch.x, device_of(self.modules))).detach()
+            f = self.model.embed(moved(batch.x, device)).detach()
         except ValueError as error:
             shape = f" {list(batch.x.shape)}" if isinstance(batch.x, Tensor) else ""
             raise ModelError(f"model {self.name!r} does not take inputs{shape}: {error}") from error
+        if batch.next_tokens is None or not isinstance(self.model, TokenModel):
+            return f
+        contexts = Batch(*(moved(part, device) for part in (batch.x, batch.next_tokens, batch.ids)))
+        return f.index_select(-2, self.model.measured(contexts).rows)
 
     @override
     def unembeddings(self) -> Tensor | None:

@@ -6,6 +6,7 @@ own. Siblings may be divided among the ranks, where each computes its own member
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -111,18 +112,22 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
     """
     # Norms are taken member by member, in the order of the model alone: a batched reduction rounds otherwise, and
     # training can amplify a difference in the last bit to 1e-7 within a hundred steps of float64.
-    members = [[g for stack in stacks for g in _gradients(stack, i)] for i in range(num_members)]
+    of_stacks = zip(*(_gradients(stack, num_members) for stack in stacks), strict=True)
+    members = [list(chain.from_iterable(of_member)) for of_member in of_stacks]
     norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in members])
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradients, factor in zip(members, factors, strict=True):
-        torch._foreach_mul_(gradients, factor)
+        if gradients:
+            torch._foreach_mul_(gradients, factor)
     return norms
 
 
-def _gradients(stack: nn.Module, index: int) -> list[Tensor]:
+def _gradients(stack: nn.Module, num_members: int) -> list[list[Tensor]]:
+    """Views of each member's gradients, as far as there are any."""
     if isinstance(stack, MemberList):
-        return [p.grad for p in stack.members[index].parameters() if p.grad is not None]
-    return [p.grad[index] for p in stack.parameters() if p.grad is not None]
+        return [[p.grad for p in member.parameters() if p.grad is not None] for member in stack.members]
+    of_all = [p.grad.unbind() for p in stack.parameters() if p.grad is not None]
+    return [[of_members[i] for of_members in of_all] for i in range(num_members)]
 
 
 class OwnMembers:

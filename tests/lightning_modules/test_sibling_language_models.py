@@ -12,6 +12,7 @@ import callbacks
 from lightning_modules import LanguageModel, SiblingLanguageModels
 from lightning_modules.checkpoints import load_softmax_models
 from lightning_modules.optimization import LanguageAdamW, WarmupThenCosine
+from likeness.comparisons.compare import compare
 from likeness.networks import GPT2, Llama
 from likeness.protocols import Siblings, TokenModel
 from likeness.similarity.comparison import compare_softmax_models
@@ -69,6 +70,10 @@ def test_a_checkpoint_holds_all_members(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.stack([model.embed(x) for _, model in loaded]), together.embed(x))
     assert torch.equal(torch.stack([model.unembeddings() for _, model in loaded]), together.unembeddings())
     found = together.predict_step(batch(), 0)["nll"]
+    compared = compare(tmp_path / "model.ckpt", together.member(0), TinyTokens(), measures=["kl"])
+    given = batch("test")
+    assert compared.samples == len(together.measured(given).rows) < given.x.numel()
+    assert compared["kl"][0, -1] == 0 < compared["kl"][1, -1]
     of_first: Any = loaded[0][1]
     torch.testing.assert_close(found[0], of_first.predict_step(batch(), 0)["nll"])
 
