@@ -272,10 +272,12 @@ def test_the_most_doubtful_labels_are_repeated_or_deep_inside_whatever_the_coord
     g[[10, 20]] *= torch.tensor([[0.01], [0.1]])
     g[40] = g[250]
     g = g @ torch.diag(10.0 ** torch.arange(5)) + 3
-    answers = doubtful_winners(g, 5, asked=[99])
-    assert [answer.labels[0] for answer in answers] == [10, 20, 40, 99, 250]
-    assert [answer.feasible for answer in answers] == [False, False, False, can_be_top(g, [99]).feasible, False]
-    assert [answer.labels for answer in doubtful_winners(g, 0, asked=[7, 3])] == [(3,), (7,)]
+    answers = doubtful_winners(g, 5, asked=[[99], [40, 250]])
+    assert [answer.labels for answer in answers] == [(10,), (20,), (40,), (40, 250), (99,), (250,)]
+    pair, single = (can_be_top(g, labels).feasible for labels in ([40, 250], [99]))
+    assert [answer.feasible for answer in answers] == [False, False, False, pair, single, False]
+    assert [answer.labels for answer in doubtful_winners(g, 0, asked=[[7], [3]])] == [(3,), (7,)]
+    assert doubtful_winners(g, 0) == []
     assert len(doubtful_winners(g, 1000)) == 300
 
 
