@@ -126,7 +126,7 @@ class CentredRows:
             rows = as_float64(self.g[block].to(self.device))
             keys.append(((rows + 0.0).view(torch.int64) * odd).sum(1))
             lengths.append((self.centred(rows, block)[:, : self.dim].float() @ whitening).norm(dim=1))
-        _, place, sizes = torch.cat(keys).unique(return_inverse=True, return_counts=True)
+        _, place, sizes = torch.unique(torch.cat(keys), return_inverse=True, return_counts=True)
         return torch.cat(lengths).masked_fill(sizes[place] > 1, 0.0)
 
     def error(self, x: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ _MARGIN = 0.05  # of the set's own logits at the start
 _ROUNDING = 2.0**-53
 _UNDERFLOW = 2.0**-1074
 _TINY = 1e-300
+_PROJECTIONS = 100
+_LEAST = 0.01  # of the mean weight
 
 
 class Proposal(NamedTuple):
@@ -55,6 +57,8 @@ class Contest:
         moving = (self.g != self.g[0]).any(0)  # the others' equations are multiples of the sum of weights
         system = HullSystem(self.g[:, moving], self.inside, self.bias)
         weights = system.positive_solution(support)
+        if weights is None and len(support) == len(system.right):  # one of them is nearly zero
+            weights = system.inner_solution()
         if weights is not None:
             return Decision(False, weights=self._of_rows(weights))
         if system.work > MAX_EXACT:
@@ -160,11 +164,9 @@ class HullSystem:
         columns = list(support)
         if len(columns) != len(self.right):
             return None
-        size = np.abs(self.matrix[:, columns]).max(axis=1, keepdims=True)
-        if not (size > 0).all():
+        a, right = self._balanced(self.matrix[:, columns])
+        if not a.any(axis=1).all():
             return None
-        powers = np.exp2(-np.frexp(size)[1].clip(-1000, 1000).astype(float))
-        a, right = self.matrix[:, columns] * powers, self.right * powers[:, 0]
         try:
             b = np.linalg.inv(a)
         except np.linalg.LinAlgError:
@@ -179,6 +181,40 @@ class HullSystem:
             return None
         error = 1.01 * (np.abs(b) @ residual).max() / (1 - contraction)
         return dict(zip(columns, w, strict=True)) if w.min() > error else None
+
+    def inner_solution(self) -> dict[int, float] | None:
+        """Weights of all columns, if some exact solution near them is certainly positive; else None.
+
+        Projected in turns to what is positive and to the equations. With E = 1 - A B, B being a right inverse, an exact
+        solution is w + B z for z = (1 - E)^-1 (right - A w), whose entries are at most |right - A w| / (1 - |E|).
+        """
+        rows, columns = self.matrix.shape
+        if columns <= rows:
+            return None
+        a, right = self._balanced(self.matrix)
+        q, r = np.linalg.qr(a.T)
+        try:
+            b = np.linalg.solve(r, q.T).T
+        except np.linalg.LinAlgError:
+            return None
+        w = b @ right
+        for _ in range(_PROJECTIONS):
+            w = np.maximum(w, _LEAST / columns)
+            w += b @ (right - a @ w)
+        rounding = (columns + 8) * _ROUNDING
+        residual = np.abs(right - a @ w) + rounding * (np.abs(a) @ np.abs(w) + np.abs(right)) + _TINY
+        defect = np.abs(np.eye(rows) - a @ b) + rounding * (np.abs(a) @ np.abs(b) + 1)
+        contraction = defect.sum(axis=1).max()
+        if not contraction < 0.5:
+            return None
+        error = 1.01 * np.abs(b).sum(axis=1) * residual.max() / (1 - contraction)
+        return dict(enumerate(w)) if (w > error).all() else None
+
+    def _balanced(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Equations times powers of two, which is exact, so that all have entries of about 1; a row of zeros stays."""
+        size = np.abs(matrix).max(axis=1, keepdims=True)
+        powers = np.exp2(-np.frexp(size)[1].clip(-1000, 1000).astype(float))
+        return matrix * powers, self.right * powers[:, 0]
 
     def solve_exactly(self, support: Sequence[int]) -> tuple[dict[int, Fraction] | None, list[float] | None]:
         """The weights of a common point, or features that separate the hulls; both None after too many pivots.

@@ -82,23 +82,25 @@ def top_sets(
 def doubtful_winners(
     g: LabelRows,
     count: int,
-    asked: Iterable[int] = (),
+    asked: Iterable[Sequence[int]] = (),
     bias: Tensor | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = iter,
 ) -> list[TopSet]:
-    """Whether labels can be the prediction, of those ``asked`` about and the most doubtful others, ``count`` in all.
+    """Whether the sets ``asked`` about can be on top, and the most doubtful labels, up to ``count`` single labels.
 
     Doubtful are labels that share their vector with others, then those least far out where the label vectors spread
-    evenly. Ordered by label, with as many as there are at most; raises ValueError as :func:`top_sets` does.
+    evenly. Ordered by their labels; raises ValueError as :func:`top_sets` does.
     """
-    wanted = {label for y in asked for label in _checked([y], g.shape[0])}
-    if count <= len(wanted):
-        return top_sets(g, [[label] for label in sorted(wanted)], bias, device, progress)
+    chosen = {_checked(labels, g.shape[0]) for labels in asked}
+    more = count - sum(len(labels) == 1 for labels in chosen)
+    if not chosen and more <= 0:
+        return []
     rows = CentredRows(g, bias, device)
-    others = (label for label in rows.depths().argsort(stable=True).tolist() if label not in wanted)
-    wanted |= set(islice(others, count - len(wanted)))
-    return _decided(rows, [(label,) for label in sorted(wanted)], progress)
+    if more > 0:
+        others = ((label,) for label in rows.depths().argsort(stable=True).tolist())
+        chosen |= set(islice((labels for labels in others if labels not in chosen), more))
+    return _decided(rows, sorted(chosen), progress)
 
 
 def _decided(rows: CentredRows, chosen: Sequence[Labels], progress: Progress) -> list[TopSet]:

@@ -117,7 +117,13 @@ def inspect_head(
     sampled = _sampled_labels(summary.labels)
     sample = head.rows[:] if sampled is None else torch.cat([head.rows[label : label + 1] for label in sampled])
     matrices = {name: metric.cosines(sample.to(device)).cpu() for name, metric in metrics.items()}
-    report = None if pair is None else _inspect_pair(head, summary, features, metrics, pair, cosines, device, watch)
+    asked: list[tuple[int, ...]] = [(label,) for label in {*queries, *(pair or ())}]
+    sets = [*asked, pair] if pair is not None and summary.labels > 2 else asked
+    tops = doubtful_winners(head.rows, winners, sets, head.bias, device, watch("finding out who can win"))
+    report = None
+    if pair is not None:
+        top_two = next((top for top in tops if len(top.labels) == 2), None)
+        report = _inspect_pair(head, summary, features, metrics, pair, top_two, cosines, device, watch)
     nearest = {}
     if queries:
         nearest = nearest_labels(head.rows, queries, metrics, top, device, watch("finding the nearest labels"))
@@ -132,9 +138,7 @@ def inspect_head(
         nearest,
         queries,
         _count_patterns(head),
-        doubtful_winners(
-            head.rows, winners, {*queries, *(pair or ())}, head.bias, device, watch("finding out who can win")
-        ),
+        [top for top in tops if len(top.labels) == 1],
         _find_top_twos(head),
     )
 
@@ -145,6 +149,7 @@ def _inspect_pair(
     features: Features | None,
     metrics: dict[str, LabelMetric],
     pair: tuple[int, int],
+    top_two: TopSet | None,
     cosines: Sequence[float],
     device: torch.device,
     watch: Watch,
@@ -157,7 +162,6 @@ def _inspect_pair(
     progress = watch("checking the equivalent heads")
     centring, *others = translated_heads(f.to(device), head.rows, pair, translations, head.bias, progress)
     heads = dict(zip(cosines, others, strict=True))
-    top_two = top_sets(head.rows, [pair], head.bias, device)[0] if summary.labels > 2 else None
     return PairReport(pair, similarities, centring, heads, _move_linearly(head, pair, f), top_two, checked_on)
 
 

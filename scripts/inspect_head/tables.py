@@ -186,9 +186,9 @@ def pattern_rows(inspection: Inspection) -> Rows:
 
 def winner_rows(inspection: Inspection) -> Rows:
     """Labels that no features make the prediction, and pairs that are never the top two."""
-    tried, labels = len(inspection.winners), inspection.summary.labels
-    which = "" if tried == labels else f" of {labels:,}: those asked about, repeated ones, then those least far out"
-    rows = [("labels tried", f"{tried:,}{which}")]
+    count, every = len(inspection.winners), inspection.summary.labels
+    which = "" if count == every else f" of {every:,}: those asked about, repeated ones, then those least far out"
+    rows = [("labels tried", f"{count:,}{which}")]
     rows += _outcomes(inspection, inspection.winners, "can never be the prediction", "undecided")
     if inspection.together:
         tried = f"of {len(inspection.together)} pairs"
