@@ -72,7 +72,7 @@ def term_1_at(joint: JointMoments, unembeddings: Sequence[Tensor], pivot: int, l
     root = joint.moments.root
     for model, g in enumerate(unembeddings):
         block, rows = joint.embedding(model), as_float64(g[[pivot, label], : joint.bare_dim(model)])
-        centred = rows - as_float64(g[:, : joint.bare_dim(model)]).mean(0)
+        centred = rows - g[:, : joint.bare_dim(model)].mean(0, dtype=torch.float64)
         log_p = root[:, block] @ centred.T - root[:, joint.log_partition(model), None]
         scaled.append(log_p / torch.linalg.vector_norm(log_p[:, 1] - log_p[:, 0]))
     return float(torch.linalg.vector_norm(scaled[0] - scaled[1], dim=0).max())
