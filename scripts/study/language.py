@@ -48,7 +48,7 @@ def run(
     """Train siblings on docstrings and compare them as they learn; or, with a model, compare that with its copies.
 
     Args:
-        out: Where everything is written; the same command continues.
+        out: Where everything is written. The same command continues.
         small: Widths 16 and 32, 2 seeds, 60 steps: a minute.
         widths: Of the siblings; 32 64 128.
         seeds: Siblings of each width; 4.

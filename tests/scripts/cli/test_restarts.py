@@ -57,8 +57,12 @@ def test_only_the_launcher_says_that_sigterm_is_a_stop(folder: Path, signum: sig
     def main(arguments: Sequence[str]) -> None:
         signal.raise_signal(signum)
 
-    with pytest.raises(SystemExit) as end:
-        run_command(main, [])
+    before = signal.signal(signum, signal.SIG_DFL)  # where the tests run under nohup a lost terminal is ignored
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(main, [])
+    finally:
+        signal.signal(signum, before)
     assert end.value.code == 128 + signum
     assert said(folder) == ({} if signum == signal.SIGTERM else {"asked": 128 + signum})
 
