@@ -42,8 +42,9 @@ class Quantity(NamedTuple):
 
 
 def quantities(found: LanguageComparison) -> list[Quantity]:
-    """Those that are there, or are undefined with a reason."""
-    return [one for one in QUANTITIES if getattr(found, one.name) is not None or one.name in found.undefined]
+    """Those that are there, or are undefined with a reason; what is said of left-out tokens only where some are."""
+    known = [one for one in QUANTITIES if getattr(found, one.name) is not None or one.name in found.undefined]
+    return [one for one in known if one.name not in OF_LEFT_OUT or (found.mass_1, found.mass_2) != (1.0, 1.0)]
 
 
 def rows(found: LanguageComparison) -> list[dict[str, Any]]:
@@ -159,6 +160,7 @@ def _noise(found: LanguageComparison) -> str:
     return f"unrelated models {shown(found.m_cca_f_of_noise)}"
 
 
+OF_LEFT_OUT = ("mass_1", "mass_2", "log_mass_1", "log_mass_2", "kl_12_with_rest", "kl_21_with_rest")
 SECTIONS = ("kl_12", "term_1", "d_logit", "m_cca_f")  # a line is drawn above these
 LESS, MORE = "smaller", "larger"
 QUANTITIES = (
