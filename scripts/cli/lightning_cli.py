@@ -36,6 +36,13 @@ from scripts.cli.run_configuration import changes, portable, replaced
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
+FOLLOWED = {
+    "model.seed": "seed_everything",
+    "data.seed": "seed_everything",
+    "trainer.default_root_dir": "run_dir",
+    "preemption.stop_after": "stop_after",
+}
+"""Options that are given by another one."""
 SWITCHES = {
     "overwrite": "Replace a run that run_dir holds.",
     "auto_resume": "Continue the run in run_dir, or start it: the same line can be submitted again and again.",
@@ -277,6 +284,9 @@ def _imported(class_path: str) -> type:
 
 def compose(args: Sequence[str]) -> list[str]:
     """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
+    for name in (word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")):
+        if other := FOLLOWED.get(name.replace(".init_args.", ".")):  # it would be passed over without a word
+            raise UsageError(f"--{name} follows --{other}: give that one")
     args = prepared_arguments(args)
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]

@@ -13,8 +13,8 @@ from callbacks.run.segments import read_segments
 from datamodules import Digits
 from lightning_modules import SoftmaxClassifier
 from lightning_modules.checkpoints import load_module
-from scripts.cli.entry_point import run_command
-from scripts.cli.lightning_cli import CONFIGS, compose
+from scripts.cli.entry_point import UsageError, run_command
+from scripts.cli.lightning_cli import CONFIGS, FOLLOWED, compose
 from scripts.train import main
 from tests.scripts.training import Training, snapshot
 
@@ -88,6 +88,13 @@ def test_values_are_interpolated_across_files_and_lists_append(train: Training, 
     assert (train.run_dir / "checkpoints" / "every-1.ckpt").exists()
     kinds = [callback["class_path"].rsplit(".", 1)[1] for callback in train.config["trainer"]["callbacks"]]
     assert kinds == ["LearningRateMonitor", "ModelCheckpoint"]
+
+
+@pytest.mark.parametrize("name", [*FOLLOWED, "model.init_args.seed"])
+def test_an_option_that_another_one_gives_is_refused(name: str) -> None:
+    other = FOLLOWED[name.replace(".init_args.", ".")]
+    with pytest.raises(UsageError, match=rf"--{name} follows --{other}"):
+        compose(["fit", "--config", "configs/experiment/demo.yaml", f"--{name}=3"])
 
 
 @pytest.mark.parametrize(
