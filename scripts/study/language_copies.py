@@ -8,7 +8,7 @@ residual stream, which changes every weight and no logit; gauge leaves the model
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
         model.model.to(study.device)
         return model
 
-    first = _kept(out / "copies" / f"{ORIGINAL}.safetensors", lambda: _positions(original(), study))
+    first = _kept(study, ORIGINAL, out, original)
     rows = []
     for name in tracked(study.copies, "comparing copies"):
         second = first
@@ -83,8 +83,7 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
             f, g = gauge(first["f"], first["g"])
             second = first | {"f": f, "g": g}
         else:
-            path = out / "copies" / f"{name}.safetensors"
-            second = _kept(path, lambda name=name: _positions(copied(original(), name), study))
+            second = _kept(study, name, out, original)
         found = compare_language_models(
             (first["f"], first["g"], first.get("bias")),
             (second["f"], second["g"], second.get("bias")),
@@ -98,14 +97,22 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
     return rows
 
 
-def _kept(path: Path, function: Any) -> dict[str, Tensor]:
+def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenScorer]) -> dict[str, Tensor]:
+    """The tensors of a copy, made or read. Raises ValueError for a file of another model, other texts or positions."""
     from safetensors.torch import save_file
 
+    path = out / "copies" / f"{name}.safetensors"
+    about = {"model": study.model, "texts": study.texts, "positions": str(study.positions)}
     if not path.is_file():
+        model = original() if name == ORIGINAL else copied(original(), name)
         with replacing(path) as temporary:
-            save_file({name: x.contiguous() for name, x in function().items()}, temporary)
+            save_file({key: x.contiguous() for key, x in _positions(model, study).items()}, temporary, about)
     file = open_safetensors(path)
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = file.metadata() or {}
+    for key, value in about.items():
+        if found.get(key) != value:
+            raise ValueError(f"{path} is of {key} {found.get(key)}, not {value}: choose another --out")
+    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def _positions(model: TokenScorer, study: CopyStudy) -> dict[str, Tensor]:

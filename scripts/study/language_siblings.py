@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,7 @@ class LanguageRun(TrainingRun):
     @property
     def name(self) -> str:
         """Of what is kept of the run at its step."""
-        return f"width{self.width}_seed{self.seed}_step{self.steps}"
+        return f"width{self.width}_seed{self.seed}_step{self.steps}of{self.length}"
 
 
 class HeldOut(NamedTuple):
@@ -154,11 +155,12 @@ def measure_siblings(setting: Setting, out: Path, positions: int, device: str) -
         last = stage == setting.measured[-1]
         for width in setting.widths:
             runs = [LanguageRun(width, seed, stage, setting.measured[-1]) for seed in range(setting.seeds)]
-            ensure_all_trained([run for run in runs if not _kept(run, out).is_file()], out, device)
+            kept = out / f"{positions}positions"
+            ensure_all_trained([run for run in runs if not _embeddings(run, kept).is_file()], out, device)
             held_out = held_out or hold_out(runs[0].folder(out), positions)
             tables = _once(
-                out / "measured" / f"width{width}_step{stage}_{setting.seeds}seeds_{positions}.json",
-                lambda runs=runs, last=last, held_out=held_out: measure(runs, held_out, out, last),  # type: ignore[misc]
+                kept / f"width{width}_step{stage}of{setting.measured[-1]}_{setting.seeds}seeds.json",
+                partial(measure, runs, held_out, out, kept, last),
             )
             pairs, models, reduced = pairs + tables["pairs"], models + tables["models"], reduced + tables["reduced"]
     return Found(pairs, models, reduced, means(pairs, models))
@@ -191,16 +193,16 @@ def hold_out(folder: Path, positions: int) -> HeldOut:
     return HeldOut(batch.x, rows, batch.y.flatten()[rows], document, torch.bincount(tokens, minlength=data.vocab_size))
 
 
-def _kept(run: LanguageRun, out: Path) -> Path:
-    return out / "embeddings" / f"{run.name}.safetensors"
+def _embeddings(run: LanguageRun, kept: Path) -> Path:
+    return kept / f"{run.name}.safetensors"
 
 
 @torch.no_grad()
-def embeddings(run: LanguageRun, held_out: HeldOut, out: Path) -> tuple[Tensor, Tensor]:
-    """f [N, M] and g [V, M] of a run at its step, written beside it: the next stage trains on."""
+def embeddings(run: LanguageRun, held_out: HeldOut, out: Path, kept: Path) -> tuple[Tensor, Tensor]:
+    """f [N, M] and g [V, M] of a run at its step, kept in a file: the next stage trains on."""
     from safetensors.torch import save_file
 
-    path = _kept(run, out)
+    path = _embeddings(run, kept)
     if not path.is_file():
         module: Any = load_module(run.folder(out)).eval()
         f = torch.cat([module.embed(x) for x in torch.split(held_out.x, 32)])[held_out.rows]
@@ -210,18 +212,18 @@ def embeddings(run: LanguageRun, held_out: HeldOut, out: Path) -> tuple[Tensor, 
     return file.get_tensor("f"), file.get_tensor("g")
 
 
-def measure(runs: Sequence[LanguageRun], held_out: HeldOut, out: Path, last: bool) -> dict[str, list[Row]]:
+def measure(runs: Sequence[LanguageRun], held_out: HeldOut, out: Path, kept: Path, last: bool) -> dict[str, list[Row]]:
     """Tables of the runs of one width and step: pairs, models and, of the last step, what reductions do."""
-    kept = [embeddings(run, held_out, out) for run in runs]
+    heads = [embeddings(run, held_out, out, kept) for run in runs]
     models = [
-        _place(run) | _of_one(f, g, held_out) for run, (f, g) in zip(runs, tracked(kept, "counting hubs"), strict=True)
+        _place(run) | _of_one(f, g, held_out) for run, (f, g) in zip(runs, tracked(heads, "counting hubs"), strict=True)
     ]
     reduced = (
-        [row for run, own in zip(runs, kept, strict=True) for row in _reduced(run, *own, held_out)] if last else []
+        [row for run, own in zip(runs, heads, strict=True) for row in _reduced(run, *own, held_out)] if last else []
     )
     pairs = []
     for a, b in tracked(list(combinations(range(len(runs)), 2)), "comparing"):
-        found = compare_language_models(kept[a], kept[b], held_out.next, documents=held_out.document)
+        found = compare_language_models(heads[a], heads[b], held_out.next, documents=held_out.document)
         place = {"width": runs[a].width, "step": runs[a].steps, "seed_a": runs[a].seed, "seed_b": runs[b].seed}
         pairs.append(place | _of_pair(found))
     return {"pairs": pairs, "models": models, "reduced": reduced}

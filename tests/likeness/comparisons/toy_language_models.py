@@ -11,6 +11,7 @@ from torch import Tensor
 from likeness.adapters.causal_models import read_causal
 from likeness.adapters.causal_scorers import TokenScorer
 from likeness.language.text_tokenizer import TextTokenizer, learn_byte_pairs
+from scripts.study.language_copies import matrices, rotate, rounded
 
 TEXTS = [  # none begins as another does: of equal prefixes the first is taken, in an order that is drawn
     "Return the number of items in the list.",
@@ -62,36 +63,15 @@ def int8(model: Any) -> Any:
     """A copy with the matrices of its layers rounded to 255 levels a row."""
     other = deepcopy(model)
     with torch.no_grad():
-        for weight in other.model.layers.parameters():
-            if weight.ndim == 2:
-                step = weight.abs().amax(1, keepdim=True) / 127
-                weight.copy_((weight / step).round() * step)
+        for matrix in matrices(other, embedding=False):
+            matrix.copy_(rounded(matrix, 8))
     return other
 
 
 def rotated(model: Any) -> Any:
-    """The same function with another residual stream: gains folded into what reads them, then turned by Q."""
+    """The same function with another residual stream."""
     other = deepcopy(model)
-    width = model.config.hidden_size
-    q = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(2)).double())[0]
-
-    def read(linear: Any, gain: Tensor) -> None:
-        linear.weight.copy_((linear.weight.double() * gain.double()) @ q)
-
-    with torch.no_grad():
-        for layer in other.model.layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-                read(linear, layer.input_layernorm.weight)
-            for linear in (mlp.gate_proj, mlp.up_proj):
-                read(linear, layer.post_attention_layernorm.weight)
-            for linear in (attention.o_proj, mlp.down_proj):
-                linear.weight.copy_(q.T @ linear.weight.double())
-            layer.input_layernorm.weight.fill_(1)
-            layer.post_attention_layernorm.weight.fill_(1)
-        read(other.lm_head, other.model.norm.weight)
-        other.model.norm.weight.fill_(1)
-        other.model.embed_tokens.weight.copy_(other.model.embed_tokens.weight.double() @ q)
+    rotate(other)
     return other
 
 

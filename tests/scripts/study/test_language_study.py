@@ -9,9 +9,10 @@ import torch
 import yaml
 
 from scripts import study
-from scripts.study import language_siblings
+from scripts.study import language_copies, language_siblings
 from scripts.study.language_copies import copied, gauge, matrices, rotate, rounded
 from scripts.study.language_siblings import LanguageRun, Setting, means
+from tests.likeness.comparisons import toy_language_models
 
 transformers = pytest.importorskip("transformers")
 
@@ -77,6 +78,30 @@ def test_copies_change_the_weights_they_name() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, matrices(model.model, embedding=True), strict=True))
 
 
+def test_a_study_of_copies_is_read_again_and_not_mixed_with_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy_language_models.network(tie_word_embeddings=True)
+    monkeypatch.setattr(
+        language_copies,
+        "read_causal",
+        lambda given, tokenizer=None: toy_language_models.scorer(model if given == "toy" else given),
+    )
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(toy_language_models.TEXTS) + "\n")
+    arguments = ["language", "--model", "toy", "--texts", str(texts), "--out", str(tmp_path / "study")]
+    assert study.main([*arguments, "--positions", "60", "--copies", "int8", "rotated", "gauge"]) == 0
+    with (tmp_path / "study" / "copies.csv").open() as file:
+        int8, rotated, gauged = csv.DictReader(file)
+    assert float(int8["kl_12"]) > 1e-6 > max(float(rotated["kl_12"]), float(gauged["kl_12"]))
+    assert float(rotated["m_cca_f"]) > 1 - 1e-6
+    monkeypatch.setattr(language_copies, "read_causal", pytest.fail)
+    assert study.main([*arguments, "--positions", "60", "--copies", "int8", "rotated"]) == 0
+    assert "toy and its copies at 60 positions" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="is of positions 60, not 50: choose another --out"):
+        study.main([*arguments, "--positions", "50", "--copies", "int8"])
+
+
 def test_the_jackknife_of_means_over_models_is_their_standard_error() -> None:
     nll = torch.tensor([1.0, 1.5, 1.2, 2.0])
     models = [dict.fromkeys(language_siblings.OF_ONE) | {"width": 8, "step": 2, "seed": s} for s in range(4)]
@@ -110,7 +135,7 @@ def test_a_study_of_siblings_continues(
     assert float(first["kl"]) > 0
     assert int(first["ranks"]) == 7  # a LayerNorm leaves one dimension less
     monkeypatch.setattr(LanguageRun, "ensure_trained", None)  # nothing is trained or measured again
-    monkeypatch.setattr(language_siblings, "measure", None)
+    monkeypatch.setattr(language_siblings, "measure", pytest.fail)
     assert study.main([*arguments, "--measured", "1", "3"]) == 0
     assert "prediction hubs of 2 siblings" in capsys.readouterr().out
     with pytest.raises(ValueError, match="ascending"):
