@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,7 @@ from likeness.language.token_pass import Head
 from likeness.networks.decoder import GPT2, Decoder, Llama
 from likeness.networks.siblings import clip_member_gradients, stack
 from likeness.networks.stacked_layers import MemberStreams
-from scripts.bench.timing import Contestant, Ratios, interleaved, peak_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from scripts.bench.timing import Contestant, Ratios, WithRatios, interleaved, peak_of
 
 POSITIONS, WIDTH, LABELS = 2048, 576, 49_152  # of the loss and of the comparison, as in a model of 135M parameters
 SMALL, USUAL = (4, 32), (16, 128)  # contexts and their tokens, of a step
@@ -33,20 +30,10 @@ Part = Literal["all", "loss", "step", "siblings", "comparison"]
 
 
 @dataclass
-class LanguageReport:
+class LanguageReport(WithRatios):
     """Times, and what memory the loss takes beside its inputs and their gradients, in bytes, where it was measured."""
 
-    ratios: Ratios
     memory: Mapping[str, int]
-
-    @property
-    def title(self) -> str:
-        """Of the table."""
-        return self.ratios.title
-
-    def table(self) -> "Table":
-        """A row for each contestant."""
-        return self.ratios.table()
 
     def verdicts(self) -> list[str]:
         """A line for each ratio that is asked for."""

@@ -129,13 +129,10 @@ class Ratios:
 
 
 @dataclass
-class RatiosAndMemory:
-    """Times, and the memory that a larger piece of work takes where it was measured."""
+class WithRatios:
+    """Times, and what else was measured."""
 
     ratios: Ratios
-    work: str  # the larger piece
-    allowed: float  # gigabytes
-    large: Peak | None
 
     @property
     def title(self) -> str:
@@ -145,6 +142,15 @@ class RatiosAndMemory:
     def table(self) -> "Table":
         """A row for each contestant."""
         return self.ratios.table()
+
+
+@dataclass
+class RatiosAndMemory(WithRatios):
+    """Times, and the memory that a larger piece of work takes where it was measured."""
+
+    work: str  # the larger piece
+    allowed: float  # gigabytes
+    large: Peak | None
 
     def verdicts(self) -> list[str]:
         """A line for each ratio, time and memory that is asked for."""
