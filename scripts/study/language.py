@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from scripts.cli.entry_point import UsageError
 from scripts.inputs import choose_device
 from scripts.reporting import Report, Row, publish
 from scripts.study.language_copies import COPIES, CopyStudy, measure_copies
@@ -40,8 +42,8 @@ def run(
     seeds: int | None = None,
     measured: Sequence[int] | None = None,
     model: str | None = None,
-    texts: str = "docstrings",
-    copies: Sequence[str] = COPIES,
+    texts: str | None = None,
+    copies: Sequence[str] | None = None,
     positions: int = 8192,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
@@ -55,15 +57,20 @@ def run(
         measured: Steps after which siblings are compared, the last one the end; 50 150 300 600.
         model: A causal language model (hf:NAME, a folder or a GGUF file) that is compared with its copies, in the place
             of siblings.
-        texts: What the model reads: docstrings, or a file.
-        copies: Of the model: int8, int4 (rounded to nearest), noise, rotated (the same model), gauge (the same f, g).
+        texts: What the model reads: docstrings, the default, or a file.
+        copies: Of the model, by default all: int8, int4 (rounded to nearest), noise, rotated (the same model), gauge
+            (the same f, g).
         positions: At which models are compared.
         device: Where models are trained and run.
     """
+    of_siblings = {"small": small or None, "widths": widths, "seeds": seeds, "measured": measured}
+    others = given(**of_siblings) if model is not None else given(texts=texts, copies=copies)
+    if others:
+        raise UsageError(f"--{next(iter(others))} is for {'siblings, and --model was given' if model else 'a --model'}")
     if model is not None:
-        search = CopyStudy(model, texts, tuple(copies), positions, choose_device(device))
-        rows = measure_copies(search, out)
-        Report(f"{model} and its copies at {positions:,} positions of {texts}", rows).show()
+        study = CopyStudy(model, texts or "docstrings", tuple(copies or COPIES), positions, choose_device(device))
+        rows = measure_copies(study, out)
+        Report(f"{model} and its copies at {positions:,} positions of {study.texts}", rows).show()
         publish(out, tables={"copies": rows}, figures={})
         return
     setting = replace(SMALL if small else FULL, **given(widths=widths, seeds=seeds, measured=measured))
@@ -94,7 +101,7 @@ def draw(means: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     widths = sorted({row["width"] for row in means})
     for axes, (name, title) in zip(figure.subplots(2, 3).flatten(), PANELS.items(), strict=True):
-        for width, colour in zip(widths, PALETTE, strict=False):
+        for width, colour in zip(widths, cycle(PALETTE), strict=False):
             own = [row for row in means if row["width"] == width and row[name] is not None]
             steps = [row["step"] for row in own]
             style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3}

@@ -117,6 +117,8 @@ def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenSc
 
 def _positions(model: TokenScorer, study: CopyStudy) -> dict[str, Tensor]:
     positions: TokenPositions = model.positions(texts_of(Source(study.texts)), study.positions)
+    if (found := len(positions.next)) < study.positions:
+        raise ValueError(f"{study.texts} has {found:,} positions that count, not {study.positions:,}")
     g, bias = model.output_embedding()
     tensors = {name: x.cpu() for name, x in positions._asdict().items()}
     tensors["f"] = tensors["f"][:, : g.shape[1]]

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from scripts import study
+from scripts.cli.entry_point import UsageError
 from scripts.study import language_copies, language_siblings
 from scripts.study.language_copies import copied, gauge, matrices, rotate, rounded
 from scripts.study.language_siblings import LanguageRun, Setting, means
@@ -100,6 +101,10 @@ def test_a_study_of_copies_is_read_again_and_not_mixed_with_another(
     assert "toy and its copies at 60 positions" in capsys.readouterr().out
     with pytest.raises(ValueError, match="is of positions 60, not 50: choose another --out"):
         study.main([*arguments, "--positions", "50", "--copies", "int8"])
+    with pytest.raises(UsageError, match="--widths is for siblings, and --model was given"):
+        study.main([*arguments, "--widths", "8"])
+    with pytest.raises(UsageError, match="--copies is for a --model"):
+        study.main(["language", "--copies", "int8"])
 
 
 def test_the_jackknife_of_means_over_models_is_their_standard_error() -> None:
