@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ from callbacks.run.segments import RunSegments
 from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
 from lightning_modules.checkpoint_files import read_checkpoint, read_weights
+from lightning_modules.hyperparameters import ARCHITECTURES
 from likeness.files.writing import replacing
 from likeness.moved_names import moved
+from likeness.networks.architectures import Architectures, architecture_alone
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, dumped, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank, with_home
 from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
 from scripts.cli.run_configuration import changes, portable, replaced
+from scripts.inputs import names_a_library_model
 
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
+NAMED_MODEL = "lightning_modules.PretrainedClassifier"
 FOLLOWED = {
     "model.seed": "seed_everything",
     "data.seed": "seed_everything",
@@ -93,6 +98,7 @@ class LikenessCLI(LightningCLI):
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         self._exact_resume = ExactResume()
         self._asked = args[:1]
+        self._architectures: Architectures | None = None  # those in the checkpoint that goes on
         super().__init__(
             args=compose(args),
             parser_class=RunParser,
@@ -158,6 +164,7 @@ class LikenessCLI(LightningCLI):
         """Settle on the checkpoint; for ``fit``, make sure that it is this run that goes on, and that it has to."""
         path, checkpoint = _checked_checkpoint(run_dir, config, fit)
         config.ckpt_path = str(path)
+        self._architectures = checkpoint.get("hyper_parameters", {}).get(ARCHITECTURES, {})
         if not fit or config.trainer.fast_dev_run:
             return
         changed = changes(run_dir / CONFIG, repeatable(self._parser("fit"), config))
@@ -187,8 +194,10 @@ class LikenessCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is a wrong configuration."""
+        continued = self._architectures is not None
         try:
-            super().instantiate_classes()
+            with architecture_alone(self._architectures) if continued else nullcontext():
+                super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(one_line(error)) from error
 
@@ -287,8 +296,18 @@ def compose(args: Sequence[str]) -> list[str]:
     for name in (word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")):
         if other := FOLLOWED.get(name.replace(".init_args.", ".")):  # it would be passed over without a word
             raise UsageError(f"--{name} follows --{other}: give that one")
-    args = prepared_arguments(args)
+    args = prepared_arguments(_with_named_model(args))
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
         args += replaced(args[1:])
     return args
+
+
+def _with_named_model(args: Sequence[str]) -> list[str]:
+    """``--model timm:resnet18`` as what it stands for: the class that evaluates it, and its name."""
+    words = [part for word in args for part in (word.split("=", 1) if word.startswith("--model=") else [word])]
+    answer: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_name = before == "--model" and names_a_library_model(word)
+        answer += [NAMED_MODEL, f"--model.name={word}"] if is_name else [word]
+    return answer
