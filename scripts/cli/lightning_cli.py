@@ -34,7 +34,7 @@ from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, dumped, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank, with_home
 from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
-from scripts.cli.run_configuration import changes, portable, replaced
+from scripts.cli.run_configuration import changes, origins, portable, replaced
 from scripts.inputs import names_a_library_model
 
 CONFIGS = ROOT / "configs"
@@ -98,9 +98,10 @@ class LikenessCLI(LightningCLI):
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         self._exact_resume = ExactResume()
         self._asked = args[:1]
+        self._composed = compose(args)
         self._architectures: Architectures | None = None  # those in the checkpoint that goes on
         super().__init__(
-            args=compose(args),
+            args=self._composed,
             parser_class=RunParser,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
             save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
@@ -179,7 +180,7 @@ class LikenessCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Let ``auto`` mean the processes that torchrun or srun started: Lightning would train unrelated copies."""
-        _require_linked(self.config[self.subcommand])
+        _require_linked(self.config[self.subcommand], self._composed)
         trainer, started = self.config[self.subcommand].trainer, launch()
         if started is None:
             self._environment = start_alone(trainer.devices, trainer.num_nodes)
@@ -268,17 +269,21 @@ def _checked_checkpoint(run_dir: Path, config: Namespace, fit: bool) -> tuple[Pa
     return path, content
 
 
-def _require_linked(config: Namespace) -> None:
+def _require_linked(config: Namespace, args: Sequence[str]) -> None:
     """A model that must be told of its inputs cannot be given data that say nothing of them, as texts do.
 
-    The links pass over what a datamodule does not have, and the model would be built with None.
+    The links pass over what a datamodule does not have, and the model would be built with None. What it has they put in
+    the place of a value that is given, which is refused.
     """
     data = None if config.data is None else _imported(config.data.class_path)
-    if data is not None and not issubclass(data, ResumableDataModule):
-        return
     bases = () if data is None else data.__mro__
     stated = {name for base in bases for name in (*vars(base), *vars(base).get("__annotations__", {}))}
     stated |= set() if data is None else set(inspect.signature(data).parameters)
+    for where, key in origins(args):
+        if key.startswith("model.") and key[len("model.") :] in stated.intersection(DATA_LINKS):
+            raise UsageError(f"{where} follows the data: {config.data.class_path} says it")
+    if data is not None and not issubclass(data, ResumableDataModule):
+        return
     for name, parameter in inspect.signature(_imported(config.model.class_path)).parameters.items():
         if name in DATA_LINKS and parameter.default is parameter.empty and name not in stated:
             given = "there are no data" if data is None else f"{config.data.class_path} has none"
@@ -293,10 +298,10 @@ def _imported(class_path: str) -> type:
 
 def compose(args: Sequence[str]) -> list[str]:
     """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
-    for name in (word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")):
-        if other := FOLLOWED.get(name.replace(".init_args.", ".")):  # it would be passed over without a word
-            raise UsageError(f"--{name} follows --{other}: give that one")
     args = prepared_arguments(_with_named_model(args))
+    for where, key in origins(args):
+        if other := FOLLOWED.get(key):  # it would be passed over without a word
+            raise UsageError(f"{where} follows --{other}: give that one")
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
         args += replaced(args[1:])
