@@ -1,6 +1,7 @@
 from .diffusion import DiffEnc as DiffEnc
 from .diffusion import VariationalDiffusion as VariationalDiffusion
 from .language_model import LanguageModel as LanguageModel
+from .pretrained_classifier import PretrainedClassifier as PretrainedClassifier
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .sharding import ShardedDataParallel as ShardedDataParallel
 from .sibling_classifiers import SiblingClassifiers as SiblingClassifiers

@@ -36,11 +36,8 @@ def load_module(path: str | Path, weights: Weights = "ema") -> pl.LightningModul
     hparams = checkpoint.get("hyper_parameters")
     if not isinstance(hparams, Mapping) or "_class_path" not in hparams:
         raise CheckpointError(f"checkpoint {path} does not name the class that it is of (hyper_parameters._class_path)")
-    from likeness.networks.backbone import architecture_alone  # which brings adapters of other libraries' models
-
     try:
-        with architecture_alone():
-            module: pl.LightningModule = rebuild(resolve_class(hparams["_class_path"], (pl.LightningModule,)), hparams)
+        module: pl.LightningModule = rebuild(resolve_class(hparams["_class_path"], (pl.LightningModule,)), hparams)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} is refused: {error}") from error
     _load_weights(module, _with(weights, checkpoint, path), path)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from likeness.networks.architectures import architecture_alone, architectures_of
+
 PROJECT = ("likeness", "lightning_modules")
 BUILDABLE = (nn.Module, Optimizer, LRScheduler)
 Factory = typing.TypeVar("Factory")
@@ -30,6 +32,8 @@ RETIRED: dict[str, Any] = {
     "cap_by_input_variance": False,
     "identity_at_zero": False,
 }
+OWN = ("_class_path", "_instantiator", "_architectures")  # what is kept beside the arguments
+ARCHITECTURES = "_architectures"  # of models of other libraries, which need no files of theirs when they are rebuilt
 INSTANTIATOR = "pytorch_lightning.cli.instantiate_module"
 
 
@@ -51,6 +55,12 @@ def save_hyperparameters(module: pl.LightningModule) -> None:
     module.save_hyperparameters(plain)
 
 
+def keep_architectures(module: pl.LightningModule) -> None:
+    """Call when the networks are built: checkpoints then hold what rebuilds those of other libraries without files."""
+    if found := architectures_of(module):
+        module.hparams[ARCHITECTURES] = found
+
+
 def plain_factory(factory: Factory) -> Factory:
     """A factory that a module may keep: jsonargparse's hold the whole command line, trainer and processes included.
 
@@ -66,10 +76,11 @@ def plain_factory(factory: Factory) -> Factory:
 def rebuild(cls: type[Any], hparams: Mapping[str, Any]) -> Any:
     """``cls(**hparams)`` with every ``{class_path, init_args}`` made a factory or an instance, as ``cls`` wants it.
 
+    Networks of other libraries have random weights, which those of a checkpoint are to replace.
     Raises ValueError for a class path outside the project and the modules already imported, or of anything but a
     network, an optimiser or a scheduler; and for arguments that ``cls`` does not take or that are missing.
     """
-    given = {name: value for name, value in hparams.items() if name not in ("_class_path", "_instantiator")}
+    given = {name: value for name, value in hparams.items() if name not in OWN}
     arguments = arguments_of(cls)
     for name in given:
         if name not in arguments:
@@ -77,7 +88,8 @@ def rebuild(cls: type[Any], hparams: Mapping[str, Any]) -> Any:
     for name, argument in arguments.items():
         if argument.default is argument.empty and name not in given:
             raise ValueError(f"{cls.__name__} needs an argument {name!r}, which is missing")
-    return cls(**_build_arguments(cls, given))
+    with architecture_alone(hparams.get(ARCHITECTURES)):
+        return cls(**_build_arguments(cls, given))
 
 
 def arguments_of(cls: type[Any]) -> dict[str, inspect.Parameter]:

@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn, optim
 
-from lightning_modules.hyperparameters import plain_factory, rebuild, save_hyperparameters
+from lightning_modules.hyperparameters import keep_architectures, plain_factory, rebuild, save_hyperparameters
 from lightning_modules.metrics import MemberMean
 from lightning_modules.optimization import step_seed
 from lightning_modules.sibling_module import SiblingModule
@@ -55,6 +55,8 @@ class SiblingClassifiers(SiblingModule, SoftmaxModule):
         embeddings: the members' own f, in place of ``embedding``: a list of P.
     """
 
+    network: SoftmaxNetwork
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -91,6 +93,7 @@ class SiblingClassifiers(SiblingModule, SoftmaxModule):
         g = stack([g for _, g in networks], len(input_shape), self.streams)
         norms_and_scaling = (embedding_norm, unembedding_norm, input_shift, input_scale)
         self.network = SoftmaxNetwork(f, g, input_shape, num_classes, dim, *norms_and_scaling)
+        keep_architectures(self)
         self._optimizer = plain_factory(optimizer)
         self._scheduler = plain_factory(scheduler)
         self.nll = MemberMean(num_members)

@@ -13,9 +13,10 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.checkpoints import load_softmax_models
-from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
+from lightning_modules.hyperparameters import keep_architectures, plain_factory, save_hyperparameters
 from lightning_modules.metrics import MemberMean
 from lightning_modules.optimization import optimization, step_seed
+from likeness.adapters.libraries import LibraryClassifier
 from likeness.batch import Batch
 from likeness.checks import require_labels
 from likeness.losses import LossName, distillation_loss
@@ -89,7 +90,7 @@ def _load(path: str) -> SoftmaxModel:
 class SoftmaxModule(pl.LightningModule):
     """The ``network`` of one classifier or of P siblings, whose answers have a leading dimension P."""
 
-    network: SoftmaxNetwork
+    network: SoftmaxNetwork | LibraryClassifier
 
     def embed(self, x: Tensor) -> Tensor:
         """f(x), [N, M], of inputs [N, ...] as they are stored; siblings also take one batch each, [P, N, ...]."""
@@ -109,7 +110,38 @@ class SoftmaxModule(pl.LightningModule):
         return {"id": batch.id, "log_probs": log_probs, "representations": f}
 
 
-class SoftmaxClassifier(SoftmaxModule):
+class EvaluatedClassifier(SoftmaxModule):
+    """One classifier that is validated and tested: the mean negative log-likelihood in nats, and accuracy."""
+
+    def set_labels(self, num_classes: int) -> None:
+        """Say K, once the module has been initialised."""
+        self.num_classes = num_classes
+        self.val_nll, self.val_accuracy = _metrics(num_classes)
+        self.test_nll, self.test_accuracy = _metrics(num_classes)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
+        answers = self._evaluate(batch, self.val_nll, self.val_accuracy)
+        # Metric objects, not values: a mean of the ranks' means is wrong where ranks hold unequal shares.
+        self.log("val/nll", self.val_nll)
+        self.log("val/accuracy", self.val_accuracy)
+        return answers
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
+        self._evaluate(batch, self.test_nll, self.test_accuracy)
+        self.log("test/nll", self.test_nll)
+        self.log("test/accuracy", self.test_accuracy)
+
+    def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> dict[str, Tensor]:
+        answers = self.predict_step(batch, 0)
+        log_probs = answers["log_probs"]
+        nll.update(-log_probs.gather(-1, batch.y.unsqueeze(-1)).squeeze(-1))
+        accuracy.update(log_probs, batch.y)
+        return answers
+
+
+class SoftmaxClassifier(EvaluatedClassifier):
     """Trains f and g on the mean negative log-likelihood, in nats, or on their distance from a teacher's logits.
 
     The first weights are a function of ``seed`` alone, dropout of (seed, batch of the run, rank); nothing depends on
@@ -135,6 +167,8 @@ class SoftmaxClassifier(SoftmaxModule):
             (``likeness.losses``).
     """
 
+    network: SoftmaxNetwork
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -158,15 +192,14 @@ class SoftmaxClassifier(SoftmaxModule):
         f, g = build_networks(embedding, unembedding, input_shape, num_classes, dim, seed)
         norms_and_scaling = (embedding_norm, unembedding_norm, input_shift, input_scale)
         self.network = SoftmaxNetwork(f, g, input_shape, num_classes, dim, *norms_and_scaling)
-        self.num_classes = num_classes
+        keep_architectures(self)
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
         self._optimizer = plain_factory(optimizer)
         self._scheduler = plain_factory(scheduler)
         self._teacher = None if teacher is None else Teacher(teacher, input_shape, num_classes)
         self._distillation = distillation_loss(distillation)
-        self.val_nll, self.val_accuracy = _metrics(num_classes)
-        self.test_nll, self.test_accuracy = _metrics(num_classes)
+        self.set_labels(num_classes)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of the labels, in nats, or the distance from the teacher.
@@ -192,27 +225,6 @@ class SoftmaxClassifier(SoftmaxModule):
         loss = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
-        answers = self._evaluate(batch, self.val_nll, self.val_accuracy)
-        # Metric objects, not values: a mean of the ranks' means is wrong where ranks hold unequal shares.
-        self.log("val/nll", self.val_nll)
-        self.log("val/accuracy", self.val_accuracy)
-        return answers
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        require_labels(batch.y, self.num_classes, wait=batch_idx == 0)
-        self._evaluate(batch, self.test_nll, self.test_accuracy)
-        self.log("test/nll", self.test_nll)
-        self.log("test/accuracy", self.test_accuracy)
-
-    def _evaluate(self, batch: Batch, nll: Metric, accuracy: Metric) -> dict[str, Tensor]:
-        answers = self.predict_step(batch, 0)
-        log_probs = answers["log_probs"]
-        nll.update(-log_probs.gather(-1, batch.y.unsqueeze(-1)).squeeze(-1))
-        accuracy.update(log_probs, batch.y)
-        return answers
 
 
 def _metrics(num_classes: int) -> tuple[Metric, Metric]:

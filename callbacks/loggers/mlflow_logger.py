@@ -20,6 +20,8 @@ from callbacks.run.run_files import note
 
 FOLDER, RUN_ID, ADDRESS = "mlflow", "mlflow_id", "MLFLOW_TRACKING_URI"
 SIDE_FILES = ("", "-journal", "-wal", "-shm")  # of an SQLite database
+SHOWN = 250  # characters of a parameter that Lightning's logger keeps
+ABSENT = "absent"
 MADE: Counter[Path] = Counter()  # how often this process has made a store
 
 
@@ -29,7 +31,8 @@ class RunMLFlowLogger(ContinuedLogger):
     The store is ``mlflow/mlflow.db`` in the run directory, a SQLite file, unless ``tracking_uri`` or
     ``MLFLOW_TRACKING_URI`` names another, which runs may share. MLflow cannot take values back: a run that goes on from
     an older checkpoint with other settings has the old values up to the last step that was logged. Parameters are what
-    the run began with; ``config.yaml`` among its artifacts is the configuration of the newest segment.
+    the run began with: where it went on with other settings, a tag of the parameter's name has the newest value, or
+    ``absent``. ``config.yaml`` among its artifacts is the configuration of the newest segment.
     """
 
     def __init__(
@@ -138,8 +141,13 @@ class RunMLFlowLogger(ContinuedLogger):
 
     def _write_config(self, config: Row) -> None:
         assert self._mlflow is not None
-        known = self.experiment.get_run(self.version).data.params
-        self._mlflow.log_hyperparams({key: value for key, value in _flatten_dict(config).items() if key not in known})
+        run, given = self.experiment.get_run(self.version).data, _flatten_dict(config)
+        self._mlflow.log_hyperparams({key: value for key, value in given.items() if key not in run.params})
+        gone = {key: ABSENT for key in run.params if key not in given and key.partition("/")[0] in config}
+        for key, value in (given | gone).items():
+            now = str(value)[:SHOWN]
+            if now != run.tags.get(key, run.params.get(key, now)):  # a parameter cannot be changed, a tag can
+                self.experiment.set_tag(self.version, key, now)
         if self._takes_files:
             self.experiment.log_dict(self.version, config, "config.yaml")
 

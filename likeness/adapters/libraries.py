@@ -10,23 +10,22 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import torch
 from torch import Tensor, nn
 
 from likeness.adapters.batches import as_inputs
+from likeness.adapters.hub_models import hub_model
 from likeness.adapters.modules import ModelError, ModuleModel
+from likeness.adapters.preprocessing import Preprocessing
 from likeness.adapters.unnoticed import unnoticed
 
 LIBRARIES = ("torchvision", "timm", "hf")
 EXTRA = 'pip install -e ".[vision]"'
 OPTIONS = ("weights", "num_classes", "size")
-# Where torchvision and timm say nothing: the statistics of ImageNet, on which nearly all of their models were trained.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class ModelName(NamedTuple):
@@ -49,46 +48,9 @@ class ModelName(NamedTuple):
                 raise ModelError(f"{text}: there is no option {option!r}, only {', '.join(OPTIONS)}")
         return cls(library, name, options)
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Images as a model takes them: the shorter side resized, the middle cut out, values normalised.
-
-    Takes uint8 images [N, C, H, W], lists of pictures of PIL, and single-channel images, which are repeated. Float
-    images pass unchanged: they are taken to be preprocessed. ``crop`` None keeps the size, and so does ``resize`` None.
-    """
-
-    resize: int | None
-    crop: int | None
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-    interpolation: str = "bilinear"
-
-    def __call__(self, images: Any) -> Any:
-        """[N, 3, crop, crop] float32."""
-        if isinstance(images, Tensor):
-            return self.normalised(self.sized(images).float() / 255) if images.dtype == torch.uint8 else images
-        if isinstance(images, list) and images and hasattr(images[0], "convert"):
-            return torch.cat([self(_pixels(image)) for image in images])
-        return images
-
-    def sized(self, images: Tensor) -> Tensor:
-        """Resized and cropped, in the type that they came in."""
-        from torchvision.transforms import InterpolationMode, functional  # as the presets of its models, bit for bit
-
-        if self.resize is not None and min(images.shape[-2:]) != self.resize:
-            mode = InterpolationMode(self.interpolation)
-            images = functional.resize(images, [self.resize], interpolation=mode, antialias=True)
-        if self.crop is not None and images.shape[-2:] != (self.crop, self.crop):
-            images = functional.center_crop(images, [self.crop, self.crop])
-        return images
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Of images in [0, 1], [N, C, H, W]."""
-        if images.shape[1] == 1 and len(self.mean) == 3:
-            images = images.expand(-1, 3, -1, -1)
-        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (images - mean) / std
+    def __str__(self) -> str:
+        options = urlencode(sorted(self.options.items()))
+        return f"{self.library}:{self.name}{'?' if options else ''}{options}"
 
 
 class LibraryModel(NamedTuple):
@@ -98,22 +60,29 @@ class LibraryModel(NamedTuple):
     transform: Callable[[Any], Any] | None
 
 
-def library_model(name: ModelName) -> LibraryModel:
+def library_model(name: ModelName, trained: bool = True, architecture: Mapping[str, Any] | None = None) -> LibraryModel:
     """Build a model, with its weights where ``weights`` names them: a file, or the library's own by name.
+
+    With ``trained`` false the weights are random ones that a checkpoint replaces, and no file of them is read; of a
+    model of ``hf`` nothing is read where ``architecture`` says what it is
+    (:func:`likeness.adapters.hub_models.hub_architecture`).
 
     Raises ModelError in one line for a model, weights or library that is not there.
     """
     if name.library not in LIBRARIES:
         return LibraryModel(_from_factory(name), None)
     try:
-        return {"torchvision": _torchvision, "timm": _timm, "hf": _transformers}[name.library](name)
+        if name.library == "hf":
+            return LibraryModel(*hub_model(name.name, name.options.get("size"), architecture))
+        return (_torchvision if name.library == "torchvision" else _timm)(name, trained)
     except ImportError as error:
         package = "transformers" if name.library == "hf" else name.library
         raise ModelError(f"{name.library}:{name.name} needs the package {package}: {EXTRA}") from error
     except ModelError:
         raise
     except Exception as error:  # each library, its hub and its network raise their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first, *others = (str(error).strip() or type(error).__name__).splitlines()
+        reason = " ".join([first, *(line.strip() for line in others[: first.endswith(":")])])
         raise ModelError(f"there is no model {name.library}:{name.name} that can be loaded: {reason}") from error
 
 
@@ -143,36 +112,43 @@ class LibraryClassifier(nn.Module):
         """g(y), [K, M]."""
         return cast(Tensor, self.model.unembeddings())
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits f(x) . g(y), [N, K]."""
+        return self.embed(x) @ self.unembeddings().mT
+
     @property
     def has_bias(self) -> bool:
         """Whether the last coordinate of f carries the bias of the head."""
         return self.model.head is not None and self.model.head.layer.bias is not None
 
 
-def _torchvision(name: ModelName) -> LibraryModel:
+def _torchvision(name: ModelName, trained: bool) -> LibraryModel:
     from torchvision import models
 
     known = models.get_model_weights(name.name)
-    weights, file = name.options.get("weights"), _file_of(name)
-    chosen = known[weights] if weights and file is None else None
+    weights, file = name.options.get("weights"), _file_of(name) if trained else None
+    chosen = known.__members__.get(weights) if file is None else None
+    if trained and weights and file is None and chosen is None:
+        given = ", ".join(known.__members__)
+        raise ModelError(f"torchvision:{name.name}: weights are a file or one of {given}, got {weights!r}")
     preset = getattr(chosen or next(iter(known), None), "transforms", lambda: None)()
     options = _num_classes(name, file)
-    module = models.get_model(name.name, weights=chosen, **options)
+    module = models.get_model(name.name, weights=chosen if trained else None, **options)
     _load(module, file)
     if preset is None:
-        return LibraryModel(module, _preprocessing(name, Preprocessing(256, 224)))
+        return LibraryModel(module, Preprocessing(256, 224).at(name.options.get("size")))
     own = Preprocessing(
         preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value
     )
-    return LibraryModel(module, _preprocessing(name, own))
+    return LibraryModel(module, own.at(name.options.get("size")))
 
 
-def _timm(name: ModelName) -> LibraryModel:
+def _timm(name: ModelName, trained: bool) -> LibraryModel:
     import timm
 
     data: Any = importlib.import_module("timm.data")
 
-    weights, file = name.options.get("weights"), _file_of(name)
+    weights, file = name.options.get("weights") if trained else None, _file_of(name) if trained else None
     if weights and file is None and weights != "pretrained":
         raise ModelError(f"timm:{name.name}: weights are a file or 'pretrained', got {weights!r}")
     pretrained = weights is not None and file is None
@@ -181,56 +157,7 @@ def _timm(name: ModelName) -> LibraryModel:
     config = data.resolve_model_data_config(module)
     size = config["input_size"][-1]
     own = Preprocessing(round(size / config["crop_pct"]), size, config["mean"], config["std"], config["interpolation"])
-    return LibraryModel(module, _preprocessing(name, own))
-
-
-def _transformers(name: ModelName) -> LibraryModel:
-    """By the class that config.json names; a folder of sentence-transformers is a sentence encoder."""
-    folder = Path(name.name).expanduser()
-    if (folder / "modules.json").is_file():
-        from sentence_transformers import SentenceTransformer
-
-        return LibraryModel(SentenceTransformer(str(folder), device="cpu", local_files_only=True), None)
-    import transformers
-
-    source: str = str(folder) if folder.is_dir() else name.name
-    local: dict[str, Any] = {"local_files_only": folder.is_dir(), "trust_remote_code": False}
-    config = transformers.AutoConfig.from_pretrained(source, **local)
-    architecture = next(iter(config.architectures or ()), "")
-    kinds = {
-        "ForImageClassification": "AutoModelForImageClassification",
-        "ForCausalLM": "AutoModelForCausalLM",
-        "LMHeadModel": "AutoModelForCausalLM",
-        "ForSequenceClassification": "AutoModelForSequenceClassification",
-    }
-    auto = next((auto for kind, auto in kinds.items() if architecture.endswith(kind)), "AutoModel")
-    module = getattr(transformers, auto).from_pretrained(source, config=config, **local)
-    return LibraryModel(module, _hf_transform(source, local, config, name))
-
-
-def _hf_transform(source: str, local: Mapping[str, Any], config: Any, name: ModelName) -> Callable[[Any], Any]:
-    """Texts go through the model's tokenizer, images through the sizes and statistics of its image processor."""
-    import transformers
-
-    try:
-        settings = cast(Any, transformers.AutoImageProcessor).from_pretrained(source, use_fast=False, **local)
-    except (OSError, ValueError, KeyError, ImportError):
-        settings = None
-    size = getattr(config, "image_size", None)
-    given = (getattr(settings, field, None) for field in ("image_mean", "image_std"))
-    mean, std = (tuple(values or usual) for values, usual in zip(given, IMAGENET, strict=True))
-    images = _preprocessing(name, Preprocessing(size, size, mean, std)) if size or settings else None
-    tokenizer: Any = None
-
-    def transform(x: Any) -> Any:
-        nonlocal tokenizer
-        if isinstance(x, list) and x and isinstance(x[0], str):
-            if tokenizer is None:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(source, **local)
-            return dict(tokenizer(x, padding=True, truncation=True, return_tensors="pt"))
-        return x if images is None else images(x)
-
-    return transform
+    return LibraryModel(module, own.at(name.options.get("size")))
 
 
 def _from_factory(name: ModelName) -> nn.Module:
@@ -277,18 +204,3 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return read_state_dict(file)
     opened = open_safetensors(file)
     return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-
-
-def _preprocessing(name: ModelName, own: Preprocessing) -> Preprocessing:
-    """The model's own, or at the size that is asked for, without cropping."""
-    if "size" not in name.options:
-        return own
-    size = int(name.options["size"])
-    return Preprocessing(size, size, own.mean, own.std, own.interpolation)
-
-
-def _pixels(image: Any) -> Tensor:
-    from torchvision.transforms import functional
-
-    pixels: Tensor = functional.pil_to_tensor(image.convert("RGB"))
-    return pixels.unsqueeze(0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -12,30 +10,21 @@ from torch import Tensor, nn
 
 from likeness.adapters.activations import pooled
 from likeness.adapters.batches import as_inputs
-from likeness.adapters.libraries import ModelName, Preprocessing, library_model
+from likeness.adapters.hub_models import HubTransform, hub_architecture
+from likeness.adapters.libraries import ModelName, library_model
 from likeness.adapters.modules import ModelError, ModuleModel
+from likeness.adapters.preprocessing import Preprocessing
 from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_positive, require_shape
-
-_ARCHITECTURE_ALONE: ContextVar[bool] = ContextVar("architecture_alone", default=False)
-
-
-@contextmanager
-def architecture_alone() -> Iterator[None]:
-    """Inside, backbones are built without pretrained weights: those of a checkpoint are about to be loaded."""
-    token = _ARCHITECTURE_ALONE.set(True)
-    try:
-        yield
-    finally:
-        _ARCHITECTURE_ALONE.reset(token)
+from likeness.networks.architectures import known_architectures
 
 
 class Backbone(nn.Module):
     """The body of a vision model, without its head, and a linear map to R^M where its own width is another.
 
     Images come in [-1, 1], as ``input_shift`` and ``input_scale`` of a datamodule bring them there, and are resized and
-    normalised as the model was trained. A checkpoint holds all weights: the file of ``weights`` is read when a training
-    starts, and not when a checkpoint is loaded.
+    normalised as the model was trained. A checkpoint holds all weights, and the configuration of a model of ``hf``:
+    files and folders are read when a training starts, and not when it goes on or a checkpoint is loaded.
 
     Args:
         input_shape: (C, H, W).
@@ -71,17 +60,19 @@ class Backbone(nn.Module):
             raise ModelError(f"name must be LIBRARY:MODEL, such as timm:resnet18, got {name!r}")
         options = {"weights": weights, "size": size}
         wanted = {key: str(value) for key, value in options.items() if value is not None}
-        if _ARCHITECTURE_ALONE.get() and parts.library != "hf":
-            wanted.pop("weights", None)
-        module, transform = library_model(parts._replace(options={**parts.options, **wanted}))
-        self.preprocessing = transform if isinstance(transform, Preprocessing) else Preprocessing(size, size)
+        model = parts._replace(options={**parts.options, **wanted})
+        known = known_architectures()
+        module, transform = library_model(model, known is None, (known or {}).get(str(model)))
+        images = transform.images if isinstance(transform, HubTransform) else transform
+        self.preprocessing = images if isinstance(images, Preprocessing) else Preprocessing(size, size)
+        self.kept_architecture = {str(model): hub_architecture(module, transform)} if parts.library == "hf" else {}
         self.frozen = frozen
         self.body = _without_head(module, self._seen(torch.zeros(1, *input_shape)), name)
         width = self._features(torch.zeros(1, *input_shape)).shape[1]
         self.project = nn.Identity() if width == dim else nn.Linear(width, dim)
+        self.body.train(not frozen)  # in whatever mode its library gives it
         if frozen:
             self.body.requires_grad_(False)
-            self.body.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, C, H, W] in [-1, 1] to [B, M]."""

@@ -71,9 +71,14 @@ class JointMoments:
 
     def has_bias(self, model: int) -> bool:
         """Whether the last of several coordinates of f was 1 on every input: it carries a head's bias."""
-        last = self.log_partition(model) - 1
+        return self._biased[model]
+
+    @cached_property
+    def _biased(self) -> tuple[bool, ...]:
         _, mean, factor = self.moments
-        return self.dims[model] > 1 and bool((mean[last] == 1) & ~factor[:, last].any())
+        last = [self.log_partition(model) - 1 for model in range(len(self.dims))]
+        constant = ((mean[last] == 1) & ~factor[:, last].any(0)).tolist()
+        return tuple(dim > 1 and own for dim, own in zip(self.dims, constant, strict=True))
 
     def span(self, model: int) -> "Span":
         """What the embeddings of a model span, around their mean."""

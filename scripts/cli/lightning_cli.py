@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ from callbacks.run.segments import RunSegments
 from callbacks.run.stop_on_nonfinite import StopOnNonFinite
 from datamodules.base import ResumableDataModule
 from lightning_modules.checkpoint_files import read_checkpoint, read_weights
+from lightning_modules.hyperparameters import ARCHITECTURES
 from likeness.files.writing import replacing
 from likeness.moved_names import moved
+from likeness.networks.architectures import Architectures, architecture_alone
 from scripts.cli import run_directory
 from scripts.cli.configurations import ROOT, dumped, prepared_arguments, read_value
 from scripts.cli.entry_point import OneLineErrors, UsageError, one_line, rank, with_home
 from scripts.cli.launchers import launch, notice_lost_ranks, require_all_used, require_equal_shares, start_alone
-from scripts.cli.run_configuration import changes, portable, replaced
+from scripts.cli.run_configuration import changes, origins, portable, replaced
+from scripts.inputs import names_a_library_model
 
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
+NAMED_MODEL = "lightning_modules.PretrainedClassifier"
 FOLLOWED = {
     "model.seed": "seed_everything",
     "data.seed": "seed_everything",
@@ -93,8 +98,10 @@ class LikenessCLI(LightningCLI):
         os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about calls of Lightning, not of users
         self._exact_resume = ExactResume()
         self._asked = args[:1]
+        self._composed = compose(args)
+        self._architectures: Architectures | None = None  # those in the checkpoint that goes on
         super().__init__(
-            args=compose(args),
+            args=self._composed,
             parser_class=RunParser,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
             save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
@@ -158,6 +165,7 @@ class LikenessCLI(LightningCLI):
         """Settle on the checkpoint; for ``fit``, make sure that it is this run that goes on, and that it has to."""
         path, checkpoint = _checked_checkpoint(run_dir, config, fit)
         config.ckpt_path = str(path)
+        self._architectures = checkpoint.get("hyper_parameters", {}).get(ARCHITECTURES, {})
         if not fit or config.trainer.fast_dev_run:
             return
         changed = changes(run_dir / CONFIG, repeatable(self._parser("fit"), config))
@@ -172,7 +180,7 @@ class LikenessCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Let ``auto`` mean the processes that torchrun or srun started: Lightning would train unrelated copies."""
-        _require_linked(self.config[self.subcommand])
+        _require_linked(self.config[self.subcommand], self._composed)
         trainer, started = self.config[self.subcommand].trainer, launch()
         if started is None:
             self._environment = start_alone(trainer.devices, trainer.num_nodes)
@@ -187,8 +195,10 @@ class LikenessCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is a wrong configuration."""
+        continued = self._architectures is not None
         try:
-            super().instantiate_classes()
+            with architecture_alone(self._architectures) if continued else nullcontext():
+                super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(one_line(error)) from error
 
@@ -259,17 +269,21 @@ def _checked_checkpoint(run_dir: Path, config: Namespace, fit: bool) -> tuple[Pa
     return path, content
 
 
-def _require_linked(config: Namespace) -> None:
+def _require_linked(config: Namespace, args: Sequence[str]) -> None:
     """A model that must be told of its inputs cannot be given data that say nothing of them, as texts do.
 
-    The links pass over what a datamodule does not have, and the model would be built with None.
+    The links pass over what a datamodule does not have, and the model would be built with None. What it has they put in
+    the place of a value that is given, which is refused.
     """
     data = None if config.data is None else _imported(config.data.class_path)
-    if data is not None and not issubclass(data, ResumableDataModule):
-        return
     bases = () if data is None else data.__mro__
     stated = {name for base in bases for name in (*vars(base), *vars(base).get("__annotations__", {}))}
     stated |= set() if data is None else set(inspect.signature(data).parameters)
+    for where, key in origins(args):
+        if key.startswith("model.") and key[len("model.") :] in stated.intersection(DATA_LINKS):
+            raise UsageError(f"{where} follows the data: {config.data.class_path} says it")
+    if data is not None and not issubclass(data, ResumableDataModule):
+        return
     for name, parameter in inspect.signature(_imported(config.model.class_path)).parameters.items():
         if name in DATA_LINKS and parameter.default is parameter.empty and name not in stated:
             given = "there are no data" if data is None else f"{config.data.class_path} has none"
@@ -284,11 +298,21 @@ def _imported(class_path: str) -> type:
 
 def compose(args: Sequence[str]) -> list[str]:
     """Put the default trainer file before the user's files, and find ``configs/...`` in an installed copy too."""
-    for name in (word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--")):
-        if other := FOLLOWED.get(name.replace(".init_args.", ".")):  # it would be passed over without a word
-            raise UsageError(f"--{name} follows --{other}: give that one")
-    args = prepared_arguments(args)
+    args = prepared_arguments(_with_named_model(args))
+    for where, key in origins(args):
+        if other := FOLLOWED.get(key):  # it would be passed over without a word
+            raise UsageError(f"{where} follows --{other}: give that one")
     if args and args[0] in LightningCLI.subcommands():
         args[1:1] = ["--config", str(CONFIGS / "trainer" / "default.yaml")]
         args += replaced(args[1:])
     return args
+
+
+def _with_named_model(args: Sequence[str]) -> list[str]:
+    """``--model timm:resnet18`` as what it stands for: the class that evaluates it, and its name."""
+    words = [part for word in args for part in (word.split("=", 1) if word.startswith("--model=") else [word])]
+    answer: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_name = before == "--model" and names_a_library_model(word)
+        answer += [NAMED_MODEL, f"--model.name={word}"] if is_name else [word]
+    return answer

@@ -49,6 +49,19 @@ def replaced(args: Sequence[str]) -> list[str]:
     return resets
 
 
+def origins(args: Sequence[str]) -> list[tuple[str, str]]:
+    """Of each value on a command line and in its files, where it stands, as ``FILE: KEY`` or ``--KEY``, and its key.
+
+    A null is no value, and keys are as they are written where ``init_args`` is left out.
+    """
+    found = []
+    for place, key, value in _given(args):
+        name, _, file = args[place].partition("=")
+        where = f"{file or args[place + 1]}: {key}" if name == "--config" else f"--{key}"
+        found += [] if value is None else [(where, key.replace(".init_args.", "."))]
+    return found
+
+
 def _is_any(value: Any, values: tuple[Any, ...]) -> bool:
     """Whether it is one of them, of the same type: an interval of 1 is one batch, and 1.0 a whole epoch."""
     return any(type(value) is type(other) and value == other for other in values)

@@ -15,7 +15,7 @@ from callbacks.layer_similarity import LayerSimilarity
 from lightning_modules import SiblingClassifiers
 from likeness.networks import MLP
 from likeness.similarity.cka import linear_cka, unbiased_linear_cka
-from tests.callbacks.toy_siblings import ToyData, trainer
+from tests.callbacks.toy_siblings import InTurns, ToyData, trainer
 
 LAYERS = ("network.0", "network.1", "network.2")
 
@@ -186,3 +186,39 @@ def test_each_sibling_is_held_against_its_own_start(tmp_path: Path) -> None:
 def test_siblings_are_asked_for_of_siblings_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compares siblings, but Plain has none"):
         run(tmp_path, Plain(), LayerSimilarity(against="siblings"))
+
+
+class SharedValidation(ToyData):
+    """Both ranks train on the same batches, so as to have the weights of one, and share 31 samples of validation."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train, sampler=InTurns(40, 10), batch_size=None, generator=torch.Generator())
+
+
+class KeepMatrices(pl.Callback):
+    """Writes what each rank has found."""
+
+    def __init__(self, folder: Path, callbacks: dict[str, LayerSimilarity]) -> None:
+        self.folder, self.callbacks = folder, callbacks
+
+    def on_train_end(self, own: pl.Trainer, module: pl.LightningModule) -> None:
+        found = {name: (dict(one.found.values), one.curves, one.found.kept) for name, one in self.callbacks.items()}
+        torch.save(found, self.folder / f"{own.world_size}_{own.global_rank}.pt")
+
+
+def test_two_ranks_find_the_matrices_of_one(tmp_path: Path) -> None:
+    for ranks in ({}, {"strategy": "ddp_fork", "devices": 2}):
+        callbacks = {
+            "start": LayerSimilarity(prefix="start"),
+            "last": LayerSimilarity(against="last", measures=["linear_cka"], prefix="last"),
+            "other": LayerSimilarity(against=Plain(seed=3, width=9), max_stored=12, prefix="other"),
+        }
+        data = SharedValidation(eval_size=31, eval_batch_size=4)
+        run(tmp_path, Plain(), *callbacks.values(), KeepMatrices(tmp_path, callbacks), data=data, **ranks)
+    one, *both = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1"))
+    for name, (values, curves, kept) in one.items():
+        assert kept == (12 if name == "other" else 31)
+        assert max(value.min() for value in values.values()) < 0.999  # the weights have moved
+        for found in both:
+            assert found[name][2] == kept
+            torch.testing.assert_close(found[name][:2], (values, curves), rtol=0, atol=1e-5, equal_nan=True)

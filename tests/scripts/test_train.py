@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from callbacks.run import run_files
 from callbacks.run.segments import read_segments
@@ -91,10 +92,30 @@ def test_values_are_interpolated_across_files_and_lists_append(train: Training, 
 
 
 @pytest.mark.parametrize("name", [*FOLLOWED, "model.init_args.seed"])
-def test_an_option_that_another_one_gives_is_refused(name: str) -> None:
+def test_an_option_that_another_one_gives_is_refused(name: str, tmp_path: Path) -> None:
     other = FOLLOWED[name.replace(".init_args.", ".")]
-    with pytest.raises(UsageError, match=rf"--{name} follows --{other}"):
+    with pytest.raises(UsageError, match=rf"^--{name} follows --{other}"):
         compose(["fit", "--config", "configs/experiment/demo.yaml", f"--{name}=3"])
+    content: object = 3
+    for key in reversed(name.split(".")):
+        content = {key: content}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content))
+    for given in (["--config", str(file)], [f"--config={file}"]):
+        with pytest.raises(UsageError, match=rf"^{file}: {name} follows --{other}"):
+            compose(["fit", *given])
+
+
+def test_what_the_data_say_of_the_inputs_is_not_given_otherwise(train: Training, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {init_args: {num_classes: 4}}")
+    for given, where in (
+        (("--config", str(file)), f"{file}: model.init_args.num_classes"),
+        (("--model.num_classes", "4"), "--model.num_classes"),
+    ):
+        status, errors = train("fit", *given)
+        assert status == 2, errors
+        assert f"error: {where} follows the data: datamodules.Digits says it" in errors
 
 
 @pytest.mark.parametrize(

@@ -307,3 +307,37 @@ def test_a_configuration_that_comes_in_parts_is_one(tmp_path: Path, store: Store
     logger.log_metrics({"x": 1.0}, 0)
     logger.finalize("success")
     assert store.records(tmp_path).config["where"] == str(tmp_path)
+
+
+def test_a_run_that_goes_on_with_other_settings_shows_them(tmp_path: Path, store: Store) -> None:
+    changed = {"model": {"class_path": "a.Net", "init_args": {"width": 16, "depth": 2}}, "seed_everything": 3}
+    for config, steps in ((CONFIG, range(6)), (changed, range(6, 9))):
+        logger = store.logger(tmp_path)
+        logger.resume(rows(range(steps.start)), steps.start)
+        logger.log_hyperparams({"width": 8})  # Lightning logs the arguments of the module first
+        logger.log_hyperparams(config)
+        log(logger, steps)
+        logger.finalize("success")
+    found = store.records(tmp_path).config
+    assert {key: found[key] for key in changed} == changed
+
+
+def test_mlflow_tags_what_its_parameters_cannot_take(tmp_path: Path, mlflow_dir: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{mlflow_dir}/mlflow/mlflow.db"
+    seen = []
+    for arguments in ({"width": 8, "depth": 1}, {"width": 16, "bias": True}, {"width": 8, "depth": 1, "bias": True}):
+        logger = RunMLFlowLogger(str(tmp_path), tracking_uri=uri)
+        logger.resume([], 0)
+        logger.log_hyperparams({"seed": 3})
+        logger.log_hyperparams({"model": arguments})
+        logger.finalize("success")
+        run = MlflowClient(uri).get_run((tmp_path / "mlflow_id").read_text())
+        seen.append({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
+    assert run.data.params == {"seed": "3", "model/width": "8", "model/depth": "1", "model/bias": "True"}
+    assert seen == [
+        {},
+        {"model/width": "16", "model/depth": "absent"},
+        {"model/width": "8", "model/depth": "1"},
+    ]

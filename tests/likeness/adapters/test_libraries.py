@@ -1,5 +1,6 @@
 """Models of other libraries by name: their own weights, preprocessing and errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from likeness.adapters.libraries import IMAGENET, ModelName, Preprocessing, library_model
+from likeness.adapters.hub_models import hub_architecture, hub_model
+from likeness.adapters.libraries import ModelName, library_model
 from likeness.adapters.modules import ModelError
+from likeness.adapters.preprocessing import IMAGENET, Preprocessing
 from likeness.comparisons.compare import compare
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8, generator=torch.manual_seed(0))
@@ -104,3 +107,34 @@ def test_what_is_not_there_is_one_line(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message) as error:
         named(text)
     assert "\n" not in str(error.value)
+
+
+def test_preprocessing_outlives_the_weights(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision.models")
+    gone = ModelName("torchvision", "resnet18", {"weights": str(tmp_path / "gone.pth")})
+    assert library_model(gone, trained=False).module.fc.out_features == 1000
+    preset = models.ResNet50_Weights.DEFAULT.transforms()
+    _, transform = library_model(ModelName("torchvision", "resnet50", {"weights": "DEFAULT"}), trained=False)
+    assert transform.resize == preset.resize_size[0] != models.ResNet50_Weights.IMAGENET1K_V1.transforms().resize_size
+    with pytest.raises(ModelError, match=r"a file or one of IMAGENET1K_V1, DEFAULT, got 'none'"):
+        named("torchvision:resnet18?weights=none")
+
+
+def test_a_model_of_transformers_is_built_again_from_its_configuration(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    network = transformers.ViTForImageClassification(transformers.ViTConfig(image_size=16, patch_size=8, **sizes))
+    network.half().save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3).save_pretrained(tmp_path)
+    module, transform = hub_model(str(tmp_path))
+    kept = json.loads(json.dumps(hub_architecture(module, transform)))
+    again, seen = hub_model("gone", architecture=kept)
+    again.load_state_dict(module.state_dict())
+    assert seen.images == transform.images
+    assert seen.images.mean == (0.5,) * 3
+    assert again.dtype == module.dtype
+    x = torch.randn(2, 3, 16, 16, dtype=module.dtype)
+    assert torch.equal(again.eval()(x).logits, module.eval()(x).logits)
+    with pytest.raises(ValueError, match="transformers has no model 'Trainer'"):
+        hub_model("gone", architecture=kept | {"class": "Trainer"})

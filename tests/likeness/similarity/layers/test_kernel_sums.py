@@ -72,6 +72,14 @@ def test_one_batch_is_the_measure(unbiased: bool, function: object) -> None:
     torch.testing.assert_close(own.diagonal(), torch.ones(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("common", [1e3, 1e5])
+def test_a_huge_common_mean_costs_no_digits(common: float) -> None:
+    """Rows in float32, against float64 of the very same rows."""
+    a, b = ([layer + common * layer[0].sign() for layer in own] for own in layers(dtype=torch.float32))
+    exact = torch.tensor([[unbiased_linear_cka(x.double(), y.double()) for y in b] for x in a], dtype=torch.float64)
+    torch.testing.assert_close(summed(a, b, [300], True), exact, atol=1e-6, rtol=0)
+
+
 def test_batches_of_fewer_than_four_are_passed_over() -> None:
     a, b = layers(n=103)
     sums = summed([x[:100] for x in a], [y[:100] for y in b], [100], True)
