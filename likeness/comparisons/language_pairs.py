@@ -27,8 +27,8 @@ OF_MODELS = {
     "entropy": "entropy, nats",
 }
 IN_TABLE = {
-    "kl_12": "KL(1 || 2)",
-    "kl_21": "KL(2 || 1)",
+    "kl_12": "KL(1||2)",
+    "kl_21": "KL(2||1)",
     "js": "JS",
     "agreement": "agreement",
     "term_1": "term 1",

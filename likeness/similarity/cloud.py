@@ -32,6 +32,7 @@ _RESOLUTION = 1e-12  # relative to a point's own length: a difference below it i
 _TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
 _PRODUCT_COLUMNS = 512
+_PAIR_ELEMENTS = 2**23  # of the axes of pairs that are looked at together
 
 
 @dataclass(frozen=True)
@@ -286,11 +287,7 @@ def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
 
 
 def _summarised(cloud: Cloud, pairs: Pairs) -> Summary:
-    """Lengths by the points' own axes; differences in coordinates of what both clouds of a pair span.
-
-    These are the axes of v, and then a triangle of what is left of those of w and of the offsets. The products of a
-    difference are of things that are equal in equal clouds, so that nothing is left of it.
-    """
+    """Lengths by the points' own axes, and differences for as many pairs at once as memory should hold."""
     lengths = torch.linalg.vector_norm(cloud.own, dim=-1)
     offsets = cloud.offset.square().sum(1, keepdim=True)
     scale = (lengths.square().mean(1, keepdim=True) + offsets).sqrt()
@@ -298,28 +295,35 @@ def _summarised(cloud: Cloud, pairs: Pairs) -> Summary:
     centred = (lengths / scale).square()
     toward = (cloud.own @ (cloud.axes @ (cloud.offset / scale)[..., None])).squeeze(2) / scale
     whole = (centred + 2 * toward + offsets / scale.square()).clamp_(min=0)
+    step = max(1, _PAIR_ELEMENTS // (cloud.width * cloud.own.shape[2]))
+    some = zip(*(torch.split(index, step) for index in pairs), strict=True)
+    found = zip(*(_differences(cloud, scale, part) for part in some), strict=True)
+    without, with_offset, across = (torch.cat(parts) for parts in found)
+    (first, second), (own_first, own_second) = ([x[index] for index in pairs] for x in (whole, centred))
+    points = Points(first, second, with_offset), Points(own_first, own_second, without)
+    return Summary(scale.squeeze(1), lengths, *points, across)
+
+
+def _differences(cloud: Cloud, scale: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """|v - w|^2 without and with the offsets, [B, n], for clouds that are divided by scales [P, 1]; and ``across``.
+
+    In coordinates of what both clouds of a pair span: the axes of v, and then a triangle of what is left of those of w
+    and of the offsets. The products of a difference are of things that are equal in equal clouds, so that nothing is
+    left of it.
+    """
     (v_axes, w_axes), (v_scale, w_scale) = ([x[index] for index in pairs] for x in (cloud.axes, scale[..., None]))
     across = v_axes @ w_axes.mT
     offset = (cloud.offset / scale)[pairs[0]] - (cloud.offset / scale)[pairs[1]]
     shift = (v_axes @ offset[..., None]).mT  # [B, 1, M]
     rest = torch.cat([w_axes.mT - v_axes.mT @ across, offset[..., None] - (shift @ v_axes).mT], dim=2)
     left = triangle(rest).mT  # [B, M + 1, .]
-    differences = []
+    without, with_offset = [], []
     for rows in cloud.blocks(len(pairs[0]) * cloud.own.shape[2]):
         v, w = (cloud.own[index, rows] / size for index, size in zip(pairs, (v_scale, w_scale), strict=True))
         along, beside = v - w @ across.mT, w @ left[:, :-1]
-        moved = (along + shift).square().sum(-1) + (beside - left[:, -1:]).square().sum(-1)
-        differences.append(torch.stack([along.square().sum(-1) + beside.square().sum(-1), moved]))
-    without, with_offset = torch.cat(differences, dim=2)
-    squares = ([x[index] for index in pairs] for x in (whole, centred))
-    (first, second), (own_first, own_second) = squares
-    return Summary(
-        scale.squeeze(1),
-        lengths,
-        Points(first, second, with_offset),
-        Points(own_first, own_second, without),
-        across,
-    )
+        without.append(along.square().sum(-1) + beside.square().sum(-1))
+        with_offset.append((along + shift).square().sum(-1) + (beside - left[:, -1:]).square().sum(-1))
+    return torch.cat(without, dim=1), torch.cat(with_offset, dim=1), across
 
 
 def _gaps(a: Points, b: Points, x: Tensor, y: Tensor) -> Tensor:

@@ -59,3 +59,12 @@ def test_equal_clouds_have_gaps_of_rounding() -> None:
     rows = GapRows(cloud, PAIR).rows(torch.tensor([1, 2, 3]))[0]
     assert float(rows[rows.isfinite()].max()) < 1e-11
     assert float(half_squares_from(cloud, PAIR, torch.tensor([2]))[0].nan_to_num().max()) < 1e-22
+
+
+def test_pairs_looked_at_one_by_one_have_the_same_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 0])
+    together = clouds(70, (5, 3), 0.1).summary(pairs)
+    monkeypatch.setattr("likeness.similarity.cloud._PAIR_ELEMENTS", 1)
+    for found, expected in zip(clouds(70, (5, 3), 0.1).summary(pairs), together, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert float(together.points.difference[2].max()) < 1e-25
