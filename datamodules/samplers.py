@@ -100,17 +100,21 @@ class EvaluationOrder(SequentialSampler):
     """Index batches that visit each sample exactly once over all ranks: nothing padded, nothing dropped.
 
     Rank r takes samples r, r + world_size, ...; the last batch may be smaller, and ranks may differ by one sample, but
-    not in their batches, of which sharded models gather weights in each. (They do at a batch size of 1.)
-    Raises ValueError where a rank would have no sample, for metrics would wait for it forever.
+    not in their number of batches: sharded models gather weights in each. At a batch size of 1 a rank with one sample
+    more has two in its last batch. Raises ValueError where a rank would have no sample, for metrics would wait for it
+    forever.
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if num_samples < world_size:
             raise ValueError(f"{num_samples} samples to evaluate are fewer than the {world_size} ranks")
         super().__init__(range(num_samples))
-        self.batches = list(torch.arange(rank, num_samples, world_size).split(batch_size))
+        own = torch.arange(rank, num_samples, world_size)
+        self.batches = list(own.split(batch_size))
         of_first_rank = -(-num_samples // (world_size * batch_size))  # which has the most samples
-        if len(self.batches) < of_first_rank and batch_size > 1:
+        if batch_size == 1:
+            self.batches = list(own.tensor_split(tuple(range(1, num_samples // world_size))))
+        elif len(self.batches) < of_first_rank:
             self.batches[-1:] = self.batches[-1].tensor_split(2)
 
     def __len__(self) -> int:

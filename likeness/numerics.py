@@ -6,7 +6,7 @@ is exact, so that no square overflows or vanishes. :func:`full_precision` and :f
 small operations run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
@@ -157,6 +157,17 @@ def triangle(rows: Tensor) -> Tensor:
     return factor
 
 
+def triangle_of_blocks(blocks: Iterable[Tensor]) -> Tensor:
+    """R [min(N, D), D] of the QR of rows [N, D] that come in blocks, of which one is held at a time."""
+    stacked: Tensor | None = None
+    for block in blocks:
+        rows = block if stacked is None else torch.cat([stacked, block])
+        stacked = triangle(rows) if len(rows) > rows.shape[1] else rows
+    if stacked is None:
+        raise ValueError("there are no rows to factorise")
+    return stacked
+
+
 def _condensed(rows: Tensor) -> Tensor:
     """At most 2 D rows with the scatter of these [R, D]."""
     return rows if len(rows) <= _FACTOR_ROWS * rows.shape[1] else triangle(rows)
@@ -167,7 +178,7 @@ def power_of_two(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 
     Dividing by it is exact, and leaves nothing whose square overflows or vanishes beside the largest.
     """
-    largest = x.abs().amax() if dim is None else x.abs().amax(dim, keepdim=True)
+    largest: Tensor = torch.linalg.vector_norm(x, torch.inf, dim, keepdim=dim is not None)
     return (largest / (2 * torch.frexp(largest).mantissa)).where(largest > 0, 1.0)
 
 

@@ -50,6 +50,12 @@ def span_of_rows(x: Tensor, dtype: torch.dtype | None = None) -> Span:
     return Span.of(x - x.mean(0), length(x, 0), rank_tolerance(dtype or x.dtype, x.shape))
 
 
+def span_of_factor(factor: Tensor, count: int) -> Span:
+    """What centred rows x [count, M] in float64 span, from a factor [R, M] of them, x^T x = factor^T factor."""
+    scaled = factor / power_of_two(factor, 0)
+    return Span.of(scaled, length(scaled, 0), rank_tolerance(factor.dtype, (count, factor.shape[1])))
+
+
 class SpanModel(NamedTuple):
     """A softmax model in coordinates of what its embeddings span: the same distribution, softmax(fr gr^T + br)."""
 
@@ -121,11 +127,9 @@ def spanned_axes(centred: Tensor, size: Tensor, tau: float) -> Tensor:
     Columns are brought to one length to see how many axes are rounding, and where scales differ so much that the last
     principal axes are not these, also to see which.
     """
-    scale = length(centred, 0)
-    live = scale > CONSTANT * size
-    scale = scale.where(live, 0.0)
-    _, singular, axes = torch.linalg.svd(centred / scale.where(live, torch.inf), full_matrices=False)
-    rank = int((singular > tau * singular[:1]).sum()) if bool(live.any()) else 0
+    columns, scale = _at_one_length(centred, size)
+    _, singular, axes = torch.linalg.svd(columns, full_matrices=False)
+    rank = int((singular > tau * singular[:1]).sum())
     _, raw, principal = torch.linalg.svd(centred / power_of_two(centred), full_matrices=False)
     if rank == int((raw > tau * raw[:1]).sum()):
         leading: Tensor = principal[:rank].T
@@ -134,3 +138,16 @@ def spanned_axes(centred: Tensor, size: Tensor, tau: float) -> Tensor:
     within: Tensor = torch.linalg.svd(centred @ spanned, full_matrices=False)[2]
     found: Tensor = torch.matmul(spanned, within.T)
     return found
+
+
+def spanned_rank(centred: Tensor, size: Tensor, tau: float) -> int:
+    """How many axes :func:`spanned_axes` answers."""
+    singular: Tensor = torch.linalg.svdvals(_at_one_length(centred, size)[0])
+    return int((singular > tau * singular[:1]).sum())
+
+
+def _at_one_length(centred: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns [R, M] divided by their lengths [M], of which those of constant columns are 0."""
+    scale = length(centred, 0)
+    live = scale > CONSTANT * size
+    return centred / scale.where(live, torch.inf), scale.where(live, 0.0)

@@ -7,6 +7,9 @@ No code that comes with a model is run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +98,7 @@ def _read(name: str) -> tuple[nn.Module, Any]:
     library = text_library("transformers")
     options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False, **source.options}
     try:
-        with quiet():
+        with quiet(), _no_bar_of_gguf():
             model, report = library.AutoModelForCausalLM.from_pretrained(source.name, **options)
             tokenizer = _tokenizer(library, source)
     except ImportError as error:
@@ -108,6 +111,21 @@ def _read(name: str) -> tuple[nn.Module, Any]:
     if wrong:
         raise ModelError(f"{name} lacks {len(wrong)} weights of a {type(model).__name__}, first {wrong[0]}")
     return model.eval().requires_grad_(False), tokenizer
+
+
+@contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """The library draws a bar of its own over the tensors of such a file, which its setting for bars does not reach."""
+    reader = text_library("transformers.modeling_gguf_pytorch_utils")
+    drawn = getattr(reader, "tqdm", None)
+    if drawn is None:
+        yield
+        return
+    reader.tqdm = partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = drawn
 
 
 def _tokenizer(library: Any, source: _Source) -> Any:

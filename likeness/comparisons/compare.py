@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from likeness.comparisons.language_pairs import LanguageComparisons
     from likeness.language.answer import LanguageComparison
 
 MEASURED = ("kl", "js", "agreement", "m_cca", "likelihood", "logit", "linear_cka", "unbiased_linear_cka", "mutual_knn")
@@ -186,6 +187,17 @@ def compare(
 
 @overload
 def compare(
+    first: list[Any],
+    second: Texts | Path,
+    *,
+    names: Sequence[str] | None = ...,
+    budget: int | None = ...,
+    progress: bool | None = ...,
+) -> LanguageComparison | LanguageComparisons: ...
+
+
+@overload
+def compare(
     first: Any,
     second: Any = ...,
     data: Any = ...,
@@ -215,7 +227,7 @@ def compare(
     permutations: int = 0,
     budget: int | None = None,
     progress: bool | None = None,
-) -> Comparison | LanguageComparison:
+) -> Comparison | LanguageComparison | LanguageComparisons:
     """How alike two models are, ``compare(a, b, data)``, or all pairs of several, ``compare([a, b, c], data)``.
 
     A model is a torch module, whose last linear layer makes it a softmax model; an object with ``embed()`` and perhaps
@@ -224,8 +236,10 @@ def compare(
     An autocast context around the call holds.
 
     Two causal language models on texts, ``compare("hf:a", "hf:b", ["a text", ...])``, are compared at the positions of
-    the texts by everything that :class:`likeness.LanguageComparison` has; ``names``, ``budget`` and ``progress`` are
-    the options, and :class:`likeness.Texts` has those of the texts.
+    the texts by everything that :class:`likeness.LanguageComparison` has; of three and more,
+    ``compare([a, b, c], Texts(...))``, all pairs are
+    (:class:`likeness.comparisons.language_pairs.LanguageComparisons`), and each model goes over the texts once.
+    ``names``, ``budget`` and ``progress`` are the options, and :class:`likeness.Texts` has those of the texts.
 
     Args:
         first: a model, or a list of all.

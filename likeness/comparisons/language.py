@@ -1,15 +1,16 @@
-"""Two causal language models compared on texts, in one pass of both over the same positions.
+"""Causal language models compared on texts, in one pass of each over the same positions.
 
 What is kept of a position is its part of sums and moments, so that memory does not grow with their number, but for
-8 bytes a position: a hash of its prefix, by which repeated ones are told.
+the tokens that are read and a hash of each prefix, by which repeated ones are told. Each pair of models has moments of
+its own, up to 20 (M + M' + 2)^2 numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from likeness.adapters.causal_models import read_causal
-from likeness.adapters.causal_scorers import CausalModel, TokenScorer, window_length
+from likeness.adapters.causal_scorers import TokenScorer, window_length
 from likeness.adapters.decoders import decoder_in
 from likeness.adapters.modules import EmbedderModel, ModelError
 from likeness.adapters.sources import distinct_names, runs_of
 from likeness.adapters.texts import Texts
+from likeness.comparisons.language_pairs import LanguageComparisons
 from likeness.comparisons.shared_texts import SharedStream
 from likeness.language.answer import LanguageComparison
 from likeness.language.comparison import compared
@@ -44,26 +46,33 @@ def compare_on_texts(
     budget: int | None = None,
     progress: bool | None = None,
     device: torch.device | None = None,
-) -> LanguageComparison:
-    """Compare two causal language models of any kind that :func:`language_models` reads; see :func:`likeness.compare`.
+) -> LanguageComparison | LanguageComparisons:
+    """Compare causal language models of any kind that :func:`language_models` reads; see :func:`likeness.compare`.
 
-    They stay where they are, unless a ``device`` is named.
+    Two of them, or all pairs of more, of which each goes over the texts once. They stay where they are, unless a
+    ``device`` is named.
 
-    Raises ModelError, one line that names the model, for what is no causal language model, has no tokenizer, or has a
-    soft cap; ValueError for tokenizers that differ, and texts of which nothing is left.
+    Of a model with a soft cap what reads label vectors is undefined, and named. Raises ModelError, one line that names
+    the model, for what is no causal language model or has no tokenizer; ValueError for tokenizers that differ, and
+    texts of which nothing is left.
     """
     models = language_models(given, texts, names)
-    if len(models) != 2:
-        raise ModelError(
-            f"two language models are compared on texts, got {len(models)}: {', '.join(model.name for model in models)}"
-        )
-    first, second = (with_label_vectors(model if device is None else model.to(device)) for model in models)
-    pair = _sharing(first, second, texts) if texts.shared_tokens else _alike(first, second, texts)
-    seen = PairMoments(*pair.heads, kept=pair.kept, names=(first.name, second.name), groups=GROUPS)
-    for part in tracked(pair.stream, "comparing", shown=progress):
-        seen.update(part.embeddings, part.next, part.document, part.id)
-    found = compared(seen, budget=budget, seed=texts.seed)
-    return pair.named(replace(found, names=(first.name, second.name), data=texts.source), texts, first)
+    listed = f"got {len(models)}: {', '.join(model.name for model in models)}"
+    if len(models) < 2:
+        raise ModelError(f"two language models or more are compared on texts, {listed}")
+    if texts.shared_tokens and len(models) > 2:
+        raise ModelError(f"shared_tokens is for two language models, {listed}")
+    models = [model if device is None else model.to(device) for model in models]
+    pass_ = _sharing(models[0], models[1], texts) if texts.shared_tokens else _alike(models, texts)
+    for part in tracked(pass_.stream, "comparing", total=pass_.total, shown=progress):
+        for (i, j), seen in pass_.seen.items():
+            f = part.embeddings[i], part.embeddings[j].to(part.embeddings[i].device)
+            seen.update(f, part.next.to(f[0].device), part.document, part.id)
+    found = {}
+    for (i, j), seen in pass_.seen.items():
+        own = replace(compared(seen, budget=budget, seed=texts.seed), names=(models[i].name, models[j].name))
+        found[i, j] = pass_.named(own, (i, j), texts, models[0])
+    return found[0, 1] if len(models) == 2 else LanguageComparisons([model.name for model in models], found)
 
 
 def language_models(given: Sequence[Any], texts: Texts, names: Sequence[str] | None = None) -> list[TokenScorer]:
@@ -111,32 +120,27 @@ def _short(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def with_label_vectors(model: TokenScorer) -> CausalModel:
-    """The model. Raises ModelError for one with a soft cap."""
-    if not isinstance(model, CausalModel):
-        raise ModelError(f"{model.name} cannot be compared by its label vectors: {model.why_no_head}")
-    return model
-
-
 class Part(NamedTuple):
-    """Some of the positions of two models."""
+    """Some of the positions of P models."""
 
-    embeddings: tuple[Tensor, Tensor]  # f1 [n, M], f2 [n, M'], without the constant coordinate of a bias
+    embeddings: Sequence[Tensor]  # f_i [n, M_i], without the constant coordinate of a bias
     next: Tensor  # [n], -1 where it is none of the labels
     document: Tensor  # [n]
     id: Tensor  # [n]
 
 
-class Pair(NamedTuple):
-    """Two models over the same labels, and their positions."""
+class Pass(NamedTuple):
+    """Models over the same labels, what is to be seen of each pair, and their positions."""
 
-    heads: tuple[Head, Head]
-    kept: Tensor | None
-    stream: Iterator[Part]
-    notes: tuple[str, ...]
+    seen: dict[tuple[int, int], PairMoments]
+    stream: Iterable[Part]
+    total: int  # parts of it
+    notes: dict[tuple[int, int], tuple[str, ...]]
     shared: SharedStream | None = None
 
-    def named(self, found: LanguageComparison, texts: Texts, first: CausalModel) -> LanguageComparison:
+    def named(
+        self, found: LanguageComparison, pair: tuple[int, int], texts: Texts, reader: TokenScorer
+    ) -> LanguageComparison:
         """The answer with the tokens' own numbers and texts, and with what was read."""
         label: tuple[int | None, ...] = found.pivot, found.left_out
         if self.shared is not None:
@@ -146,38 +150,44 @@ class Pair(NamedTuple):
             bits = self.shared.bits_per_byte()
             found = replace(found, equal_labels=groups, bits_per_byte_1=bits[0], bits_per_byte_2=bits[1])
         mentioned = {*label, *chain.from_iterable(found.equal_labels)}
-        shown = {one: first.shown(one) for one in sorted(one for one in mentioned if one is not None)}
-        prefix = first.prefix(texts.prefix)
-        before = "nothing" if prefix is None else f"{first.shown(prefix)} ({texts.prefix})"
-        notes = self.notes if self.shared is None else (*self.notes, *self.shared.notes())
+        prefix = reader.prefix(texts.prefix)
+        notes = self.notes[pair] if self.shared is None else (*self.notes[pair], *self.shared.notes())
         few = found.positions < texts.positions
         notes += (f"{texts.source}: {found.positions:,} positions count, not {texts.positions:,}",) * few
         return replace(
             found,
             pivot=label[0],
             left_out=label[1],
-            tokens=shown,
-            prefix=before,
+            tokens={one: reader.shown(one) for one in sorted(one for one in mentioned if one is not None)},
+            prefix="nothing" if prefix is None else f"{reader.shown(prefix)} ({texts.prefix})",
+            data=texts.source,
             notes=notes,
         )
 
 
-def _alike(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
-    """Two models whose ids stand for the same tokens."""
-    names = first.name, second.name
-    try:
-        require_same_tokens(first, second)
-    except ValueError as error:
-        raise ValueError(f"{error}; shared_tokens compares them by the tokens that both have") from None
-    if first.kept != second.kept:
-        raise ModelError(
-            f"{names[0]} has {first.kept} labels and {names[1]} {second.kept}: rows='tokens' leaves out those that are "
-            "no tokens"
-        )
-    heads, read = _heads(first, second), texts.read()
-    whole = first.kept == first.facts.rows == second.facts.rows
-    kept = None if whole else torch.arange(first.kept, device=heads[0].g.device)
-    return Pair(heads, kept, _stream(first, second, texts, read), _notes(first, second, texts, read))
+def _alike(models: Sequence[TokenScorer], texts: Texts) -> Pass:
+    """Models whose ids stand for the same tokens."""
+    seen = {}
+    for i, j in combinations(range(len(models)), 2):
+        first, second = models[i], models[j]
+        try:
+            require_same_tokens(first, second)
+        except ValueError as error:
+            raise ValueError(f"{error}; shared_tokens compares them by the tokens that both have") from None
+        if first.kept != second.kept:
+            raise ModelError(
+                f"{first.name} has {first.kept} labels and {second.name} {second.kept}: rows='tokens' leaves out those "
+                "that are no tokens"
+            )
+        heads = _heads(first, second)
+        whole = first.kept == first.facts.rows == second.facts.rows
+        kept = None if whole else torch.arange(first.kept, device=heads[0].g.device)
+        seen[i, j] = PairMoments(*heads, kept=kept, names=(first.name, second.name), groups=GROUPS)
+    read = texts.read()
+    batches = list(token_batches(models, texts, read))
+    of_others = [_notes(models[0], model, texts, read) for model in models]
+    notes = {(i, j): tuple(dict.fromkeys(of_others[i] + of_others[j])) for i, j in seen}
+    return Pass(seen, _parts(models, batches), len(batches), notes)
 
 
 def require_same_tokens(first: TokenScorer, second: TokenScorer) -> None:
@@ -200,22 +210,23 @@ def token_batches(models: Sequence[TokenScorer], texts: Texts, read: list[str]) 
     )
 
 
-def _stream(first: CausalModel, second: CausalModel, texts: Texts, read: list[str]) -> Iterator[Part]:
-    for batch in token_batches([first, second], texts, read):
-        one, other = first.predictions(batch), second.predictions(batch)
-        f = first.bare(one.f), second.bare(other.f).to(one.f.device)
-        yield Part(f, one.next.to(one.f.device), one.document, one.document * TEXT + one.t)
+def _parts(models: Sequence[TokenScorer], batches: Sequence[TokenBatch]) -> Iterator[Part]:
+    for batch in batches:
+        positions = [model.predictions(batch) for model in models]
+        f = [model.bare(own.f) for model, own in zip(models, positions, strict=True)]
+        first = positions[0]
+        yield Part(f, first.next, first.document, first.document * TEXT + first.t)
 
 
-def _notes(first: CausalModel, second: CausalModel, texts: Texts, read: list[str]) -> tuple[str, ...]:
-    """What two tokenizers of the same tokens do differently: both models see what the first one's makes."""
+def _notes(first: TokenScorer, second: TokenScorer, texts: Texts, read: list[str]) -> tuple[str, ...]:
+    """What two tokenizers of the same tokens do differently: models see what the first one's makes."""
     some = [text for text in read if text][:SAMPLE]
     ids = [list(encoded(model.tokenizer, some, None)) for model in (first, second)]
     other = sum(a != b for a, b in zip(*ids, strict=True))
     notes = []
     if other:
         notes.append(
-            f"the tokenizers split {other} of {len(some)} texts in other ways: both models see those of {first.name}"
+            f"the tokenizers split {other} of {len(some)} texts in other ways: all models see those of {first.name}"
         )
     try:
         same = first.prefix(texts.prefix) == second.prefix(texts.prefix)
@@ -226,21 +237,22 @@ def _notes(first: CausalModel, second: CausalModel, texts: Texts, read: list[str
     return tuple(notes)
 
 
-def _sharing(first: CausalModel, second: CausalModel, texts: Texts) -> Pair:
+def _sharing(first: TokenScorer, second: TokenScorer, texts: Texts) -> Pass:
     """Two models with other tokens, by those that both have."""
     assert first.vocabulary is not None
     assert second.vocabulary is not None
-    shared = SharedTokens.of(first.vocabulary, second.vocabulary, (first.name, second.name))
+    names = first.name, second.name
+    shared = SharedTokens.of(first.vocabulary, second.vocabulary, names)
     stream = SharedStream(first, second, shared, texts)
     one, other = _heads(first, second)
-    heads = shared.head(one, 0), shared.head(other, 1)
-    parts = (Part(*part) for part in stream)
+    kept = torch.arange(len(shared.pairs), device=one.g.device)
+    seen = PairMoments(shared.head(one, 0), shared.head(other, 1), kept=kept, names=names, groups=GROUPS)
     note = f"of {len(shared.pairs):,} tokens that both have, of {first.kept:,} and {second.kept:,}; {EVENTS}"
-    return Pair(heads, torch.arange(len(shared.pairs), device=one.g.device), parts, (note,), stream)
+    return Pass({(0, 1): seen}, (Part(*part) for part in stream), len(stream), {(0, 1): (note,)}, stream)
 
 
-def _heads(first: CausalModel, second: CausalModel) -> tuple[Head, Head]:
+def _heads(first: TokenScorer, second: TokenScorer) -> tuple[Head, Head]:
     """Of all their rows, where those of the first one are."""
-    own, (g, bias) = Head(*first.output_embedding(every=True)), second.output_embedding(every=True)
-    device = own.g.device
-    return own, Head(g.to(device), None if bias is None else bias.to(device))
+    one, other = (Head(*model.output_embedding(every=True), model.facts.soft_cap) for model in (first, second))
+    bias = None if other.bias is None else other.bias.to(one.g.device)
+    return one, other._replace(g=other.g.to(one.g.device), bias=bias)

@@ -17,7 +17,7 @@ from likeness.adapters.decoders import decoder_in
 from likeness.adapters.modules import Measurable, ModelError, device_of
 from likeness.adapters.texts import Texts
 from likeness.adapters.unnoticed import unnoticed
-from likeness.comparisons.language import language_models, require_same_tokens, token_batches, with_label_vectors
+from likeness.comparisons.language import language_models, require_same_tokens, token_batches
 from likeness.language.logit_lens import LensLayer, LogitLens
 from likeness.language.token_batches import PADDING, TEXT, TokenBatch
 from likeness.language.token_pass import Head
@@ -148,18 +148,17 @@ def logit_lens(model: Any, texts: Any, progress: bool | None = None) -> list[Len
     """What a causal language model would predict at the positions of texts without its last blocks, for l = 0 to L.
 
     The model and the texts are of the kinds that :func:`likeness.compare` takes. The last answer is the model itself.
-    Raises ModelError for a model with a soft cap, or whose last hidden state no norm answers.
+    Raises ModelError for a model whose last hidden state no norm answers.
     """
     asked = Texts.of(texts)
     if asked is None:
         raise ValueError(f"texts are a list of texts, a file of them, or Texts, got {texts!r:.60}")
-    (scorer,) = language_models([model], asked)
-    own, layers = with_label_vectors(scorer), TokenLayers(scorer)
+    (own,) = language_models([model], asked)
+    layers = TokenLayers(own)
     blocks, norm = layers.blocks, _final_norm(layers)
-    weight, bias = own.output_embedding()
-    lens = LogitLens(Head(weight, bias), len(blocks))
+    lens = LogitLens(Head(*own.output_embedding(), own.facts.soft_cap), len(blocks))
     with unnoticed(layers.modules):
-        for batch in tracked(token_batches([scorer], asked, asked.read()), "looking through the lens", shown=progress):
+        for batch in tracked(token_batches([own], asked, asked.read()), "looking through the lens", shown=progress):
             states = _Stream(blocks)
             with states:
                 positions = own.predictions(batch)

@@ -17,6 +17,7 @@ from likeness.files.writing import replacing
 if TYPE_CHECKING:
     from likeness.language.answer import LanguageComparison
 
+MANY = 10  # quantities that are undefined for one reason
 ENOUGH = 10  # times as many positions as dimensions, for an m_CCA that stands for itself
 MEAN, EXACT, FOUND, DRAWN = "mean", "exact", "found", "drawn"
 KINDS = {
@@ -68,7 +69,10 @@ def table(found: LanguageComparison) -> Table:
         lines.add_column(name, justify=justify)  # type: ignore[arg-type]
     lines.columns[3].header, lines.columns[4].header = "which is", "alike if"
     lines.columns[1].no_wrap = lines.columns[2].no_wrap = True
+    together = undefined_together(found)
     for one, row in zip(quantities(found), rows(found), strict=True):
+        if row["undefined"] in together:
+            continue
         unit = f", {row['unit']}" if row["unit"] else ""
         kind = f"undefined: {row['undefined']}" if row["value"] is None else _kind(row, one.remark(found))
         cells = (f"{row['meaning']}{unit}", shown(row["value"]), shown(row["error"]), kind, row["alike"])
@@ -87,6 +91,15 @@ def _kind(row: dict[str, Any], remark: str) -> str:
     return f"{row['kind']}{within}{', ' * bool(remark)}{remark}"
 
 
+def undefined_together(found: LanguageComparison) -> dict[str, list[str]]:
+    """By reason, the words of the quantities that it leaves undefined, where they are many: for a note."""
+    reasons: dict[str, list[str]] = {}
+    for one in quantities(found):
+        if one.name in found.undefined:
+            reasons.setdefault(found.undefined[one.name], []).append(one.label)
+    return {reason: labels for reason, labels in reasons.items() if len(labels) >= MANY}
+
+
 def title(found: LanguageComparison) -> str:
     """The models, how many positions of what, and what the texts began with."""
     documents = f" in {found.documents:,} documents" if found.documents else ""
@@ -102,6 +115,7 @@ def notes(found: LanguageComparison) -> list[str]:
     lines = [f"{kind}: {KINDS[kind]}" for kind in kinds]
     if found.groups:
         lines.append(f"± of what is no mean: by the jackknife over {found.groups} groups of documents")
+    lines += [f"{reason}: without {', '.join(labels)}" for reason, labels in undefined_together(found).items()]
     lines.append(f"f1 and f2 span {found.ranks[0]} and {found.ranks[1]} dimensions, in which all is measured")
     if found.positions < (enough := ENOUGH * max(found.ranks)):
         lines.append(

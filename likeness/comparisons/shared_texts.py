@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.adapters.causal_scorers import CHUNK, CausalModel, text_order, window_length
+from likeness.adapters.causal_scorers import CHUNK, TokenScorer, text_order, window_length
 from likeness.adapters.texts import Texts
 from likeness.language.shared_tokens import SharedTokens, boundaries, common_boundaries, only_at
 from likeness.language.token_batches import (
@@ -40,17 +40,22 @@ class SharedStream:
     Only the first window of a text counts, in which both models have seen all of it before a position.
     """
 
-    def __init__(self, first: CausalModel, second: CausalModel, tokens: SharedTokens, texts: Texts) -> None:
+    def __init__(self, first: TokenScorer, second: TokenScorer, tokens: SharedTokens, texts: Texts) -> None:
         self.models, self.tokens, self.texts = (first, second), tokens, texts
         self.vocabularies = [model.vocabulary for model in self.models if model.vocabulary is not None]
         self.length = texts.length or window_length([first, second])
         self.behind = [int(model.prefix(texts.prefix) is not None) for model in self.models]  # tokens before a text
         self.bits, self.bytes = [0.0, 0.0], [0, 0]
-        self.unspelt = self.boundaries = 0
+        self.unspelt = 0
+        self.read = self.texts.read()
+        require_texts(self.read)
+
+    def __len__(self) -> int:
+        """Parts in which the texts are read, where none are left over behind the last position asked for."""
+        return -(-len(self.read) // CHUNK)
 
     def __iter__(self) -> Iterator[Aligned]:
-        texts = self.texts.read()
-        require_texts(texts)
+        texts = self.read
         order, choice = text_order(texts, self.texts.seed), Choice(self.texts.positions)
         rank = order.argsort()
         for some in torch.split(order, CHUNK):

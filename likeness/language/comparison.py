@@ -3,10 +3,12 @@
 A language model is p(y | x) = softmax_y f(x) . g(y) + b(y), with x a prefix and y the next token. What is said of
 labels is exact from joint moments at any number of positions: see :mod:`likeness.similarity.softmax_models`. What
 cannot be searched at V = 50,000 is an interval: term 1 where its search was cut short, the largest d_SVD always.
+Under a soft cap logits are no inner products: what is said of predictions and of f stays, all else is undefined.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,17 +18,18 @@ from likeness.language.answer import LanguageComparison
 from likeness.language.jackknife import Fixed, jackknife_errors
 from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
-from likeness.numerics import threads_for
+from likeness.numerics import as_float64, threads_for
 from likeness.seeding import generator
-from likeness.similarity.cca import m_cca_of_noise
+from likeness.similarity.cca import m_cca_f, m_cca_of_noise
 from likeness.similarity.cka import linear_cka_f
 from likeness.similarity.cloud import gaps_from, one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, label_terms
 from likeness.similarity.d_svd import d_svd_of_subsets, label_correlation_losses
-from likeness.similarity.logit_distance import weighted_d_logit
+from likeness.similarity.logit_distance import weighted_d_logit, weighted_heads
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import PairwiseDistances
-from likeness.similarity.softmax_models import SoftmaxModels
+from likeness.similarity.predictions import mean_row
+from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import UndefinedError
 
 _SUBSETS = 16  # of each kind: the typical d_SVD varies by under 1 % among them
@@ -88,7 +91,7 @@ def compared(
     with threads_for(len(seen.next_counts) * sum(seen.dims)):
         found = _Comparison(seen, seen.models(span_tolerance), weights, budget, seed)
         fields = found.fields()
-        errors, groups = found.jackknife(span_tolerance)
+        errors, groups = found.jackknife()
         return LanguageComparison(**{**fields, "errors": fields["errors"] | errors, "groups": groups})
 
 
@@ -99,8 +102,7 @@ class _Comparison:
         self, seen: PairMoments, models: SoftmaxModels, weights: Tensor | None, budget: int | None, seed: int
     ) -> None:
         self.seen, self.models, self.budget, self.seed = seen, models, budget, seed
-        self.pair = one_pair(0, 1, self.models.labels.mean.device)
-        self.vectors = self.models.searched_labels(0, 1)
+        self.pair = one_pair(0, 1, models.joint.root.device)
         self.weights = (seen.next_counts if weights is None else weights.cpu()).double()
         if self.weights.shape != seen.next_counts.shape:
             wanted = list(seen.next_counts.shape)
@@ -114,6 +116,14 @@ class _Comparison:
         """All of them, by name."""
         self._sizes()
         self._means()
+        self._correlations()
+        if (why := self.seen.why_no_label_vectors) is not None:
+            self.undefined |= dict.fromkeys(OF_LABEL_VECTORS, why)
+        else:
+            self._of_label_vectors()
+        return {**dict.fromkeys(self.undefined), **self.found, "undefined": self.undefined}
+
+    def _of_label_vectors(self) -> None:
         self._try(self._term_1, "term_1", "term_1_lower", "term_1_rows", "pivot", "left_out", "term_3")
         if "pivot" in self.found:
             self._try(self._d_svd, *_OF_SUBSETS)
@@ -122,11 +132,15 @@ class _Comparison:
         self._try(self._input_side, "term_2", "term_4")
         self._try(self._weighted, "d_logit_weighted", "d_logit_weighted_normalised")
         self._distances()
-        return {**dict.fromkeys(self.undefined), **self.found, "undefined": self.undefined}
 
-    def jackknife(self, span_tolerance: float | None) -> tuple[dict[str, float], int]:
+    @cached_property
+    def vectors(self) -> LabelVectors:
+        """The labels among which those of term 1 and of d_SVD are sought."""
+        return self.models.searched_labels(0, 1)
+
+    def jackknife(self) -> tuple[dict[str, float], int]:
         """Errors of functions of the moments, and over how many groups of documents."""
-        given, labels = self.models.given or self.models, None
+        given, labels, heads = self.models.given or self.models, None, None
         if len(self.seen.parts) == 1:
             return {}, 0
         if "pivot" in self.found:
@@ -134,9 +148,11 @@ class _Comparison:
             gap = gaps_from(self.vectors.cloud, self.pair, pivot).gap[0]
             largest = gap.index_fill(0, torch.cat([pivot, left_out]), -torch.inf).argmax()
             ids = self.vectors.ids
-            labels = int(ids[pivot]), int(ids[largest])
-        bases = [given.joint.span_basis(model, span_tolerance) for model in (0, 1)]
-        errors, groups = jackknife_errors(self.seen, Fixed(given, bases, self.weights, labels))
+            both = ids[torch.cat([pivot, largest[None]])]
+            labels = [as_float64(g[both]) - mean_row(g) for g in given.unembeddings]
+        if "d_logit_weighted" in self.found:
+            heads = weighted_heads(given.unembeddings, self.weights.to(self.models.labels.mean))
+        errors, groups = jackknife_errors(self.seen, Fixed(self.models.bases, heads, labels))
         return {name: error for name, error in errors.items() if self.found.get(name) is not None}, groups
 
     def _sizes(self) -> None:
@@ -146,7 +162,7 @@ class _Comparison:
             "positions": seen.count,
             "documents": len(seen.sums.documents),
             "labels": models.num_labels,
-            "ranks": models.dims,
+            "ranks": tuple(models.joint.bare_dim(model) for model in (0, 1)),
             "equal_labels": tuple(tuple(map(self._token, group)) for group in groups),
             "inputs": len(models.embeddings[0]),
         }
@@ -215,7 +231,8 @@ class _Comparison:
         if not bool(self.weights.any()):
             raise UndefinedError("no next token is known among the labels, and no weights were given")
         weights = self.weights.to(self.models.labels.mean)
-        distance, lengths = weighted_d_logit(self.models.joint, self.models.unembeddings, weights, self.pair)
+        heads = weighted_heads(self.models.unembeddings, weights)
+        distance, lengths = weighted_d_logit(self.models.joint, heads, self.pair)
         found = {"d_logit_weighted": float(distance)}
         if float(lengths[0]) > 0:
             return found | {"d_logit_weighted_normalised": float((distance / lengths[0]).square())}
@@ -230,17 +247,19 @@ class _Comparison:
                 self.undefined[name] = reasons[place]
             else:
                 self.found[name] = float(values[place])
-        self.found["linear_cka_f"] = self._linear_cka()
-        count, (dim, other) = self.seen.count, self.models.dims
-        self.found["m_cca_f_of_noise"] = (
-            m_cca_of_noise(count, dim, other, self.seed) if "m_cca_f" in self.found else None
-        )
 
-    def _linear_cka(self) -> float | None:
-        values, reasons, _ = linear_cka_f(self.models.joint)
-        if reasons:
-            self.undefined["linear_cka_f"] = reasons[0, 1]
-        return None if reasons else float(values[0, 1])
+    def _correlations(self) -> None:
+        """Of f alone."""
+        joint = self.models.joint
+        for name, function in (("m_cca_f", m_cca_f), ("linear_cka_f", linear_cka_f)):
+            values, reasons, _ = function(joint)
+            if reasons:
+                self.undefined[name] = reasons[0, 1]
+            else:
+                self.found[name] = float(values[0, 1])
+        if "m_cca_f" in self.found:
+            dim, other = self.found["ranks"]
+            self.found["m_cca_f_of_noise"] = m_cca_of_noise(self.seen.count, dim, other, self.seed)
 
     def _try(self, function: Callable[[], Mapping[str, Any]], *names: str) -> None:
         """Fields by their function, unless that is undefined."""
@@ -263,9 +282,19 @@ _DISTANCES = (
     ("d_logit_normalised", "d_logit_normalised", (0, 1)),
     ("d_rep_12", "d_rep", (0, 1)),
     ("d_rep_21", "d_rep", (1, 0)),
-    ("m_cca_f", "m_cca_f", (0, 1)),
     ("m_cca_g", "m_cca_g", (0, 1)),
 )
+OF_LABEL_VECTORS = (
+    "term_1",
+    "term_3",
+    *_OF_SUBSETS,
+    "term_2",
+    "term_4",
+    "d_logit_weighted",
+    "d_logit_weighted_normalised",
+    *(name for name, _, _ in _DISTANCES),
+)
+"""The fields that read label vectors, or moments of logits."""
 
 
 def draw_subsets(weights: Tensor, size: int, count: int, excluded: Tensor, seed: int = 0) -> Tensor:

@@ -14,10 +14,12 @@ from torch import Tensor
 from likeness.checks import require_positive
 from likeness.language.document_sums import DocumentSums
 from likeness.language.token_pass import MEMORY, QUANTITIES, Head, Positions, Visit, kl_with_rest
-from likeness.numerics import FactoredMoments, as_float64, require_finite
+from likeness.numerics import FactoredMoments, as_float64, at_least_float32, require_finite
 from likeness.seeding import hashed
+from likeness.similarity.joint_moments import JointMoments, joint_features
 from likeness.similarity.metric import empty_store, filled, keep
-from likeness.similarity.softmax_models import JointMoments, SoftmaxModels, joint_features
+from likeness.similarity.predictions import mean_row
+from likeness.similarity.softmax_models import SoftmaxModels
 from likeness.spans import epsilon, type_of
 
 OF_ALL_LABELS = ("kl_12_with_rest", "kl_21_with_rest")
@@ -126,6 +128,14 @@ class PairMoments:
         return JointMoments(moved, self.dims, self.names, type_of(self.epsilon))
 
     @property
+    def why_no_label_vectors(self) -> str | None:
+        """Why nothing is said of label vectors or moments of logits: a soft cap, by name; None where it is."""
+        for head, name in zip(self.heads, self.names, strict=True):
+            if head.soft_cap is not None:
+                return f"the logits of {name} are capped at {head.soft_cap:.6g}, and are no inner products"
+        return None
+
+    @property
     def _device(self) -> torch.device:
         return self._centres[0][0].device
 
@@ -187,7 +197,7 @@ def _ends(ordered: Tensor) -> str:
 def _centre(head: Head) -> tuple[Tensor, float]:
     """The mean of g [M], and the mean bias with log K."""
     bias = 0.0 if head.bias is None else float(as_float64(head.bias).mean())
-    return as_float64(head.g).mean(0), bias + math.log(len(head.g))
+    return mean_row(head.g), bias + math.log(len(head.g))
 
 
 def _with_one(f: Tensor) -> Tensor:
@@ -195,9 +205,9 @@ def _with_one(f: Tensor) -> Tensor:
 
 
 def _with_bias(head: Head) -> Tensor:
-    """g, or [g, b], in float64."""
-    g = as_float64(head.g)
-    return g if head.bias is None else torch.column_stack([g, as_float64(head.bias)])
+    """g, or [g, b], of its own type."""
+    g = at_least_float32(head.g)
+    return g if head.bias is None else torch.column_stack([g, head.bias])
 
 
 def _once(rows: Tensor, size: int) -> Tensor:

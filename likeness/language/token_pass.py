@@ -57,19 +57,21 @@ class Head(NamedTuple):
 
     g: Tensor  # [V, M]
     bias: Tensor | None = None  # [V]
+    soft_cap: float | None = None  # c of logits c tanh((f . g + b) / c), which are no inner products
 
     def logits(self, f: Tensor, labels: slice) -> Tensor:
         """[n, labels] of embeddings f [n, M]."""
         products = f @ self.g[labels].T
-        return products if self.bias is None else products.add_(self.bias[labels])
+        products = products if self.bias is None else products.add_(self.bias[labels])
+        return products if self.soft_cap is None else products.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
 
     def take(self, labels: Tensor) -> "Head":
         """The rows of these labels."""
-        return Head(self.g[labels], None if self.bias is None else self.bias[labels])
+        return self._replace(g=self.g[labels], bias=None if self.bias is None else self.bias[labels])
 
     def to(self, dtype: torch.dtype) -> "Head":
         """In another type."""
-        return Head(self.g.to(dtype), None if self.bias is None else self.bias.to(dtype))
+        return self._replace(g=self.g.to(dtype), bias=None if self.bias is None else self.bias.to(dtype))
 
 
 class Positions(NamedTuple):

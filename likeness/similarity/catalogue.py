@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from likeness.similarity import cca, cka, mutual_knn, procrustes, rsa
+from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.pairwise import PairValues
 from likeness.similarity.samples import (
     Compare,
@@ -29,7 +30,6 @@ from likeness.similarity.samples import (
     reorder_relations,
     reorder_samples,
 )
-from likeness.similarity.softmax_models import JointMoments
 
 _ALIKE: dict[str, Any] = {"larger_is_more_alike": True, "limit": 1.0}
 

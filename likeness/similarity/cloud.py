@@ -12,16 +12,15 @@ The clouds of P models lie in one space, of which each spans a part. Functions t
 each model what does not concern a pair.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from likeness.numerics import power_of_two
+from likeness.numerics import power_of_two, triangle
 
 Pairs = tuple[Tensor, Tensor]
 """B pairs of models: i [B] and j [B]."""
@@ -32,9 +31,8 @@ _NEAR = 0.03  # relative to the points' own lengths: nearer ones are taken of di
 _RESOLUTION = 1e-12  # relative to a point's own length: a difference below it is rounding
 _TEMPORARIES = 4  # that a block of rows holds at a time
 _PRODUCT_ROWS = 256  # at least, where a block is a matrix product
-_SETS_AT_ONCE = 256
-_SET_WORK = 2**34  # multiplications that factorising the input sets of an exact search may cost
-_MAX_SETS = 2**19  # that an exact search looks at before it answers with the best so far
+_PRODUCT_COLUMNS = 512
+_PAIR_ELEMENTS = 2**23  # of the axes of pairs that are looked at together
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,22 @@ class Cloud:
     axes: Tensor  # [P, M, R], orthonormal rows, and zero ones
     offset: Tensor  # [P, R]
     size: Tensor  # [P]
+    summaries: "dict[tuple[int, ...], Summary]" = field(default_factory=dict, repr=False)  # of pairs asked about
 
     @classmethod
-    def of_maps(cls, points: Sequence[Tensor], maps: Sequence[Tensor], offset: Tensor) -> Self:
-        """Points [n, M_i] through linear maps [R, M_i]."""
-        basis, triangle = torch.linalg.qr(padded(maps))
+    def of_maps(cls, points: Iterable[Tensor], maps: Sequence[Tensor], offset: Tensor) -> Self:
+        """Points [n, M_i] through linear maps [R, M_i]; the points are asked for one model at a time."""
+        basis, factors = torch.linalg.qr(padded(maps))
         real = torch.tensor([map_.shape[1] for map_ in maps], device=basis.device)[:, None, None]
         within = torch.arange(basis.shape[2], device=basis.device) < real
-        own = padded(points) @ triangle.mT
-        size = power_of_two(torch.cat([own.flatten(1), offset], dim=1), dim=1)
-        return cls(own / size[..., None], (basis * within).mT.contiguous(), offset / size, size.squeeze(1))
+        own = basis.new_empty(0)
+        for number, (x, map_, factor) in enumerate(zip(points, maps, factors, strict=True)):
+            if not number:
+                own = basis.new_empty(len(maps), len(x), len(factor))
+            torch.matmul(x, factor[:, : map_.shape[1]].T, out=own[number])
+        largest = torch.stack([power_of_two(own, (1, 2)).flatten(), power_of_two(offset, 1).flatten()]).amax(0)
+        own /= largest[:, None, None]
+        return cls(own, (basis * within).mT.contiguous(), offset / largest[:, None], largest)
 
     def __len__(self) -> int:
         return self.own.shape[1]
@@ -87,10 +91,27 @@ class Cloud:
         """[P, rows, R]."""
         return self.centred(rows) + self.offset[:, None]
 
+    def at(self, index: Tensor) -> "Cloud":
+        """Some of the points, in the same coordinates."""
+        known = {key: summary.at(index) for key, summary in self.summaries.items()}
+        return Cloud(self.own[:, index], self.axes, self.offset, self.size, known)
+
     def take(self, models: Tensor, index: Tensor | slice) -> Tensor:
         """Centred points [B, m, R] of the models [B] at their positions [B, m], or at the same ones."""
         rows = models if isinstance(index, slice) else models[:, None]
         return self.own[rows, index] @ self.axes[models]
+
+    def differences(self, models: Tensor, pivot: Tensor, index: Tensor) -> Tensor:
+        """Points [B, m, M] of the models at their positions [B, m] less those of the pivots [B], by their own axes."""
+        return self.own[models[:, None], index] - self.own[models, pivot][:, None]
+
+    def summary(self, pairs: Pairs) -> "Summary":
+        """What the gaps of these pairs are made of, computed once."""
+        key, turned = (tuple(torch.cat(order).tolist()) for order in (pairs, pairs[::-1]))
+        if key not in self.summaries:
+            known = self.summaries.get(turned)
+            self.summaries[key] = _summarised(self, pairs) if known is None else known.turned()
+        return self.summaries[key]
 
     def blocks(self, width: int, least: int = 1) -> Iterator[slice]:
         """All rows, in slices of as many as make temporaries of ``width`` elements a row the best size."""
@@ -122,40 +143,85 @@ class Gaps(NamedTuple):
     second: Tensor  # t
 
 
-class _Points(NamedTuple):
+class Points(NamedTuple):
     """Of the points of B pairs of clouds, each cloud scaled to unit mean square; [B, n]."""
 
     first: Tensor  # |v|^2
     second: Tensor  # |w|^2
     difference: Tensor  # |v - w|^2
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "_Points":
-        return _Points(*map(function, self))
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Points":
+        """The same function of each field."""
+        return Points(*map(function, self))
 
 
-class _Clouds(NamedTuple):
-    """Of P clouds."""
+class Summary(NamedTuple):
+    """Of P clouds, and of the points of B pairs of them."""
 
-    scale: Tensor  # [P, 1] root mean square length of the points
-    resolved: Tensor  # [P, n] lengths of differences from the point that can be told from zero
+    scale: Tensor  # [P] root mean square length of the points
+    lengths: Tensor  # [P, n] of the centred points
+    points: Points
+    centred: Points  # without the offset
+    across: Tensor  # [B, M, M] products of the axes of the pair
 
-    def inverse(self, distances: Tensor, resolved: Tensor) -> Tensor:
-        """Of distances [P, ...] at unit scale, inf where they cannot be told from zero."""
-        scale = self.scale.view(-1, *[1] * (distances.dim() - 1))
-        return (scale / distances).masked_fill(distances <= resolved, torch.inf)
+    def at(self, index: Tensor) -> "Summary":
+        """Of some of the points."""
+        points, centred = (x.map(lambda field: field[:, index]) for x in (self.points, self.centred))
+        return Summary(self.scale, self.lengths[:, index], points, centred, self.across)
+
+    def turned(self) -> "Summary":
+        """Of the same pairs with the other cloud first."""
+        points, centred = (Points(x.second, x.first, x.difference) for x in (self.points, self.centred))
+        return Summary(self.scale, self.lengths, points, centred, self.across.mT)
+
+    def inverse(self, models: Tensor | slice, distances: Tensor, lengths: Tensor) -> Tensor:
+        """Of distances [B, ...] from points of such lengths, at unit scale; inf where they cannot be told from zero."""
+        scale = self.scale[models].view(-1, *[1] * (distances.dim() - 1))
+        return (scale / distances).masked_fill_(distances <= _RESOLUTION * lengths, torch.inf)
 
 
 def gaps_from(cloud: Cloud, pairs: Pairs, pivot: Tensor) -> Gaps:
     """From the pivots [B] to all points, [B, n]."""
-    clouds, points = _summarised(cloud, pairs)
-    distances, inverses = [], []
-    for index in pairs:
-        ours = _Clouds(*(field[index] for field in clouds))
-        distances.append(torch.linalg.vector_norm(cloud.own[index] - cloud.own[index, pivot][:, None], dim=-1))
-        inverses.append(ours.inverse(distances[-1], ours.resolved.gather(1, pivot[:, None])))
-    at_pivot = points.map(lambda field: field.gather(1, pivot[:, None]))
+    summary = cloud.summary(pairs)
+    distances = [_distances_from(cloud, index, pivot) for index in pairs]
+    inverses = [
+        summary.inverse(index, s, summary.lengths[index].gather(1, pivot[:, None]))
+        for index, s in zip(pairs, distances, strict=True)
+    ]
+    at_pivot = summary.points.map(lambda field: field.gather(1, pivot[:, None]))
     sizes = (cloud.size[index][:, None] for index in pairs)
-    return Gaps(_gaps(at_pivot, points, *inverses), *(s * size for s, size in zip(distances, sizes, strict=True)))
+    return Gaps(
+        _gaps(at_pivot, summary.points, *inverses), *(s * size for s, size in zip(distances, sizes, strict=True))
+    )
+
+
+def _distances_from(cloud: Cloud, models: Tensor, pivot: Tensor) -> Tensor:
+    """Of the centred points of the models [B] from their pivots [B], [B, n]."""
+    start = cloud.own[models, pivot][:, None]
+    parts = [
+        torch.linalg.vector_norm(cloud.own[models, rows] - start, dim=-1)
+        for rows in cloud.blocks(len(models) * cloud.own.shape[2])
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def half_squares_from(cloud: Cloud, pairs: Pairs, pivot: Tensor) -> Tensor:
+    """1 - cos between v_y - v_pivot and w_y - w_pivot, [B, n], for pivots [B]; nan where either is zero.
+
+    Half the square of a difference of unit vectors, which is exact for equal clouds, by the identity of :func:`_gaps`.
+    """
+    summary, at = cloud.summary(pairs), pivot[:, None]
+    s, t = (_distances_from(cloud, index, pivot) / summary.scale[index][:, None] for index in pairs)
+    v, w = (cloud.own[index, pivot][:, None] / summary.scale[index][:, None, None] for index in pairs)
+    direction = (v @ cloud.axes[pairs[0]] - w @ cloud.axes[pairs[1]]).mT  # v - w of the pivot, [B, R, 1]
+    along = [
+        (cloud.own[index] @ (cloud.axes[index] @ direction)).squeeze(2) / summary.scale[index][:, None]
+        for index in pairs
+    ]
+    squares = summary.centred.difference
+    squares = squares + squares.gather(1, at) - 2 * (along[0] - along[1])
+    halves = 0.5 * (squares - (s - t).square()).clamp(min=0) / (s * t)
+    return halves.where(s * t > 0, torch.nan)
 
 
 class GapRows:
@@ -164,27 +230,38 @@ class GapRows:
     def __init__(self, cloud: Cloud, pairs: Pairs) -> None:
         self._cloud, self._pairs = cloud, pairs
         self._exact = cloud.own.shape[2] <= _EXACT_DIMS
-        self._clouds, self._points = _summarised(cloud, pairs)
-        self._columns = self._points.map(lambda field: field[:, None])
+        self._summary = cloud.summary(pairs)
+        self._squares = None if self._exact else self._summary.lengths.square()
 
     def rows(self, rows: slice | Tensor) -> Tensor:
-        """[B, rows, n]."""
-        distances = self._distances(rows)
-        inverses = self._clouds.inverse(distances, self._clouds.resolved[:, rows, None])
-        at_rows = self._points.map(lambda field: field[:, rows, None])
-        return _gaps(at_rows, self._columns, *(_of_models(inverses, index) for index in self._pairs))
+        """[B, rows, n], by tiles that stay in the CPU's cache."""
+        at_rows = self._summary.points.map(lambda field: field[:, rows, None])
+        found = self._cloud.own.new_empty(len(self._pairs[0]), at_rows.first.shape[1], len(self._cloud))
+        least = 1 if self._exact else _PRODUCT_COLUMNS
+        for columns in self._cloud.blocks(found.shape[1] * self._cloud.num_models, least):
+            inverses = self._inverses(rows, columns)
+            at_columns = Points(*(field[:, None, columns] for field in self._summary.points))
+            found[..., columns] = _gaps(at_rows, at_columns, *(_of_models(inverses, index) for index in self._pairs))
+        return found
 
-    def _distances(self, rows: slice | Tensor) -> Tensor:
-        """[P, rows, n] within each cloud. Inner products lose the digits of near points: these are subtracted."""
-        own = self._cloud.own
-        mode = "donot_use_mm_for_euclid_dist" if self._exact else "use_mm_for_euclid_dist"
-        distances = torch.cdist(own[:, rows], own, compute_mode=mode)
-        if not self._exact:
-            near = (distances < _NEAR / _RESOLUTION * self._clouds.resolved[:, rows, None]).nonzero()
-            for model, row, column in (part.unbind(1) for part in torch.split(near, _BLOCK["cpu"])):
-                differences = own[:, rows][model, row] - own[model, column]
-                distances[model, row, column] = torch.linalg.vector_norm(differences, dim=-1)
-        return distances
+    def _inverses(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """Of the distances within each cloud, [P, rows, columns].
+
+        Inner products lose the digits of near points: these are subtracted.
+        """
+        own, lengths = self._cloud.own, self._summary.lengths[:, rows, None]
+        if self._squares is None:
+            distances = torch.cdist(own[:, rows], own[:, columns], compute_mode="donot_use_mm_for_euclid_dist")
+            return self._summary.inverse(slice(None), distances, lengths)
+        squares = self._squares[:, rows, None] + self._squares[:, None, columns]
+        distances = torch.baddbmm(squares, own[:, rows], own[:, columns].mT, alpha=-2).clamp_(min=0).sqrt_()
+        near = distances <= _NEAR * lengths
+        if not bool(near.any()):
+            return self._summary.scale[:, None, None] / distances
+        for model, row, column in (part.unbind(1) for part in torch.split(near.nonzero(), _BLOCK["cpu"])):
+            differences = own[:, rows][model, row] - own[:, columns][model, column]
+            distances[model, row, column] = torch.linalg.vector_norm(differences, dim=-1)
+        return self._summary.inverse(slice(None), distances, lengths)
 
     def blocks(self) -> Iterator[slice]:
         """All rows, in blocks of a good size."""
@@ -197,34 +274,59 @@ def gaps_in_sets(cloud: Cloud, pairs: Pairs, size: int) -> Gaps:
 
     The cloud has the first points of all sets, then their second ones, and so on.
     """
-    clouds, points = _summarised(cloud, pairs)
-    sets = points.map(lambda field: field.view(len(field), size, -1))
+    summary = cloud.summary(pairs)
+    sets = summary.points.map(lambda field: field.view(len(field), size, -1))
     own = cloud.own.view(cloud.num_models, size, -1, cloud.own.shape[2])
     distances = torch.linalg.vector_norm(own[:, 1:] - own[:, :1], dim=-1)
-    inverses = clouds.inverse(distances, clouds.resolved.view(cloud.num_models, size, -1)[:, :1])
+    lengths = summary.lengths.view(cloud.num_models, size, -1)[:, :1]
+    inverses = summary.inverse(slice(None), distances, lengths)
     at_pivot, others = sets.map(lambda field: field[:, :1]), sets.map(lambda field: field[:, 1:])
     gaps = _gaps(at_pivot, others, *(_of_models(inverses, index) for index in pairs))
     sizes = cloud.size[:, None, None]
     return Gaps(gaps, *(_of_models(distances * sizes, index) for index in pairs))
 
 
-def _summarised(cloud: Cloud, pairs: Pairs) -> tuple[_Clouds, _Points]:
+def _summarised(cloud: Cloud, pairs: Pairs) -> Summary:
+    """Lengths by the points' own axes, and differences for as many pairs at once as memory should hold."""
     lengths = torch.linalg.vector_norm(cloud.own, dim=-1)
-    scale = (lengths.square().mean(1, keepdim=True) + cloud.offset.square().sum(1, keepdim=True)).sqrt()
+    offsets = cloud.offset.square().sum(1, keepdim=True)
+    scale = (lengths.square().mean(1, keepdim=True) + offsets).sqrt()
     scale = scale.where(scale > 0, 1.0)
-    squares, differences = [], []
-    for rows in cloud.blocks(cloud.num_models * max(cloud.num_models, cloud.width)):
-        points = cloud.points(rows) / scale[..., None]
-        squares.append(points.square().sum(-1))
-        across = points.transpose(0, 1).contiguous()
-        between = torch.cdist(across, across, compute_mode="donot_use_mm_for_euclid_dist")
-        differences.append(between[:, pairs[0], pairs[1]].square().T)
-    first, second = (torch.cat(squares, dim=1)[index] for index in pairs)
-    points_of_pairs = _Points(first, second, torch.cat(differences, dim=1))
-    return _Clouds(scale, _RESOLUTION * lengths), points_of_pairs
+    centred = (lengths / scale).square()
+    toward = (cloud.own @ (cloud.axes @ (cloud.offset / scale)[..., None])).squeeze(2) / scale
+    whole = (centred + 2 * toward + offsets / scale.square()).clamp_(min=0)
+    step = max(1, _PAIR_ELEMENTS // (cloud.width * cloud.own.shape[2]))
+    some = zip(*(torch.split(index, step) for index in pairs), strict=True)
+    found = zip(*(_differences(cloud, scale, part) for part in some), strict=True)
+    without, with_offset, across = (torch.cat(parts) for parts in found)
+    (first, second), (own_first, own_second) = ([x[index] for index in pairs] for x in (whole, centred))
+    points = Points(first, second, with_offset), Points(own_first, own_second, without)
+    return Summary(scale.squeeze(1), lengths, *points, across)
 
 
-def _gaps(a: _Points, b: _Points, x: Tensor, y: Tensor) -> Tensor:
+def _differences(cloud: Cloud, scale: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """|v - w|^2 without and with the offsets, [B, n], for clouds that are divided by scales [P, 1]; and ``across``.
+
+    In coordinates of what both clouds of a pair span: the axes of v, and then a triangle of what is left of those of w
+    and of the offsets. The products of a difference are of things that are equal in equal clouds, so that nothing is
+    left of it.
+    """
+    (v_axes, w_axes), (v_scale, w_scale) = ([x[index] for index in pairs] for x in (cloud.axes, scale[..., None]))
+    across = v_axes @ w_axes.mT
+    offset = (cloud.offset / scale)[pairs[0]] - (cloud.offset / scale)[pairs[1]]
+    shift = (v_axes @ offset[..., None]).mT  # [B, 1, M]
+    rest = torch.cat([w_axes.mT - v_axes.mT @ across, offset[..., None] - (shift @ v_axes).mT], dim=2)
+    left = triangle(rest).mT  # [B, M + 1, .]
+    without, with_offset = [], []
+    for rows in cloud.blocks(len(pairs[0]) * cloud.own.shape[2]):
+        v, w = (cloud.own[index, rows] / size for index, size in zip(pairs, (v_scale, w_scale), strict=True))
+        along, beside = v - w @ across.mT, w @ left[:, :-1]
+        without.append(along.square().sum(-1) + beside.square().sum(-1))
+        with_offset.append((along + shift).square().sum(-1) + (beside - left[:, -1:]).square().sum(-1))
+    return torch.cat(without, dim=1), torch.cat(with_offset, dim=1), across
+
+
+def _gaps(a: Points, b: Points, x: Tensor, y: Tensor) -> Tensor:
     """Between points a and b (broadcast), with x = 1 / s and y = 1 / t.
 
     |x v - y w|^2 = (x - y) (x |v|^2 - y |w|^2) + x y |v - w|^2: every difference is of things that are equal in
@@ -232,122 +334,10 @@ def _gaps(a: _Points, b: _Points, x: Tensor, y: Tensor) -> Tensor:
     """
     difference, product = x - y, x * y
     squares = [torch.addcmul(product * p.difference, x * p.first - y * p.second, difference) for p in (a, b)]
-    return torch.maximum(*squares).clamp_(min=0).sqrt_().masked_fill_(product.isinf(), torch.inf)
+    gaps = torch.maximum(*squares).clamp_(min=0).sqrt_()
+    return gaps.masked_fill_(product.isinf(), torch.inf)
 
 
 def _of_models(values: Tensor, models: Tensor) -> Tensor:
     """Of the models [B]; of a single one without a copy."""
     return values[models] if len(models) > 1 else values.narrow(0, int(models), 1)
-
-
-def sample_input_sets(samples: int, size: int, num_sets: int, seed: int) -> Tensor:
-    """Disjoint random sets [num_sets, size] of the positions 0..samples-1, as the paper's code draws them.
-
-    The stream is NumPy's legacy one, so that ``seed`` is that code's ``np.random.seed``. Raises ValueError for
-    fewer than ``size * num_sets`` samples.
-    """
-    if samples < size * num_sets:
-        raise ValueError(
-            f"{num_sets} disjoint sets of {size} inputs need {num_sets * size} samples, but there are {samples}"
-        )
-    return torch.from_numpy(np.random.RandomState(seed).choice(samples, (num_sets, size), replace=False))
-
-
-def conditioning_of(points: Tensor) -> Tensor:
-    """The smallest singular value over the largest, [S], of points [S, m + 1, M] less their first ones."""
-    singular = torch.linalg.svdvals(points[:, 1:] - points[:, :1])
-    largest = singular[:, 0]
-    ratio: Tensor = singular[:, -1] / largest.where(largest > 0, 1.0)
-    return ratio
-
-
-class RegularSets:
-    """Input sets, of as many as the smallest M and a pivot, whose differences are well conditioned in every model.
-
-    Adding an input never raises the relative smallest singular value: what fails with some fails with more.
-    """
-
-    def __init__(self, embeddings: Sequence[Tensor], min_conditioning: float) -> None:
-        self.embeddings, self.min_conditioning = embeddings, min_conditioning
-        self.size, self.bounded = min(f.shape[1] for f in embeddings), False
-        self.left = min(_MAX_SETS, _SET_WORK // self.size**3)
-
-    def nearest(self, pivot: int, order: Tensor) -> Tensor | None:
-        """The pivot and M inputs of the order, the farthest of which comes as early as it can, [M + 1]; or None.
-
-        Where the search is broken off before it has found a set, one that Gram-Schmidt finds stands in.
-        """
-        alone = order.new_tensor([pivot])
-        found = self._first(alone, order)
-        if found is None:
-            return self._independent(alone, order) if self.bounded else None
-        farthest = int((order == found[-1]).nonzero())
-        for last in range(self.size - 1, farthest):
-            if self._exhausted():
-                break
-            better = self._first(torch.cat([alone, order[last : last + 1]]), order[:last])
-            if better is not None:
-                return better
-        return found
-
-    def _first(self, chosen: Tensor, candidates: Tensor) -> Tensor | None:
-        """The first regular set that adds candidates, in their order, to those chosen."""
-        missing = self.size + 1 - len(chosen)
-        if missing > len(candidates):
-            return None
-        whole = torch.cat([chosen, candidates[:missing]])
-        if bool(self._regular(whole[None])):
-            return whole
-        for start in range(0, len(candidates), _SETS_AT_ONCE) if missing else ():
-            if self._exhausted():
-                return None
-            trial = candidates[start : start + _SETS_AT_ONCE]
-            sets = torch.cat([chosen.expand(len(trial), -1), trial[:, None]], dim=1)
-            for position in self._regular(sets).nonzero().flatten().tolist():
-                found = self._first(sets[position], candidates[start + position + 1 :])
-                if found is not None or self._exhausted():
-                    return found
-        return None
-
-    def _independent(self, alone: Tensor, order: Tensor) -> Tensor | None:
-        """The pivot and M inputs of the order, without those that are too near to the span of the ones before them."""
-        distance = self.min_conditioning
-        while distance < 1:
-            chosen = self._spanning(int(alone[0]), order, distance)
-            if chosen is None or bool(self._regular(whole := torch.cat([alone, chosen])[None])):
-                return None if chosen is None else whole[0]
-            distance *= 10
-        return None
-
-    def _spanning(self, pivot: int, order: Tensor, distance: float) -> Tensor | None:
-        """The first M inputs whose differences are farther from the span of the others than this share of their length.
-
-        In every model; None where there are fewer.
-        """
-        bases = [f.new_zeros(self.size, f.shape[1]) for f in self.embeddings]
-        chosen: list[int] = []
-        for candidate in order.tolist():
-            rests = []
-            for f, basis in zip(self.embeddings, bases, strict=True):
-                rest = difference = f[candidate] - f[pivot]
-                for _ in range(2):  # once more, for what rounding left
-                    rest = rest - (basis[: len(chosen)] @ rest) @ basis[: len(chosen)]
-                if not bool(rest.norm() > distance * difference.norm()):
-                    break
-                rests.append(rest / rest.norm())
-            if len(rests) < len(bases):
-                continue
-            for basis, rest in zip(bases, rests, strict=True):
-                basis[len(chosen)] = rest
-            chosen.append(candidate)
-            if len(chosen) == self.size:
-                return order.new_tensor(chosen)
-        return None
-
-    def _regular(self, sets: Tensor) -> Tensor:
-        self.left -= len(sets)
-        return torch.stack([conditioning_of(f[sets]) >= self.min_conditioning for f in self.embeddings]).all(0)
-
-    def _exhausted(self) -> bool:
-        self.bounded |= self.left <= 0
-        return self.bounded

@@ -31,18 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.similarity.cloud import (
-    Cloud,
-    GapRows,
-    Pairs,
-    RegularSets,
-    conditioning_of,
-    gaps_from,
-    gaps_in_sets,
-    one_pair,
-    padded,
-    sample_input_sets,
-)
+from likeness.similarity.cloud import Cloud, GapRows, Pairs, gaps_from, gaps_in_sets, one_pair, padded
+from likeness.similarity.input_sets import RegularSets, conditioning_of, sample_input_sets
 from likeness.similarity.options import MIN_CONDITIONING, ComparisonOptions
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import ConstantLogRatioError, SingularInputsError, UndefinedError
@@ -236,8 +226,8 @@ def constant_log_ratio(
     By default of the label that varies least with the pivot.
     """
     models = [int(index[pair]) for index in pairs]
-    own = vectors.cloud.own[models]
-    deviations = (own - own[:, pivot, None]).norm(dim=2)
+    own = vectors.cloud.own
+    deviations = torch.stack([(own[model] - own[model, pivot]).norm(dim=1) for model in models])
     deviations[:, pivot] = torch.inf
     label = int(deviations.amin(0).argmin()) if label is None else label
     flat = int(deviations[:, label].argmin())
@@ -445,8 +435,7 @@ def best_of_sets(
 
 def _terms_of_sets(cloud: Cloud, pairs: Pairs, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Terms 2 and 4 of each pair at each input set [S, m + 1], [B, S]."""
-    points = Cloud(cloud.own[:, sets.T.flatten()], cloud.axes, cloud.offset, cloud.size)
-    gap, s, t = gaps_in_sets(points, pairs, sets.shape[1])
+    gap, s, t = gaps_in_sets(cloud.at(sets.T.flatten()), pairs, sets.shape[1])
     return gap.amax(1), (s - t).abs().amax(1)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from likeness.numerics import as_float64, power_of_two
 from likeness.seeding import generator
-from likeness.similarity.cloud import Cloud, Pairs
+from likeness.similarity.cloud import Cloud, Pairs, half_squares_from
 from likeness.similarity.d_llv import LabelChoice
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.softmax_models import LabelVectors
@@ -183,10 +183,7 @@ def correlation_certificate(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out:
 
 def label_correlation_losses(cloud: Cloud, pairs: Pairs, pivot: Tensor, left_out: Tensor) -> Tensor:
     """1 - Corr(u_y, u'_y) of :func:`correlation_certificate` for each label, [B, K]; -inf for those not compared."""
-    losses = cloud.own.new_empty(len(pivot), len(cloud))
-    for rows in cloud.blocks(len(pivot) * cloud.width):
-        u, v = (unit(cloud.take(index, rows) - cloud.take(index, pivot[:, None])) for index in pairs)
-        losses[:, rows] = 0.5 * (u - v).square().sum(-1)
+    losses = half_squares_from(cloud, pairs, pivot)
     excluded = torch.stack([pivot, left_out], dim=1)
     return losses.scatter(1, excluded, -torch.inf)
 
@@ -229,8 +226,8 @@ def d_svd_g(cloud: Cloud, pairs: Pairs, inputs: Tensor) -> Tensor:
 
     For B pairs of the models whose input cloud [P, N, R] is given. nan where an input coincides with the pivot.
     """
-    points = [cloud.take(index, inputs) for index in pairs]
-    return _distance(*(unit(x[:, 1:] - x[:, :1]) for x in points))
+    u, v = (unit(cloud.differences(index, inputs[:, 0], inputs[:, 1:])) for index in pairs)
+    return _distance(u @ cloud.summary(pairs).across, v)
 
 
 def nuclear_norm(matrices: Tensor) -> Tensor:
@@ -245,18 +242,18 @@ def nuclear_norm(matrices: Tensor) -> Tensor:
 
 
 def _distance(u: Tensor, v: Tensor) -> Tensor:
-    """d_SVD [...] of unit vectors [..., M, R]; rounding can leave it a few 1e-16 below zero."""
+    """d_SVD [...] of unit vectors [..., M, R] in the same coordinates; rounding can leave it a few 1e-16 below zero."""
     return (1 - nuclear_norm(u @ v.mT) / u.shape[-2]).clamp(min=0)
 
 
 def d_svd_of_subsets(cloud: Cloud, pairs: Pairs, pivot: Tensor, labels: Tensor) -> Tensor:
     """d_SVD(L_J^T f, L'_J^T f') of label subsets J [B, S, m] at pivots [B], [B, S]; m may be any number of labels."""
     count, _, dim = labels.shape
-    step = max(1, _ELEMENTS // (count * dim * max(dim, cloud.width)))
-    parts = []
+    step = max(1, _ELEMENTS // (count * dim * max(dim, cloud.own.shape[2])))
+    parts, across = [], cloud.summary(pairs).across
     for part in torch.split(labels, step, dim=1):
-        differences = [cloud.take(index, part.flatten(1)) - cloud.take(index, pivot[:, None]) for index in pairs]
-        parts.append(_distance(*(unit(x).view(*part.shape, -1) for x in differences)))
+        u, v = (unit(cloud.differences(index, pivot, part.flatten(1))) for index in pairs)
+        parts.append(_distance((u @ across).view(*part.shape, -1), v.view(*part.shape, -1)))
     return torch.cat(parts, dim=1)
 
 

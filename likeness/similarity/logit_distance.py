@@ -19,11 +19,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.numerics import length, median, power_of_two
-from likeness.similarity.cloud import Pairs, conditioning_of, one_pair, padded
+from likeness.numerics import length, median, power_of_two, triangle
+from likeness.similarity.cloud import Pairs, one_pair, padded
 from likeness.similarity.d_svd import Bound, pivots_with_subsets
+from likeness.similarity.input_sets import conditioning_of
+from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.options import MIN_CONDITIONING
-from likeness.similarity.softmax_models import FactorisedHead, JointMoments, LabelVectors, label_vectors
+from likeness.similarity.predictions import centred_head
+from likeness.similarity.softmax_models import FactorisedHead, LabelVectors
 from likeness.similarity.undefined import RankDeficientError, UndefinedError
 
 _ELEMENTS = 2**22  # of a temporary
@@ -53,29 +56,41 @@ def d_logit_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
     cloud, (first, second) = vectors.cloud, pairs
     # The unit of each pair is that of its larger model.
     size = torch.maximum(*(torch.maximum(cloud.size, power_of_two(vectors.mean, 1).squeeze(1))[x] for x in pairs))
-    a, b = (cloud.size[index] / size for index in pairs)
-    squares = torch.zeros_like(size)
-    for rows in cloud.blocks(len(first) * cloud.width):
-        points = cloud.centred(rows)
-        squares += (points[first] * a[:, None, None] - points[second] * b[:, None, None]).square().sum((1, 2))
+    summary = cloud.summary(pairs)
+    a, b = (cloud.size[index] / size * summary.scale[index] for index in pairs)
+    v, w, difference = (squares.sum(1) for squares in summary.centred)
+    squares = a * b * difference + (a - b) * (a * v - b * w)  # of a v - b w
     means = (vectors.mean[first] - vectors.mean[second]) / size[:, None]
-    return size * (squares * _population(vectors) + means.square().sum(1)).sqrt()
+    return size * (squares.clamp(min=0) * _population(vectors) + means.square().sum(1)).sqrt()
 
 
-def weighted_d_logit(
-    joint: JointMoments, unembeddings: Sequence[Tensor], weights: Tensor, pairs: Pairs
-) -> tuple[Tensor, Tensor]:
+def weighted_d_logit(joint: JointMoments, heads: Sequence[Tensor], pairs: Pairs) -> tuple[Tensor, Tensor]:
     """The root of E sum_y w_y (delta_y - sum_y' w_y' delta_y')^2 with delta = l - l', [B], and of l alone, [P].
 
-    A distance of conditional distributions over the labels whose weight [K] is not 0; with weights 1 / K, d_logit over
-    sqrt(K). Derived, not in the paper. Raises ValueError for weights that are negative or all 0.
+    ``heads`` are those of :func:`weighted_heads`. A distance of conditional distributions over the labels whose weight
+    is not 0; with weights 1 / K, d_logit over sqrt(K). Derived, not in the paper.
+    """
+    n, functions = float(joint.moments.n), []
+    for (root, mean), head in zip(joint.functions(), heads, strict=True):
+        varying = root @ head[:, : root.shape[1]].T * ((n - 1) / n) ** 0.5
+        functions.append(torch.cat([varying, (head @ mean)[None]]))
+    u = torch.stack(functions)
+    return length(u[pairs[0]] - u[pairs[1]], (1, 2)), length(u, (1, 2))
+
+
+def weighted_heads(unembeddings: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+    """sqrt(w_y) (g_i(y) - sum_y w_y g_i(y)) for weights w [K], [S, M_i] for the S labels whose weight is not 0.
+
+    Or fewer rows that have the same inner products of columns, of each model and between them. Raises ValueError for
+    weights that are negative or all 0.
     """
     if not (bool((weights >= 0).all()) and bool(weights.any())):
         raise ValueError("weights of labels must not be negative, nor all of them 0")
     some = weights.nonzero().flatten()
     shares = weights[some].double() / weights[some].double().sum()
-    vectors = label_vectors(joint, [g[some] for g in unembeddings], shares)
-    return d_logit_of_pairs(vectors, pairs), logit_lengths(vectors)
+    rows = torch.cat([centred_head(g[some], shares) for g in unembeddings], dim=1)
+    rows = triangle(rows) if len(rows) > rows.shape[1] else rows
+    return torch.split(rows, [g.shape[1] for g in unembeddings], dim=1)
 
 
 def logit_lengths(vectors: LabelVectors) -> Tensor:
@@ -89,17 +104,18 @@ def d_rep_of_pairs(vectors: LabelVectors, pairs: Pairs) -> Tensor:
 
     f - A f' = pinv(W) (u - u'), which is also what is meant where heads have biases. M may differ.
     """
-    all_heads, all_roots = padded(vectors.heads), padded(vectors.roots)
+    all_heads, all_roots = padded(vectors.triangles), padded(vectors.roots)
     size = power_of_two(all_heads, (1, 2))  # moved into f, lest pinv(W) W' leave float64 where units differ
     all_heads, all_roots = all_heads / size, all_roots * size
+    all_means = torch.stack(vectors.means)
     found = vectors.mean.new_zeros(len(pairs[0]))
     for model in torch.unique(pairs[0]).tolist():
         rows = (pairs[0] == model).nonzero().squeeze(1)
         others = pairs[1][rows]
-        factor = FactorisedHead.of(vectors.heads[model])
+        factor = FactorisedHead.of(vectors.triangles[model])
         maps = _solve(factor, all_heads[others].transpose(0, 1).flatten(1)).view(-1, len(rows), all_heads.shape[2])
         varying = vectors.roots[model] - all_roots[others] @ maps.permute(1, 2, 0)
-        means = _solve(factor, (vectors.mean[model] - vectors.mean[others]).T)
+        means = _solve(factor, (all_means[model] - all_means[others]).T)
         parts = length(varying, (1, 2)) * _population(vectors) ** 0.5, length(means, 0)
         found[rows] = length(torch.stack(parts), 0)
     return found

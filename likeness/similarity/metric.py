@@ -23,14 +23,10 @@ from likeness.similarity.catalogue import (
     SoftmaxMeasure,
     needs_inputs,
 )
+from likeness.similarity.joint_moments import JointMoments, joint_features
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import PairValues, PairwiseDistances
-from likeness.similarity.softmax_models import (
-    JointMoments,
-    SoftmaxModels,
-    checked_predictions,
-    joint_features,
-)
+from likeness.similarity.softmax_models import SoftmaxModels, checked_predictions
 from likeness.spans import epsilon, type_of
 
 M = TypeVar("M", bound=Measure)

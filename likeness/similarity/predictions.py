@@ -32,11 +32,16 @@ def centred_head(unembeddings: Tensor, weights: Tensor | None = None) -> Tensor:
 
     With weights w [K] of the labels, of sum 1, sqrt(w) (g - sum w g).
     """
-    g = as_float64(unembeddings)
-    scale = power_of_two(g)
+    centred = as_float64(unembeddings) - mean_row(unembeddings, weights)
+    return centred if weights is None else weights.sqrt()[:, None] * centred
+
+
+def mean_row(unembeddings: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean of g [K, M] over the labels, [M] in float64, with weights [K] of sum 1 where they are given."""
+    scale = as_float64(power_of_two(unembeddings))
     if weights is None:
-        return g - scale * (g / scale).mean(0)
-    return weights.sqrt()[:, None] * (g - scale * (weights @ (g / scale)))
+        return scale * as_float64((unembeddings / scale.to(unembeddings)).mean(0, dtype=torch.float64))
+    return scale * (weights @ (as_float64(unembeddings) / scale))
 
 
 def logits(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Tensor:

@@ -14,132 +14,39 @@ A final LayerNorm, or a dead unit, leaves f in fewer than M dimensions, and floa
 Models are compared in what f spans (:mod:`likeness.spans`): the distribution is the same, and M then means the rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from likeness.numerics import (
-    FactoredMoments,
     as_float64,
     first_copies,
-    length,
     require_finite,
-    triangle,
+    triangle_of_blocks,
 )
-from likeness.similarity.cloud import Cloud, padded
-from likeness.similarity.predictions import Predictions, centred_head, predictions
+from likeness.similarity.cloud import Cloud, blocks, one_pair, padded
+from likeness.similarity.joint_moments import JointMoments
+from likeness.similarity.predictions import Predictions, centred_head, mean_row, predictions
 from likeness.similarity.undefined import Facts
-from likeness.spans import CONSTANT, Span, coarsest, span_of_rows, span_tolerance, spanned_axes
+from likeness.spans import Span, span_of_factor
 
-
-@dataclass(frozen=True)
-class JointMoments:
-    """Moments of a(x) = [f_1; Z_1; ...; f_P; Z_P] over inputs, with the layout of its P models.
-
-    ``dims`` are the models' representation dimensions M_i; D = sum of (M_i + 1). ``names`` are for messages, and
-    ``dtype`` is the type that the embeddings came in, which says what of them is rounding.
-    """
-
-    moments: FactoredMoments
-    dims: tuple[int, ...]
-    names: tuple[str, ...]
-    dtype: torch.dtype = torch.float64
-
-    @classmethod
-    def of(cls, embeddings: Sequence[Tensor], log_partitions: Tensor, names: Sequence[str]) -> Self:
-        """Of f_i [N, M_i] and Z [P, N]."""
-        moments = FactoredMoments.of(joint_features(embeddings, log_partitions))
-        return cls(moments, tuple(f.shape[1] for f in embeddings), tuple(names), coarsest(embeddings))
-
-    def embedding(self, model: int) -> slice:
-        """Where f of a model lies among the D features, without the constant coordinate of a biased head."""
-        start = self._starts[model]
-        return slice(start, start + self.bare_dim(model))
-
-    def bare_dim(self, model: int) -> int:
-        """M_i without the constant coordinate of a biased head."""
-        return self.dims[model] - self.has_bias(model)
-
-    def log_partition(self, model: int) -> int:
-        """Where Z of a model lies among the D features."""
-        return self._starts[model] + self.dims[model]
-
-    def has_bias(self, model: int) -> bool:
-        """Whether the last of several coordinates of f was 1 on every input: it carries a head's bias."""
-        return self._biased[model]
-
-    @cached_property
-    def _biased(self) -> tuple[bool, ...]:
-        _, mean, factor = self.moments
-        last = [self.log_partition(model) - 1 for model in range(len(self.dims))]
-        constant = ((mean[last] == 1) & ~factor[:, last].any(0)).tolist()
-        return tuple(dim > 1 and own for dim, own in zip(self.dims, constant, strict=True))
-
-    def span(self, model: int) -> "Span":
-        """What the embeddings of a model span, around their mean."""
-        block = self.embedding(model)
-        n, mean, factor = self.moments
-        tolerance = span_tolerance(None, self.dtype, (int(n), block.stop - block.start))
-        return Span.of(factor[:, block], n.sqrt() * mean[block].abs(), tolerance)
-
-    def span_basis(self, model: int, tau: float | None = None) -> Tensor | None:
-        """An orthonormal basis [M, r] of what the embeddings of a model span, 0 < r < M; None where they span all.
-
-        None too for N <= M, where no more can be spanned, and for constant embeddings; ``tau`` as in
-        :func:`likeness.spans.reduce_to_span`.
-        """
-        n, mean, factor = self.moments
-        block, dim = self.embedding(model), self.bare_dim(model)
-        if n <= dim:
-            return None
-        basis = spanned_axes(
-            factor[:, block], n.sqrt() * mean[block].abs(), span_tolerance(tau, self.dtype, (int(n), dim))
-        )
-        return basis if 0 < basis.shape[1] < dim else None
-
-    def in_bases(self, bases: Sequence[Tensor | None]) -> "JointMoments":
-        """Of [f_i B_i, 1] in the place of the f_i that have a basis B_i [M_i, r_i], less their means."""
-        _, mean, factor = self.moments
-        means: list[Tensor] = []
-        factors: list[Tensor] = []
-        dims: list[int] = []
-        for model, basis in enumerate(bases):
-            whole, z = slice(self._starts[model], self.log_partition(model)), [self.log_partition(model)]
-            if basis is None:
-                means, factors = [*means, mean[whole], mean[z]], [*factors, factor[:, whole], factor[:, z]]
-                dims.append(self.dims[model])
-                continue
-            spanned = factor[:, self.embedding(model)] @ basis
-            rank = spanned.shape[1]
-            means += [mean.new_zeros(rank), mean.new_ones(1), mean[z]]
-            factors += [spanned, spanned.new_zeros(len(spanned), 1), factor[:, z]]
-            dims.append(rank + 1)
-        moments = FactoredMoments(self.moments.n, torch.cat(means), torch.cat(factors, dim=1))
-        return JointMoments(moments, tuple(dims), self.names, self.dtype)
-
-    @property
-    def _starts(self) -> list[int]:
-        return [0, *accumulate(dim + 1 for dim in self.dims)]
-
-
-def joint_features(embeddings: Sequence[Tensor], log_partitions: Tensor) -> Tensor:
-    """Rows [f_1; Z_1; ...; f_P; Z_P], [N, D] in float64, from f_i [N, M_i] and Z [P, N]."""
-    models = zip(embeddings, log_partitions, strict=True)
-    return torch.cat([torch.column_stack([as_float64(f), z]) for f, z in models], dim=1)
+_ROWS_A_COLUMN = 8  # of a block of unembeddings that is factorised at once
 
 
 def mean_canonical_correlations(bases: Sequence[Tensor]) -> Tensor:
     """m_CCA of all pairs of P representations, [P, P], from orthonormal bases [n, M_i] of what they span, centred."""
     dims = torch.tensor([basis.shape[1] for basis in bases], device=bases[0].device)
-    joint = torch.cat(list(padded(bases)), dim=1)
-    products = (joint.T @ joint).view(len(bases), -1, len(bases), joint.shape[1] // len(bases)).transpose(1, 2)
-    correlations: Tensor = torch.linalg.svdvals(products).clamp(max=1)  # the padding adds zeros
-    return correlations.sum(-1) / torch.minimum(dims[:, None], dims)
+    found = torch.eye(len(bases), dtype=bases[0].dtype, device=bases[0].device)
+    i, j = torch.triu_indices(len(bases), len(bases), offset=1, device=found.device)
+    if len(i):
+        whole = padded(bases)  # whose columns of zeros add no correlation
+        singular: Tensor = torch.linalg.svdvals(whole[i].mT @ whole[j]).clamp(max=1)
+        found[i, j] = found[j, i] = singular.sum(-1) / torch.minimum(dims[i], dims[j])
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,11 +59,49 @@ class LabelVectors:
 
     samples: float  # N
     names: tuple[str, ...]
-    heads: tuple[Tensor, ...]  # W_i [K, M_i], without biases
+    unembeddings: tuple[Tensor, ...]  # g_i [K, M_i] of all labels, biases too
+    centres: tuple[Tensor, ...]  # [M_i] of f, over inputs
     roots: tuple[Tensor, ...]  # [R, M_i], the coordinates of the functions f(x)
     cloud: Cloud  # K points in R dimensions: centred u_y, offset -Z
     mean: Tensor  # [P, K] of u_y, over inputs
     equal: Tensor | None = None  # of all labels the first one that is equal, which stands for it; None: itself
+
+    @property
+    def heads(self) -> tuple[Tensor, ...]:
+        """W_i [K, M_i], without biases: centred among all labels, and computed anew each time."""
+        heads = (centred_head(g) for g in self.unembeddings)
+        bare = (head[:, :dim] for head, dim in zip(heads, self.dims, strict=True))
+        return tuple(bare if self.equal is None else (head[self.ids] for head in bare))
+
+    @cached_property
+    def head_triangles(self) -> tuple[Tensor, ...]:
+        """R_i [R, M_i] with R_i^T R_j = W_i^T W_j over all labels, R at most the sum of the M_i; biases are in them."""
+        count, sizes = len(self.unembeddings[0]), [g.shape[1] for g in self.unembeddings]
+        if count <= sum(sizes):
+            joint = torch.cat([centred_head(g) for g in self.unembeddings], dim=1)
+        else:
+            rows = blocks(count, sum(sizes), self.mean.device, least=_ROWS_A_COLUMN * sum(sizes))
+            joint = triangle_of_blocks(map(self._rows_of_heads, rows))
+        return torch.split(joint, sizes, dim=1)
+
+    def _rows_of_heads(self, rows: slice) -> Tensor:
+        """Of all W_i, side by side."""
+        heads = zip(self.unembeddings, self._mean_rows, strict=True)
+        return torch.cat([as_float64(g[rows]) - mean for g, mean in heads], dim=1)
+
+    @cached_property
+    def _mean_rows(self) -> list[Tensor]:
+        return [mean_row(g) for g in self.unembeddings]
+
+    @property
+    def triangles(self) -> tuple[Tensor, ...]:
+        """The same without biases."""
+        return tuple(factor[:, :dim] for factor, dim in zip(self.head_triangles, self.dims, strict=True))
+
+    @property
+    def means(self) -> tuple[Tensor, ...]:
+        """Of u over the inputs, [R], in the coordinates of the triangles."""
+        return tuple(factor @ f for factor, f in zip(self.head_triangles, self.centres, strict=True))
 
     @property
     def ids(self) -> Tensor:
@@ -167,7 +112,7 @@ class LabelVectors:
     @property
     def dims(self) -> tuple[int, ...]:
         """Representation dimension M_i of each model, without the constant coordinate of a biased head."""
-        return tuple(head.shape[1] for head in self.heads)
+        return tuple(root.shape[1] for root in self.roots)
 
     @property
     def num_labels(self) -> int:
@@ -176,44 +121,40 @@ class LabelVectors:
 
     def of_labels(self, index: Tensor) -> "LabelVectors":
         """Some of the labels, which stay what they are: p(y | x) is that among all labels."""
-        cloud = Cloud(self.cloud.own[:, index], self.cloud.axes, self.cloud.offset, self.cloud.size)
-        return replace(self, heads=tuple(head[index] for head in self.heads), cloud=cloud, mean=self.mean[:, index])
+        return replace(self, cloud=self.cloud.at(index), mean=self.mean[:, index])
 
 
-def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor], weights: Tensor | None = None) -> LabelVectors:
-    """Of joint moments over the inputs and g_i [K, M_i]; with weights of the labels, [K], of sqrt(w_y) u_y."""
-    sizes = [size for g in unembeddings for size in (g.shape[1], 1)]
-    roots = torch.split(joint.moments.root, sizes, dim=1)
-    heads = [centred_head(g, weights) for g in unembeddings]
-    means = torch.split(joint.moments.mean, sizes)[::2]
-    mean = torch.stack([head @ f for head, f in zip(heads, means, strict=True)])
-    dims = [joint.bare_dim(model) for model in range(len(unembeddings))]
-    heads = [head[:, :dim] for head, dim in zip(heads, dims, strict=True)]
-    functions = [_live(f, own)[:, :dim] for f, own, dim in zip(roots[::2], means, dims, strict=True)]
+def label_vectors(joint: JointMoments, unembeddings: Sequence[Tensor]) -> LabelVectors:
+    """Of joint moments over the inputs and g_i [K, M_i]."""
+    functions, means = zip(*joint.functions(), strict=True)
+    mean = joint.moments.mean.new_empty(len(unembeddings), len(unembeddings[0]))
+
+    def heads() -> Iterator[Tensor]:  # one at a time: each takes as much as all labels of a model
+        for model, (g, f, function) in enumerate(zip(unembeddings, means, functions, strict=True)):
+            head = centred_head(g)
+            mean[model] = head @ f
+            yield head[:, : function.shape[1]]
+
+    partitions = [joint.log_partition(model) for model in range(len(unembeddings))]
+    cloud = Cloud.of_maps(heads(), functions, -joint.root[:, partitions].T)
     return LabelVectors(
         samples=float(joint.moments.n),
         names=joint.names,
-        heads=tuple(heads),
-        roots=tuple(functions),
-        cloud=Cloud.of_maps(heads, functions, torch.stack([-z.squeeze(1) for z in roots[1::2]])),
+        unembeddings=tuple(unembeddings),
+        centres=means,
+        roots=functions,
+        cloud=cloud,
         mean=mean,
     )
 
 
-def _live(root: Tensor, mean: Tensor) -> Tensor:
-    """The coordinates [R, M] of functions with means [M], without what rounding leaves of the constant ones."""
-    return root * (length(root, 0) > CONSTANT * mean.abs())
-
-
-def input_vectors(embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor]) -> Cloud:
+def input_vectors(embeddings: Sequence[Tensor], factors: Sequence[Tensor], num_labels: int) -> Cloud:
     """The N inputs of P models as functions of the label, N points in at most min(K, sum M_i) dimensions.
 
-    A dot product of points is the covariance over labels of two of lp(. | x), with K - 1 in the denominator: Z
-    is constant over labels.
+    ``factors`` [R, M_i] are :attr:`LabelVectors.head_triangles`. A dot product of points is the covariance over labels
+    of two of lp(. | x), with K - 1 in the denominator: Z is constant over labels.
     """
-    joint = torch.cat([centred_head(g) for g in unembeddings], dim=1)
-    root = triangle(joint) if joint.shape[0] > joint.shape[1] else joint
-    maps = torch.split(root / max(1, len(joint) - 1) ** 0.5, [g.shape[1] for g in unembeddings], dim=1)
+    maps = [factor / max(1, num_labels - 1) ** 0.5 for factor in factors]
     means = [as_float64(f).mean(0) for f in embeddings]
     centred = [as_float64(f) - mean for f, mean in zip(embeddings, means, strict=True)]
     return Cloud.of_maps(centred, maps, torch.stack([map_ @ mean for map_, mean in zip(maps, means, strict=True)]))
@@ -245,6 +186,7 @@ class SoftmaxModels:
     unembeddings: tuple[Tensor, ...]  # g_i [K, M_i]
     embeddings: tuple[Tensor, ...]  # f_i [n, M_i] of the inputs among which d_LLV's input set is sought
     given: "SoftmaxModels | None" = None  # before they were reduced to what f spans
+    bases: tuple[Tensor | None, ...] = ()  # [M_i, r_i] by which they were; None where f spans all dimensions
 
     @classmethod
     def of(
@@ -284,14 +226,19 @@ class SoftmaxModels:
         Directions are those of the moments, thus of all inputs. Left as they are: models with N <= M or constant
         embeddings.
         """
-        bases = [self.joint.span_basis(model, tau) for model in range(len(self.names))]
+        bases = tuple(self.joint.span_basis(model, tau) for model in range(len(self.names)))
         if all(basis is None for basis in bases):
-            return self
+            return replace(self, bases=bases)
         parts = [self._in_basis(model, basis) for model, basis in enumerate(bases)]
         embeddings, unembeddings = zip(*parts, strict=True)
         given = self.given or self
         return replace(
-            self, joint=self.joint.in_bases(bases), unembeddings=unembeddings, embeddings=embeddings, given=given
+            self,
+            joint=self.joint.in_bases(bases),
+            unembeddings=unembeddings,
+            embeddings=embeddings,
+            given=given,
+            bases=bases,
         )
 
     def _in_basis(self, model: int, basis: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -300,6 +247,7 @@ class SoftmaxModels:
             return f, g
         dim, block = self.joint.bare_dim(model), self.joint.embedding(model)
         mean = self.joint.moments.mean[block]
+        g = as_float64(g)
         bias = g[:, :dim] @ mean + g[:, dim:].sum(1)
         spanned = (as_float64(f[:, :dim]) - mean) @ basis
         return torch.column_stack([spanned, torch.ones_like(spanned[:, :1])]), torch.column_stack(
@@ -347,6 +295,7 @@ class SoftmaxModels:
         equal = self.labels_of_pair(first, second)
         if equal is None or len(distinct := torch.unique(equal)) < max(3, min(self.dims[first], self.dims[second]) + 2):
             return self.labels
+        self.labels.cloud.summary(one_pair(first, second, equal.device))  # which the labels taken share
         return replace(self.labels.of_labels(distinct), equal=equal)
 
     @cached_property
@@ -357,7 +306,7 @@ class SoftmaxModels:
     @cached_property
     def inputs(self) -> Cloud:
         """The inputs whose embeddings are there, as functions of the label."""
-        return input_vectors(self.embeddings, self.unembeddings)
+        return input_vectors(self.embeddings, self.labels.head_triangles, self.num_labels)
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -367,7 +316,7 @@ class SoftmaxModels:
     @cached_property
     def head_spans(self) -> tuple[Span, ...]:
         """What the unembeddings of each model span, around their mean."""
-        return tuple(span_of_rows(head) for head in self.labels.heads)
+        return tuple(span_of_factor(factor, self.num_labels) for factor in self.labels.triangles)
 
     @cached_property
     def facts(self) -> tuple[Facts, ...]:

@@ -1,4 +1,4 @@
-"""Two causal language models compared on texts, as the command names both."""
+"""Causal language models compared on texts, as the command names them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scripts.inputs import choose_device, default_data, load_data, names_a_libra
 if TYPE_CHECKING:
     from likeness.adapters.causal_scorers import TokenScorer
     from likeness.adapters.texts import Texts
+    from likeness.comparisons.language_pairs import LanguageComparisons
     from likeness.language.answer import LanguageComparison
     from scripts.reporting import Report
 
@@ -31,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--positions", type=int, default=16_384, help="How many contexts.")
     add("--prefix", type=int | str, default="separator", help="Before each text: none, bos, separator, or an id.")
     add("--rows", type=str, default="tokens", help="Rows of the head without a token left out (tokens), or not (all).")
-    add("--length", type=int | None, help="Tokens of a window; by default what both models take, at most 1024.")
+    add("--length", type=int | None, help="Tokens of a window; by default what all models take, at most 1024.")
     add("--stride", type=int | None, help="Tokens from one window to the next; by default its length.")
     add("--batch_size", type=int, default=16, help="Windows that a model sees at once.")
     add("--shared_tokens", action="store_true", help="Of models with other tokenizers, the tokens that both have.")
@@ -118,14 +119,17 @@ def names_a_language_model(path: str) -> bool:
     return any(str(kind).endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds)
 
 
-def publish(found: LanguageComparison, folder: Path) -> None:
-    """Print the table, write it, every number and the figure into ``folder``, and name what was written."""
+def publish(found: LanguageComparison | LanguageComparisons, folder: Path) -> None:
+    """Print the tables, write them, every number and the figures into ``folder``, and name what was written."""
     from rich.console import Console
 
     from likeness.comparisons.language_tables import table
     from likeness.comparisons.tables import WIDTH
+    from likeness.language.answer import LanguageComparison
 
     console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table(found))
+    console = console if console.is_terminal else Console(width=WIDTH)
+    for one in (table(found),) if isinstance(found, LanguageComparison) else found.tables():
+        console.print(one)
     for path in found.save(folder):
         print(f"likeness: wrote {path}")

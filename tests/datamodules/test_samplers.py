@@ -115,6 +115,14 @@ def test_evaluation_visits_each_sample_exactly_once(samples: int, batch_size: in
     for order, mine in zip(orders, ranks, strict=True):
         assert len(order) == len(mine) >= 1
         assert all(len(batch) == batch_size for batch in mine[:-2])
-        assert all(1 <= len(batch) <= batch_size for batch in mine)
+        assert all(1 <= len(batch) <= max(2, batch_size) for batch in mine)
+        assert all(len(batch) <= batch_size for batch in mine[:-1])
         assert flat(mine) == sorted(flat(mine))
-    assert batch_size == 1 or len({len(mine) for mine in ranks}) == 1
+    assert len({len(mine) for mine in ranks}) == 1  # a sharded model would wait for the rank with one more
+
+
+def test_with_one_sample_a_batch_no_batch_holds_more_unless_ranks_differ() -> None:
+    assert batches(EvaluationOrder(4, 1, 1, 2)) == [[1], [3]]
+    assert batches(EvaluationOrder(3, 1)) == [[0], [1], [2]]
+    assert batches(EvaluationOrder(5, 1, 0, 2)) == [[0], [2, 4]]
+    assert batches(EvaluationOrder(5, 1, 1, 2)) == [[1], [3]]

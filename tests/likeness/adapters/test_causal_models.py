@@ -325,3 +325,22 @@ def test_left_padding_with_positions_gives_the_same_likelihoods() -> None:
     torch.testing.assert_close(own.log_probabilities(own.embed(batch.x)), log_p, rtol=0, atol=2e-5)
     with pytest.raises(ValueError, match="padded on the right"):
         own.embed({"input_ids": left, "attention_mask": mask.long()})
+
+
+def test_no_bar_is_drawn_over_the_tensors_of_a_gguf_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
+    (tmp_path / "model.gguf").touch()
+    drawn = reader.tqdm
+
+    def load(*_: object, **options: object) -> None:
+        assert options["gguf_file"] == "model.gguf"
+        assert list(reader.tqdm([1, 2], desc="Converting")) == [1, 2]
+        raise OSError("this is no such file")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(ModelError, match="cannot be read as a causal language model: this is no such file"):
+        read_causal(tmp_path / "model.gguf")
+    assert capsys.readouterr().err == ""
+    assert reader.tqdm is drawn

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from likeness import LanguageComparison, Texts, compare
 from likeness.adapters.modules import ModelError
+from likeness.comparisons.language_layers import logit_lens
+from likeness.comparisons.language_pairs import LanguageComparisons
 from likeness.language.vocabularies import shared_labels
 from likeness.networks.decoder import GPT2
 from likeness.networks.decoder_files import write_decoder
@@ -18,6 +20,7 @@ from tests.likeness.comparisons.toy_language_models import (
     ROWS,
     TEXTS,
     TOKENS,
+    capped_network,
     documents,
     int8,
     log_probabilities,
@@ -72,6 +75,30 @@ def test_means_over_positions_are_those_of_the_librarys_logits() -> None:
     assert found.errors["kl_12"] == pytest.approx(math.sqrt(between) / len(seen), rel=1e-3)
     assert found.mass_2 == 1.0
     assert (found.names, found.prefix) == (("one", "two"), "'<|endoftext|>' (separator)")
+
+
+def test_of_models_with_a_soft_cap_predictions_are_compared_and_the_rest_is_named(tmp_path: Path) -> None:
+    first, second = capped_network(0), capped_network(1)
+    found = compare(scorer(first), scorer(second), TEXTS, names=["one", "two"])
+    values: dict[str, list[float]] = {"kl_12": [], "nll_2": [], "total_variation": []}
+    for ids in documents(tokenizer(), TEXTS):
+        p, q = (log_probabilities(model, ids) for model in (first, second))
+        for t in range(1, len(ids) - 1):
+            values["kl_12"].append(float(kl(p[t], q[t])))
+            values["nll_2"].append(-float(q[t, ids[t + 1]]))
+            values["total_variation"].append(0.5 * float((p[t].exp() - q[t].exp()).abs().sum()))
+    assert found.positions == len(values["kl_12"])
+    for name, numbers in values.items():
+        assert getattr(found, name) == pytest.approx(sum(numbers) / len(numbers), rel=1e-4), name
+    assert 0 < found.m_cca_f < 1
+    assert (found.term_1, found.d_logit, found.m_cca_g) == (None, None, None)
+    assert found.undefined["term_1"] == "the logits of one are capped at 4, and are no inner products"
+    said = " ".join(str(found).split())
+    assert "capped at 4, and are no inner products: without d_LLV, term 1: labels, d_LLV, term 3" in said
+    assert len(found.save(tmp_path)) == 3
+    last = logit_lens(scorer(first), TEXTS)[-1].row()
+    assert float(last["kl"]) < 1e-9
+    assert float(last["nll"]) == pytest.approx(found.nll_1, rel=1e-6)
 
 
 def test_a_model_and_itself_are_alike_and_its_copies_in_order(tmp_path: Path) -> None:
@@ -249,16 +276,12 @@ def test_what_cannot_be_compared_is_named_in_one_line(tmp_path: Path) -> None:
     assert "none.txt" in refusal(model, model, "none.txt")
     with pytest.raises(ValueError, match="language models on texts have all of their measures"):
         compare(model, model, Texts(TEXTS), measures=["kl"])
-    capped = network()
-    head = capped.lm_head.forward
-    capped.lm_head.forward = lambda x: 4 * torch.tanh(head(x) / 4)
-    assert "cannot be compared by its label vectors: its logits are capped at 4" in refusal(model, scorer(capped))
     unmasked = network()
     for layer in unmasked.model.layers:
         layer.self_attn.is_causal = False
     assert "sees the future" in refusal(model, unmasked)
-    with pytest.raises(ModelError, match="two language models are compared on texts, got 3"):
-        compare([model, model, model], TEXTS)
+    with pytest.raises(ModelError, match="two language models or more are compared on texts, got 1"):
+        compare([model], TEXTS)
 
 
 def refusal_of_texts(**options: object) -> str:
@@ -284,3 +307,51 @@ def test_tokenizers_that_split_otherwise_are_told_of() -> None:
     other = type(tokenizer())(json.dumps(content))
     found = compare(scorer(network(0)), scorer(network(1), other), TEXTS)
     assert any("split 5 of 5 texts in other ways" in note for note in found.notes)
+
+
+def test_all_pairs_of_three_models_are_what_each_pair_is_alone(tmp_path: Path) -> None:
+    models = [scorer(network(0)), scorer(network(1, rows=TOKENS)), scorer(capped_network())]
+    passes = [0, 0, 0]
+    for number, model in enumerate(models):
+        model.model.register_forward_hook(lambda *_, number=number: passes.__setitem__(number, passes[number] + 1))
+        model.model.get_decoder().register_forward_hook(
+            lambda *_, number=number: passes.__setitem__(number, passes[number] + 1)
+        )
+    texts = Texts(TEXTS, batch_size=2)
+    found = compare(models, texts, names=["a", "b", "c"])
+    assert passes == [3, 3, 3]  # five texts, two at a time
+    assert isinstance(found, LanguageComparisons)
+    assert list(found) == [(0, 1), (0, 2), (1, 2)]
+    for (i, j), pair in found.items():
+        alone = compare(models[i], models[j], texts)
+        assert pair.names == ("abc"[i], "abc"[j])
+        close(pair, alone, 1e-9)
+        assert pair.undefined.keys() == alone.undefined.keys()
+    assert found["a", "c"] is found[0, 2]
+    with pytest.raises(KeyError, match=r"\('a', 'c'\)"):
+        found["c", "a"]
+    assert [row["model"] for row in found.model_rows()] == ["a", "b", "c"]
+    assert found.model_rows()[2]["nll"] == found[1, 2].nll_2
+    row = found.rows()[2]
+    assert (row["model_1"], row["model_2"], row["kl_12"]) == ("b", "c", found[1, 2].kl_12)
+    assert (row["kl_12_error"], row["term_1"]) == (found[1, 2].errors["kl_12"], None)
+    assert "without some numbers: the logits of c are capped" in " ".join(str(found).split())
+    written = {str(path.relative_to(tmp_path)) for path in found.save(tmp_path)}
+    assert {"models.csv", "comparison.csv", "comparison.json", "0-1/comparison.csv", "1-2/comparison.png"} <= written
+    with pytest.raises(ModelError, match=r"shared_tokens is for two language models, got 3: a, b, c"):
+        compare(models, Texts(TEXTS, shared_tokens=True), names=["a", "b", "c"])
+
+
+def test_the_bar_knows_how_many_windows_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = []
+
+    def tracked(steps: list[object], description: str, *, total: int, shown: bool | None) -> list[object]:
+        steps = list(steps)
+        totals.append((total, len(steps)))
+        return steps
+
+    monkeypatch.setattr("likeness.comparisons.language.tracked", tracked)
+    for texts in (Texts(TEXTS, batch_size=2), Texts(TEXTS, batch_size=1, length=16, positions=20)):
+        compare(scorer(network(0)), scorer(network(1)), texts)
+    compare(scorer(network(0)), scorer(network(1), tokenizer("other")), Texts(TEXTS, shared_tokens=True))
+    assert all(total == steps > 0 for total, steps in totals)

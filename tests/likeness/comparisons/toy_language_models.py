@@ -46,6 +46,20 @@ def network(seed: int = 0, rows: int = ROWS, width: int = 16, **options: Any) ->
     return model
 
 
+def capped_network(seed: int = 0, cap: float = 4.0) -> Any:
+    """A Gemma 2, whose logits have a soft cap that they feel."""
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes |= {"intermediate_size": 24, "head_dim": 8, "vocab_size": ROWS, "max_position_embeddings": 64}
+    torch.manual_seed(seed)
+    model = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(final_logit_softcapping=cap, **sizes)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(0.4 * torch.randn_like(weight))
+    return model
+
+
 def scorer(model: Any, of: TextTokenizer | None = None, rows: Any = "tokens") -> TokenScorer:
     return read_causal(model, tokenizer=of or tokenizer(), rows=rows)
 

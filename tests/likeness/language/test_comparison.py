@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.language.comparison import LanguageComparison, compare_language_models, compared, draw_subsets
+from likeness.language.comparison import (
+    OF_LABEL_VECTORS,
+    LanguageComparison,
+    compare_language_models,
+    compared,
+    draw_subsets,
+)
 from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
 from likeness.similarity.cca import m_cca, m_cca_of_noise
@@ -291,3 +297,34 @@ def test_refusals() -> None:
         compare_language_models(first, (broken, *second[1:]), next_token)
     with pytest.raises(ValueError, match=r"weights must be \[V\] = \[9\], but are \[8\]"):
         compare_language_models(first, second, next_token, weights=torch.ones(8))
+
+
+def test_a_soft_cap_leaves_what_is_said_of_predictions_and_of_f() -> None:
+    (f1, g1, b1), (f2, g2, b2), next_token = random_pair(samples=300, labels=12, dims=(4, 3))
+    cap = 2.0
+    moments = PairMoments(Head(g1, b1, cap), Head(g2, b2), names=("gemma", "other"), groups=3)
+    moments.update((f1, f2), next_token, torch.arange(300) // 10)
+    found, plain = compared(moments), compare_language_models((f1, g1, b1), (f2, g2, b2), next_token)
+    log_p = (cap * (logits((f1, g1, b1)) / cap).tanh()).log_softmax(1)
+    log_q = logits((f2, g2, b2)).log_softmax(1)
+    kl, difference = (log_p.exp() * (log_p - log_q)).sum(1), log_p - log_q
+    assert found.kl_12 == pytest.approx(float(kl.mean()), rel=1e-12)
+    assert found.nll_1 == pytest.approx(-float(log_p.gather(1, next_token[:, None]).mean()), rel=1e-12)
+    assert found.entropy_1 == pytest.approx(-float((log_p.exp() * log_p).sum(1).mean()), rel=1e-12)
+    variance = (log_p.exp() * difference.square()).sum(1) - kl.square()
+    assert found.variance_12 == pytest.approx(float(variance.mean()), rel=1e-10)
+    assert (found.m_cca_f, found.linear_cka_f) == pytest.approx((plain.m_cca_f, plain.linear_cka_f), rel=1e-10)
+    assert {"m_cca_f", "linear_cka_f"} < set(found.errors)
+    for name in OF_LABEL_VECTORS:
+        assert getattr(found, name) is None
+        assert found.undefined[name] == "the logits of gemma are capped at 2, and are no inner products"
+        assert getattr(plain, name) is not None, name
+
+
+def test_a_soft_cap_beyond_all_logits_changes_no_mean() -> None:
+    (f1, g1, b1), (f2, g2, b2), next_token = random_pair(samples=100, labels=12, dims=(4, 3))
+    moments = PairMoments(Head(g1, b1, 1e6), Head(g2, b2, 1e6))
+    moments.update((f1, f2), next_token)
+    found, plain = compared(moments), compare_language_models((f1, g1, b1), (f2, g2, b2), next_token)
+    for name in ("kl_12", "kl_21", "js", "total_variation", "agreement", "nll_1", "entropy_2", "m_cca_f"):
+        assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=1e-8), name

@@ -8,20 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.similarity.cloud import conditioning_of, sample_input_sets
+from likeness.similarity.cloud import Cloud
 from likeness.similarity.d_llv import (
     best_input_sets,
     d_llv,
     d_llv_of_pairs,
     term_1_matrix,
 )
+from likeness.similarity.input_sets import conditioning_of, sample_input_sets
 from likeness.similarity.options import ComparisonOptions
+from likeness.similarity.predictions import centred_head
 from likeness.similarity.softmax_models import SoftmaxModels, input_vectors
 from likeness.similarity.undefined import SingularInputsError
 from tests.likeness.similarity.softmax_pairs import entries, equivalent_to, log_p, model, related_to, with_bias
 
 SEEDS = st.integers(0, 10_000)
 PAIR = torch.tensor([0]), torch.tensor([1])
+
+
+def input_cloud(f: list[torch.Tensor], g: list[torch.Tensor]) -> Cloud:
+    return input_vectors(f, [centred_head(x) for x in g], len(g[0]))
 
 
 def all_choices_of_labels(lp1: np.ndarray, lp2: np.ndarray) -> dict[tuple[int, int], tuple[float, float]]:
@@ -141,7 +147,7 @@ def test_singular_input_sets_are_left_out() -> None:
     for f, _ in (first, second):
         f[:11, 1] = 2 * f[:11, 0]  # most inputs lie on a line
     second[0][11:] += 5  # and the others are far from what they were
-    cloud, embeddings = input_vectors(*zip(first, second, strict=True)), [first[0], second[0]]
+    cloud, embeddings = input_cloud(*zip(first, second, strict=True)), [first[0], second[0]]
     found = best_input_sets(cloud, PAIR, embeddings)
     lp1, lp2 = log_p(first).T, log_p(second).T
     regular, singular = [], []
@@ -159,9 +165,9 @@ def test_a_search_that_is_broken_off_answers_with_a_regular_set(monkeypatch: pyt
     second = related_to(first, 0.05, 1)
     for f, _ in (first, second):
         f[1::2] = f[::2] * (1 + 1e-9)  # each input twice: no set of the nearest ones is regular
-    cloud, embeddings = input_vectors(*zip(first, second, strict=True)), [first[0], second[0]]
+    cloud, embeddings = input_cloud(*zip(first, second, strict=True)), [first[0], second[0]]
     exact = best_input_sets(cloud, PAIR, embeddings)
-    monkeypatch.setattr("likeness.similarity.cloud._SET_WORK", 0)
+    monkeypatch.setattr("likeness.similarity.input_sets._SET_WORK", 0)
     found = best_input_sets(cloud, PAIR, embeddings)
     assert (exact.search, found.search) == (("exact",), ("bounded",))
     assert len({number // 2 for number in found.inputs[0].tolist()}) == 6
@@ -184,7 +190,7 @@ def test_no_regular_input_set() -> None:
     f, g = model(30, 6, 2, 0)
     f[:, 1] = 2 * f[:, 0]
     with pytest.raises(SingularInputsError, match=r"\(30, 2\).*at least 1e-06.*span"):
-        best_input_sets(input_vectors([f, f], [g, g]), PAIR, [f, f])
+        best_input_sets(input_cloud([f, f], [g, g]), PAIR, [f, f])
 
 
 @settings(max_examples=40)

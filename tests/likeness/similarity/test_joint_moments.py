@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from likeness.numerics import FactoredMoments
-from likeness.similarity.softmax_models import JointMoments
+from likeness.similarity.joint_moments import JointMoments
 
 
 def far_from_origin(size: int = 400, dim: int = 6, seed: int = 0) -> Tensor:

@@ -91,7 +91,7 @@ def test_a_run_of_this_project_reads_texts_by_the_tokenizer_of_its_data(
         ("one two", "one is a language model: name texts to compare it on with --texts"),
         ("one two --texts texts.txt --data data.yaml", "--data and --texts are both named"),
         ("one two --texts texts.txt --measures kl", "--measures and --nulls are of others"),
-        ("one --texts texts.txt", "two language models are compared on texts, got 1: one"),
+        ("one --texts texts.txt", "two language models or more are compared on texts, got 1: one"),
         ("one absent/model --texts texts.txt", "absent/model cannot be read as a causal language model"),
         ("one two --texts none.txt", "none.txt"),
         ("one two --texts texts.txt --prefix end", "prefix must be one of none, bos, separator"),
@@ -104,3 +104,16 @@ def test_what_is_wrong_is_named_in_one_line(command: str, message: str, capsys: 
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_three_models_are_compared_pair_by_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("hf:one", "two", "one", "--texts", "texts.txt", "--budget", "2", "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "KL(1||2)" in printed
+    assert "perplexity" in printed
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["kl_12"]) > 0 for row in rows] == [True, False, True]
+    alone = json.loads((tmp_path / "1-2" / "comparison.json").read_text())
+    assert float(rows[2]["kl_12"]) == alone["kl_12"]
+    assert f"wrote {tmp_path / '0-2' / 'comparison.png'}" in printed.replace("\n", "")
