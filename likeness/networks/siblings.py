@@ -110,24 +110,34 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
 
     ``stacks`` are what ``likeness.networks.siblings.stack`` made. Returns the norms before clipping, [P].
     """
-    # Norms are taken member by member, in the order of the model alone: a batched reduction rounds otherwise, and
-    # training can amplify a difference in the last bit to 1e-7 within a hundred steps of float64.
-    of_stacks = zip(*(_gradients(stack, num_members) for stack in stacks), strict=True)
-    members = [list(chain.from_iterable(of_member)) for of_member in of_stacks]
-    norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in members])
+    of_stacks = zip(*(_norms(stack, num_members) for stack in stacks), strict=True)
+    norms = torch.stack([torch.linalg.vector_norm(torch.cat([*chain(*of_member)])) for of_member in of_stacks])
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
-    for gradients, factor in zip(members, factors, strict=True):
-        if gradients:
-            torch._foreach_mul_(gradients, factor)
+    for stack in stacks:
+        if isinstance(stack, MemberList):
+            for gradients, factor in zip(map(_gradients, stack.members), factors, strict=True):
+                if gradients:
+                    torch._foreach_mul_(gradients, factor)
+        else:
+            for gradient in _gradients(stack):
+                gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
     return norms
 
 
-def _gradients(stack: nn.Module, num_members: int) -> list[list[Tensor]]:
-    """Views of each member's gradients, as far as there are any."""
+def _norms(stack: nn.Module, num_members: int) -> Sequence[Sequence[Tensor]]:
+    """Of each member's gradients: P times one [gradients], or none where nothing has one."""
+    # Each norm is a sum of its own, in the order of the model alone. One that rounds otherwise makes a difference in
+    # the last bit, and training can amplify that to 1e-7 within a hundred steps of float64.
     if isinstance(stack, MemberList):
-        return [[p.grad for p in member.parameters() if p.grad is not None] for member in stack.members]
-    of_all = [p.grad.unbind() for p in stack.parameters() if p.grad is not None]
-    return [[of_members[i] for of_members in of_all] for i in range(num_members)]
+        alone = map(_gradients, stack.members)
+        return [[torch.stack(torch._foreach_norm(gradients))] if gradients else [] for gradients in alone]
+    of_all = [torch.linalg.vector_norm(g.reshape(num_members, -1), dim=1) for g in _gradients(stack)]
+    return [[norms] for norms in torch.stack(of_all, dim=1)] if of_all else [[]] * num_members
+
+
+def _gradients(network: nn.Module) -> list[Tensor]:
+    """Of the parameters that have one."""
+    return [p.grad for p in network.parameters() if p.grad is not None]
 
 
 class OwnMembers:
