@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.metrics import TokenMetric
-from lightning_modules.sharding import whole
+from lightning_modules.sharding import ShardedDataParallel, shard, whole
 from likeness.batch import Batch, Positions
 from likeness.checks import require_labels, require_positive
 from likeness.distributed import num_ranks, sum_over_ranks
@@ -27,6 +27,7 @@ class TokenModule(pl.LightningModule):
     vocab_size: int
     context: int
     measured_positions: int
+    compiled: bool
     val_tokens: TokenMetric
     test_tokens: TokenMetric
 
@@ -35,6 +36,15 @@ class TokenModule(pl.LightningModule):
         require_positive(vocab_size=vocab_size, context=context, measured_positions=measured_positions)
         self.vocab_size, self.context, self.measured_positions = vocab_size, context, measured_positions
         self.val_tokens, self.test_tokens = TokenMetric(num_members), TokenMetric(num_members)
+
+    def configure_model(self) -> None:
+        """Under ShardedDataParallel, shard the network block by block."""
+        if isinstance(self.trainer.strategy, ShardedDataParallel) and self.device_mesh is not None:
+            shard(self.network, list(self.network.blocks), self.device_mesh["data_parallel"], ["loss"])
+
+    def on_fit_start(self) -> None:
+        for block in self.network.blocks if self.compiled else ():
+            block.compile()  # in place: the module, which weight averaging copies, stays what it is
 
     def log_tokens(self, name: str, value: Tensor, **options: Any) -> None:
         """Log what was found of the model, exact over ranks already."""
