@@ -77,6 +77,7 @@ class SiblingLanguageModels(SiblingModule, TokenModule):
         model.to(weight.device).train(self.training)
         model.network.to(weight.dtype)
         model.network.load_state_dict(member_state(self.network, index))
+        model.tokenizer = self.tokenizer
         return model
 
     @property
