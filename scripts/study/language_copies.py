@@ -1,8 +1,10 @@
-"""A real language model against its copies: rounded, with noise, and transformed into the same model.
+"""A real language model against its copies: rounded, pruned, trained on, with noise, and transformed into the same one.
 
 int8 and int4 round each row of the matrices of all layers to the nearest of 2^b - 1 levels; noise adds 0.05 standard
 deviations to every matrix, the embedding too; rotated folds the gains of the norms into what reads them and turns the
 residual stream, which changes every weight and no logit; gauge leaves the model and takes f A^T and g A^-1 + v.
+pruned10 and pruned30 set so many hundredths of each matrix of all layers to 0, those of the smallest magnitude; tuned
+has its last blocks trained on texts for a while.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ from likeness.language.token_batches import TokenPositions
 from likeness.progress import tracked
 from likeness.seeding import generator
 from scripts.hubness.files import Source
-from scripts.hubness.points import texts_of
+from scripts.hubness.points import BUILT_IN, texts_of
 from scripts.reporting import Row
+from scripts.study.language_tuning import prune, tune
 
-COPIES = ("int8", "noise", "int4", "rotated", "gauge")
+COPIES = ("int8", "noise", "int4", "rotated", "gauge", "pruned10", "pruned30", "tuned")
 ORIGINAL = "original"
 BITS = {"int8": 8, "int4": 4}
+PRUNED = {"pruned10": 0.1, "pruned30": 0.3}
 NOISE = 0.05  # standard deviations of each matrix
 CONDITION = 10.0  # of the gauge
 BUDGET = 2048  # rows of term 1
@@ -56,6 +60,7 @@ class CopyStudy:
 
     model: str
     texts: str
+    tuned_on: str
     copies: tuple[str, ...]
     positions: int
     device: torch.device
@@ -103,8 +108,9 @@ def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenSc
 
     path = out / "copies" / f"{name}.safetensors"
     about = {"model": study.model, "texts": study.texts, "positions": str(study.positions)}
+    about |= {"tuned_on": study.tuned_on} if name == "tuned" else {}
     if not path.is_file():
-        model = original() if name == ORIGINAL else copied(original(), name)
+        model = original() if name == ORIGINAL else copied(original(), name, study.tuned_on)
         with replacing(path) as temporary:
             save_file({key: x.contiguous() for key, x in _positions(model, study).items()}, temporary, about)
     file = open_safetensors(path)
@@ -125,10 +131,14 @@ def _positions(model: TokenScorer, study: CopyStudy) -> dict[str, Tensor]:
     return tensors | {"g": g.cpu().clone()} | ({} if bias is None else {"bias": bias.cpu()})
 
 
-def copied(model: TokenScorer, name: str) -> TokenScorer:
+def copied(model: TokenScorer, name: str, tuned_on: str = BUILT_IN) -> TokenScorer:
     """A copy of a model, changed as its name says; its head is probed again."""
     module = copy.deepcopy(model.model)
-    if name in BITS:
+    if name in PRUNED:
+        prune(matrices(module, embedding=False), PRUNED[name])
+    elif name == "tuned":
+        tune(read_causal(module, tokenizer=model.tokenizer), texts_of(Source(tuned_on)))
+    elif name in BITS:
         for matrix in matrices(module, embedding=False):
             matrix.copy_(rounded(matrix, BITS[name]))
     elif name == "noise":
