@@ -10,7 +10,8 @@ has its last blocks trained on texts for a while.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class CopyStudy:
 
 
 def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
-    """A row for each copy, against the model as it is; embeddings that are in ``out`` already are read from there."""
+    """A row for each copy, against the model as it is; embeddings and rows that are in ``out`` are read from there."""
     model: TokenScorer | None = None
 
     def original() -> TokenScorer:
@@ -81,25 +82,30 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
         return model
 
     first = _kept(study, ORIGINAL, out, original)
-    rows = []
+    rows: list[Row] = []
     for name in tracked(study.copies, "comparing copies"):
-        second = first
-        if name == "gauge":
-            f, g = gauge(first["f"], first["g"])
-            second = first | {"f": f, "g": g}
-        else:
-            second = _kept(study, name, out, original)
-        found = compare_language_models(
-            (first["f"], first["g"], first.get("bias")),
-            (second["f"], second["g"], second.get("bias")),
-            first["next"],
-            documents=first["document"],
-            ids=first["prefix"],
-            budget=BUDGET,
-        )
-        own: Row = {"copy": name, "nll": found.nll_2, "change of nll": found.nll_2 - found.nll_1}  # type: ignore[operator]
-        rows.append(own | {"kl_se": found.errors["kl_12"]} | {key: getattr(found, key) for key in SHOWN})
+        second = first if name == "gauge" else _kept(study, name, out, original)
+        path = out / "copies" / f"{name}.json"
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(_row(name, first, second)), encoding="utf-8")
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
     return rows
+
+
+def _row(name: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:
+    """What a copy is to the model."""
+    f, g = gauge(first["f"], first["g"]) if name == "gauge" else (second["f"], second["g"])
+    found = compare_language_models(
+        (first["f"], first["g"], first.get("bias")),
+        (f, g, second.get("bias")),
+        first["next"],
+        documents=first["document"],
+        ids=first["prefix"],
+        budget=BUDGET,
+    )
+    own: Row = {"copy": name, "nll": found.nll_2, "change of nll": found.nll_2 - found.nll_1}  # type: ignore[operator]
+    return own | {"kl_se": found.errors["kl_12"]} | {key: getattr(found, key) for key in SHOWN}
 
 
 def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenScorer]) -> dict[str, Tensor]:

@@ -130,7 +130,8 @@ def test_a_study_of_copies_is_read_again_and_not_mixed_with_another(
         int8, rotated, gauged = csv.DictReader(file)
     assert float(int8["kl_12"]) > 1e-6 > max(float(rotated["kl_12"]), float(gauged["kl_12"]))
     assert float(rotated["m_cca_f"]) > 1 - 1e-6
-    monkeypatch.setattr(language_copies, "read_causal", pytest.fail)
+    for name in ("read_causal", "compare_language_models"):
+        monkeypatch.setattr(language_copies, name, pytest.fail)
     assert study.main([*arguments, "--positions", "60", "--copies", "int8", "rotated"]) == 0
     assert "toy and its copies at 60 positions" in capsys.readouterr().out
     with pytest.raises(ValueError, match="is of positions 60, not 50: choose another --out"):
