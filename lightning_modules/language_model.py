@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
 from lightning_modules.optimization import LanguageAdamW, optimization, step_seed, without_decay_of_vectors
-from lightning_modules.sharding import ShardedDataParallel, shard
 from lightning_modules.token_module import DecoderFactory, TokenModule, share_of_this_rank
 from likeness.batch import Batch
 from likeness.language.sampling import sample_tokens
@@ -37,7 +36,8 @@ class LanguageModel(TokenModule):
         seed: decides the first weights, dropout and, unless ``order_seed`` does, the order of the data.
         order_seed: decides the order of the data.
         measured_positions: held-out positions, about, that callbacks measure: a fixed choice, each time the same.
-        compiled: compile the network's blocks for training (``torch.compile``).
+        compiled: compile the network's blocks for training (``torch.compile``); masks of dropout are then
+            of the compiler's own.
     """
 
     def __init__(
@@ -88,17 +88,8 @@ class LanguageModel(TokenModule):
         finally:
             self.train(training)
 
-    def configure_model(self) -> None:
-        """Under ShardedDataParallel, shard the network block by block."""
-        if isinstance(self.trainer.strategy, ShardedDataParallel) and self.device_mesh is not None:
-            shard(self.network, list(self.network.blocks), self.device_mesh["data_parallel"], ["loss"])
-
     def configure_optimizers(self) -> Any:
         return optimization(self._optimizer(without_decay_of_vectors(self)), self._scheduler)
-
-    def on_fit_start(self) -> None:
-        for block in self.network.blocks if self.compiled else ():
-            block.compile()  # in place: the module, which weight averaging copies, stays what it is
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.require_tokens(batch, batch_idx)

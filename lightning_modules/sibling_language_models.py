@@ -44,6 +44,8 @@ class SiblingLanguageModels(SiblingModule, TokenModule):
         order_seed: orders the data in place of ``seed``; member i's own order has ``order_seed + i``.
         shared_order: whether all members see the same batches.
         measured_positions: held-out positions, about, that callbacks measure: a fixed choice, each time the same.
+        compiled: compile the blocks of all members for training (``torch.compile``); masks of dropout are then of the
+            compiler's own.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class SiblingLanguageModels(SiblingModule, TokenModule):
         order_seed: int | None = None,
         shared_order: bool = False,
         measured_positions: int = 8192,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.number_members(num_members, seed, order_seed, shared_order)
         self.set_sizes(vocab_size, context, measured_positions, num_members)
         save_hyperparameters(self)
         self.network = self._stacked(network)
+        self.compiled = compiled
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
 
     def member(self, index: int) -> LanguageModel:
@@ -73,6 +77,7 @@ class SiblingLanguageModels(SiblingModule, TokenModule):
         model.to(weight.device).train(self.training)
         model.network.to(weight.dtype)
         model.network.load_state_dict(member_state(self.network, index))
+        model.tokenizer = self.tokenizer
         return model
 
     @property

@@ -8,25 +8,32 @@ import torch
 from torch import Tensor
 
 from lightning_modules.metrics import TokenMetric
-from lightning_modules.sharding import whole
+from lightning_modules.sharding import ShardedDataParallel, shard, whole
 from likeness.batch import Batch, Positions
 from likeness.checks import require_labels, require_positive
 from likeness.distributed import num_ranks, sum_over_ranks
 from likeness.language.loss import IGNORED, TokenScores, token_scores
+from likeness.language.text_tokenizer import TextTokenizer
 from likeness.networks.decoder import Decoder
 from likeness.seeding import hashed
 
 DecoderFactory = Callable[[int, int], Decoder]
 LARGEST_HASH = 2**63 - 1
+TOKENIZER = "tokenizer"  # where a checkpoint has it
 
 
 class TokenModule(pl.LightningModule):
-    """The ``network`` of one language model or of P siblings, whose answers have a leading dimension P."""
+    """The ``network`` of one language model or of P siblings, whose answers have a leading dimension P.
+
+    ``tokenizer`` is that of the data it was trained on, where these know theirs, and goes with every checkpoint.
+    """
 
     network: Decoder
     vocab_size: int
     context: int
     measured_positions: int
+    compiled: bool
+    tokenizer: TextTokenizer | None = None
     val_tokens: TokenMetric
     test_tokens: TokenMetric
 
@@ -35,6 +42,41 @@ class TokenModule(pl.LightningModule):
         require_positive(vocab_size=vocab_size, context=context, measured_positions=measured_positions)
         self.vocab_size, self.context, self.measured_positions = vocab_size, context, measured_positions
         self.val_tokens, self.test_tokens = TokenMetric(num_members), TokenMetric(num_members)
+
+    def setup(self, stage: str) -> None:
+        """Take the tokenizer of the data. Raises ValueError where ids stood for other tokens in training."""
+        given: TextTokenizer | None = getattr(getattr(self.trainer, "datamodule", None), TOKENIZER, None)
+        if given is not None:
+            self.require_tokenizer(given, "the data")
+            self.tokenizer = given if self.tokenizer is None and stage == "fit" else self.tokenizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.tokenizer is not None:
+            checkpoint[TOKENIZER] = self.tokenizer.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if TOKENIZER in checkpoint:
+            found = TextTokenizer.of_state(checkpoint[TOKENIZER])
+            self.require_tokenizer(found, "the checkpoint")
+            self.tokenizer = found
+
+    def require_tokenizer(self, other: TextTokenizer, of: str) -> None:
+        """Raise ValueError, naming both digests, where ids stand for other tokens than this model's."""
+        own = self.tokenizer
+        if own is not None and own.vocabulary_digest != other.vocabulary_digest:
+            raise ValueError(
+                f"the tokens of {of} are not those of the model: the digest of their bytes is "
+                f"{other.vocabulary_digest[:12]}, the model's {own.vocabulary_digest[:12]}"
+            )
+
+    def configure_model(self) -> None:
+        """Under ShardedDataParallel, shard the network block by block."""
+        if isinstance(self.trainer.strategy, ShardedDataParallel) and self.device_mesh is not None:
+            shard(self.network, list(self.network.blocks), self.device_mesh["data_parallel"], ["loss"])
+
+    def on_fit_start(self) -> None:
+        for block in self.network.blocks if self.compiled else ():
+            block.compile()  # in place: the module, which weight averaging copies, stays what it is
 
     def log_tokens(self, name: str, value: Tensor, **options: Any) -> None:
         """Log what was found of the model, exact over ranks already."""

@@ -61,7 +61,11 @@ def _size(tokenizer: Any) -> int:
 
 
 def _tokenizer_of(model: nn.Module) -> Any:
-    """Of the folder, or the name in the local cache, that a model in memory says it was read from; None without one."""
+    """What a model in memory was trained with, or that of the folder, or the name in the local cache, that it says it
+    was read from; None without one.
+    """
+    if isinstance(own := getattr(model, "tokenizer", None), TextTokenizer):
+        return own
     name = getattr(model, "name_or_path", None)
     if not isinstance(name, str) or not name:
         return None

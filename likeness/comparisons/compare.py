@@ -23,6 +23,7 @@ from likeness.adapters.unnoticed import unnoticed
 from likeness.checks import require_positive
 from likeness.comparisons.bounds import PairwiseBound, bounds_on, sources
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
+from likeness.language.text_tokenizer import TextTokenizer
 from likeness.progress import tracked
 from likeness.similarity.catalogue import (
     Measure,
@@ -303,6 +304,7 @@ def measured(
     data: str = "the data",
 ) -> Comparison:
     """Compare adapted models over a stream of batches; see :func:`compare`. Call it inside ``unnoticed``."""
+    _require_same_tokens(models)
     stream = iter(stream)
     first = next(stream)
     for model in models:
@@ -311,6 +313,18 @@ def measured(
     for batch in chain([first], stream):
         gathered.add(batch)
     return gathered.comparison(permutations, data)
+
+
+def _require_same_tokens(models: Sequence[Measurable]) -> None:
+    """Raise ModelError where ids stand for other tokens in two models that know theirs."""
+    tokenizers = [(model.name, getattr(model.modules[0], "tokenizer", None)) for model in models if model.modules]
+    known = [(name, one.vocabulary_digest[:12]) for name, one in tokenizers if isinstance(one, TextTokenizer)]
+    for name, digest in known[1:]:
+        if digest != known[0][1]:
+            raise ModelError(
+                f"ids stand for other tokens in {known[0][0]} and {name}, the digests of their bytes are "
+                f"{known[0][1]} and {digest}: on texts, shared_tokens compares them by the tokens that both have"
+            )
 
 
 class _Pass:

@@ -110,16 +110,32 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
 
     ``stacks`` are what ``likeness.networks.siblings.stack`` made. Returns the norms before clipping, [P].
     """
-    # Norms are taken member by member, in the order of the model alone: a batched reduction rounds otherwise, and
-    # training can amplify a difference in the last bit to 1e-7 within a hundred steps of float64.
+    # Each norm is a sum of its own, in the order of the model alone. One that rounds otherwise makes a difference in
+    # the last bit, and training can amplify that to 1e-7 within a hundred steps of float64.
+    if any(isinstance(stack, MemberList) for stack in stacks):
+        return _clip_one_by_one(stacks, num_members, max_norm)
+    gradients = [p.grad for stack in stacks for p in stack.parameters() if p.grad is not None]
+    of_each = [torch.linalg.vector_norm(gradient.reshape(num_members, -1), dim=1) for gradient in gradients]
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(of_each, dim=1), dim=1)
+    factors = _factors(norms, max_norm)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
+    return norms
+
+
+def _clip_one_by_one(stacks: Sequence[nn.Module], num_members: int, max_norm: float) -> Tensor:
+    """The same where members may have parameters of their own."""
     of_stacks = zip(*(_gradients(stack, num_members) for stack in stacks), strict=True)
     members = [list(chain.from_iterable(of_member)) for of_member in of_stacks]
     norms = torch.stack([torch.nn.utils.get_total_norm(gradients) for gradients in members])
-    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
-    for gradients, factor in zip(members, factors, strict=True):
+    for gradients, factor in zip(members, _factors(norms, max_norm), strict=True):
         if gradients:
             torch._foreach_mul_(gradients, factor)
     return norms
+
+
+def _factors(norms: Tensor, max_norm: float) -> Tensor:
+    return (max_norm / (norms + 1e-6)).clamp(max=1.0)
 
 
 def _gradients(stack: nn.Module, num_members: int) -> list[list[Tensor]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import UsageError
-from scripts.inputs import choose_device, default_data, load_data, names_a_library_model, names_a_model
+from scripts.inputs import choose_device, names_a_library_model, names_a_model
 
 if TYPE_CHECKING:
     from likeness.adapters.causal_scorers import TokenScorer
@@ -87,21 +87,19 @@ def lens_table(models: Sequence[TokenScorer], texts: Texts) -> Report:
 
 
 def _models(path: str) -> list[str | TokenScorer]:
-    """The name of a model of others; those of a run or checkpoint with the tokenizer of the run's data."""
+    """The name of a model of others; those of a run or checkpoint with the tokenizer that it holds."""
     if names_a_library_model(path) or not names_a_model(path):
         return [path]
     from lightning_modules.checkpoints import load_softmax_models, short_names
     from likeness.adapters.causal_models import read_causal
     from likeness.adapters.decoders import decoder_in
 
-    data = load_data(default_data(path))
-    data.prepare_data()
     models = load_softmax_models(path)
     found: list[str | TokenScorer] = []
     for name, (_, model) in zip(short_names([own for own, _ in models]), models, strict=True):
         if decoder_in(model) is None:  # type: ignore[arg-type]
             raise ValueError(f"{path} holds a {type(model).__name__}, which is no language model: --texts is for these")
-        read = read_causal(model, tokenizer=getattr(data, "tokenizer", None))  # type: ignore[arg-type]
+        read = read_causal(model)  # type: ignore[arg-type]
         read.name = name
         found.append(read)
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scripts.cli.entry_point import UsageError
+from scripts.hubness.points import BUILT_IN
 from scripts.inputs import choose_device
 from scripts.reporting import Report, Row, publish
 from scripts.study.language_copies import COPIES, CopyStudy, measure_copies
@@ -44,6 +45,7 @@ def run(
     model: str | None = None,
     texts: str | None = None,
     copies: Sequence[str] | None = None,
+    tuned_on: str | None = None,
     positions: int = 8192,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
@@ -59,16 +61,19 @@ def run(
             of siblings.
         texts: What the model reads: docstrings, the default, or a file.
         copies: Of the model, by default all: int8, int4 (rounded to nearest), noise, rotated (the same model), gauge
-            (the same f, g).
+            (the same f, g), pruned10, pruned30 (so many hundredths of the weights are 0), tuned (trained on).
+        tuned_on: Texts on which the tuned copy is trained: docstrings or a file, by default those that the model reads.
         positions: At which models are compared.
         device: Where models are trained and run.
     """
     of_siblings = {"small": small or None, "widths": widths, "seeds": seeds, "measured": measured}
-    others = given(**of_siblings) if model is not None else given(texts=texts, copies=copies)
+    others = given(**of_siblings) if model is not None else given(texts=texts, copies=copies, tuned_on=tuned_on)
     if others:
         raise UsageError(f"--{next(iter(others))} is for {'siblings, and --model was given' if model else 'a --model'}")
     if model is not None:
-        study = CopyStudy(model, texts or "docstrings", tuple(copies or COPIES), positions, choose_device(device))
+        texts = texts or BUILT_IN
+        which = tuple(copies or COPIES)
+        study = CopyStudy(model, texts, tuned_on or texts, which, positions, choose_device(device))
         rows = measure_copies(study, out)
         Report(f"{model} and its copies at {positions:,} positions of {study.texts}", rows).show()
         publish(out, tables={"copies": rows}, figures={})

@@ -1,14 +1,17 @@
-"""A real language model against its copies: rounded, with noise, and transformed into the same model.
+"""A real language model against its copies: rounded, pruned, trained on, with noise, and transformed into the same one.
 
 int8 and int4 round each row of the matrices of all layers to the nearest of 2^b - 1 levels; noise adds 0.05 standard
 deviations to every matrix, the embedding too; rotated folds the gains of the norms into what reads them and turns the
 residual stream, which changes every weight and no logit; gauge leaves the model and takes f A^T and g A^-1 + v.
+pruned10 and pruned30 set so many hundredths of each matrix of all layers to 0, those of the smallest magnitude; tuned
+has its last blocks trained on texts for a while.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,14 @@ from likeness.language.token_batches import TokenPositions
 from likeness.progress import tracked
 from likeness.seeding import generator
 from scripts.hubness.files import Source
-from scripts.hubness.points import texts_of
+from scripts.hubness.points import BUILT_IN, texts_of
 from scripts.reporting import Row
+from scripts.study.language_tuning import prune, tune
 
-COPIES = ("int8", "noise", "int4", "rotated", "gauge")
+COPIES = ("int8", "noise", "int4", "rotated", "gauge", "pruned10", "pruned30", "tuned")
 ORIGINAL = "original"
 BITS = {"int8": 8, "int4": 4}
+PRUNED = {"pruned10": 0.1, "pruned30": 0.3}
 NOISE = 0.05  # standard deviations of each matrix
 CONDITION = 10.0  # of the gauge
 BUDGET = 2048  # rows of term 1
@@ -56,6 +61,7 @@ class CopyStudy:
 
     model: str
     texts: str
+    tuned_on: str
     copies: tuple[str, ...]
     positions: int
     device: torch.device
@@ -66,7 +72,7 @@ class CopyStudy:
 
 
 def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
-    """A row for each copy, against the model as it is; embeddings that are in ``out`` already are read from there."""
+    """A row for each copy, against the model as it is; embeddings and rows that are in ``out`` are read from there."""
     model: TokenScorer | None = None
 
     def original() -> TokenScorer:
@@ -76,25 +82,30 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
         return model
 
     first = _kept(study, ORIGINAL, out, original)
-    rows = []
+    rows: list[Row] = []
     for name in tracked(study.copies, "comparing copies"):
-        second = first
-        if name == "gauge":
-            f, g = gauge(first["f"], first["g"])
-            second = first | {"f": f, "g": g}
-        else:
-            second = _kept(study, name, out, original)
-        found = compare_language_models(
-            (first["f"], first["g"], first.get("bias")),
-            (second["f"], second["g"], second.get("bias")),
-            first["next"],
-            documents=first["document"],
-            ids=first["prefix"],
-            budget=BUDGET,
-        )
-        own: Row = {"copy": name, "nll": found.nll_2, "change of nll": found.nll_2 - found.nll_1}  # type: ignore[operator]
-        rows.append(own | {"kl_se": found.errors["kl_12"]} | {key: getattr(found, key) for key in SHOWN})
+        second = first if name == "gauge" else _kept(study, name, out, original)
+        path = out / "copies" / f"{name}.json"
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(_row(name, first, second)), encoding="utf-8")
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
     return rows
+
+
+def _row(name: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:
+    """What a copy is to the model."""
+    f, g = gauge(first["f"], first["g"]) if name == "gauge" else (second["f"], second["g"])
+    found = compare_language_models(
+        (first["f"], first["g"], first.get("bias")),
+        (f, g, second.get("bias")),
+        first["next"],
+        documents=first["document"],
+        ids=first["prefix"],
+        budget=BUDGET,
+    )
+    own: Row = {"copy": name, "nll": found.nll_2, "change of nll": found.nll_2 - found.nll_1}  # type: ignore[operator]
+    return own | {"kl_se": found.errors["kl_12"]} | {key: getattr(found, key) for key in SHOWN}
 
 
 def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenScorer]) -> dict[str, Tensor]:
@@ -103,8 +114,9 @@ def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenSc
 
     path = out / "copies" / f"{name}.safetensors"
     about = {"model": study.model, "texts": study.texts, "positions": str(study.positions)}
+    about |= {"tuned_on": study.tuned_on} if name == "tuned" else {}
     if not path.is_file():
-        model = original() if name == ORIGINAL else copied(original(), name)
+        model = original() if name == ORIGINAL else copied(original(), name, study.tuned_on)
         with replacing(path) as temporary:
             save_file({key: x.contiguous() for key, x in _positions(model, study).items()}, temporary, about)
     file = open_safetensors(path)
@@ -125,10 +137,14 @@ def _positions(model: TokenScorer, study: CopyStudy) -> dict[str, Tensor]:
     return tensors | {"g": g.cpu().clone()} | ({} if bias is None else {"bias": bias.cpu()})
 
 
-def copied(model: TokenScorer, name: str) -> TokenScorer:
+def copied(model: TokenScorer, name: str, tuned_on: str = BUILT_IN) -> TokenScorer:
     """A copy of a model, changed as its name says; its head is probed again."""
     module = copy.deepcopy(model.model)
-    if name in BITS:
+    if name in PRUNED:
+        prune(matrices(module, embedding=False), PRUNED[name])
+    elif name == "tuned":
+        tune(read_causal(module, tokenizer=model.tokenizer), texts_of(Source(tuned_on)))
+    elif name in BITS:
         for matrix in matrices(module, embedding=False):
             matrix.copy_(rounded(matrix, BITS[name]))
     elif name == "noise":

@@ -1,6 +1,7 @@
 """Two ranks, each with whole weights or its share of them, train and measure what one process does."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Case(NamedTuple):
-    kind: type[Any]
+    kind: Callable[..., Any]
     strategy: Any
     precision: str
     tolerance: float  # of weights
@@ -34,6 +35,7 @@ CASES = {
     "ddp": Case(LanguageModel, "ddp", "64-true", 1e-9),
     "siblings": Case(SiblingLanguageModels, "ddp", "64-true", 1e-9),
     "sharded": Case(LanguageModel, ShardedDataParallel, "32-true", 1e-5),  # Lightning has no float64 for it
+    "sharded siblings": Case(partial(SiblingLanguageModels, num_members=3), ShardedDataParallel, "32-true", 1e-5),
 }
 
 

@@ -1,12 +1,13 @@
 """Sibling language models equal those trained alone, and answer for all of them."""
 
 import math
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import callbacks
 from lightning_modules import LanguageModel, SiblingLanguageModels
@@ -58,6 +59,23 @@ def test_each_member_is_the_model_trained_alone(name: str, shared_order: bool) -
     each = [fits[0].callback_metrics[f"val/nll/{i}"] for i in range(MEMBERS)]
     for key, expected in (("", sum(each) / MEMBERS), ("/min", min(each)), ("/max", max(each))):
         assert float(fits[0].callback_metrics[f"val/nll{key}"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # which tracing asks for
+@pytest.mark.parametrize("kind", [LanguageModel, partial(SiblingLanguageModels, num_members=MEMBERS)])
+def test_compiled_blocks_train_as_they_are_written(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated ahead of time; the machine code is left out, which takes minutes."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=counter))
+    weights = []
+    for compiled in (False, True):
+        model = kind(V, T, network=partial(Llama, width=16, depth=1, heads=4), compiled=compiled, **SCHEDULE)
+        trainer(precision="64-true", max_steps=2, gradient_clip_val=0.3, limit_val_batches=0).fit(model, TinyTokens())
+        assert (counter.frame_count > 0) == compiled
+        weights.append(model.state_dict())
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-9, msg=name)
 
 
 def test_a_checkpoint_holds_all_members(tmp_path: Path) -> None:

@@ -63,21 +63,15 @@ def test_the_table_and_the_files_say_what_each_number_is(tmp_path: Path, capsys:
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
-def test_a_run_of_this_project_reads_texts_by_the_tokenizer_of_its_data(
+def test_a_run_of_this_project_reads_texts_by_its_own_tokenizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from datamodules.language.documents import Reading, open_documents
-    from datamodules.language.making import Division, TokenizerChoice, make_token_files
-
-    own = tokenizer()
-    source = open_documents("texts.txt", Reading(unit="line"))
-    make_token_files(tmp_path / "tokens", source, TokenizerChoice(own.digest, lambda texts: own), Division())
     run_folder = tmp_path / "run"
     (run_folder / "checkpoints").mkdir(parents=True)
     torch.manual_seed(0)
-    save_checkpoint(LanguageModel(TOKENS, 32), run_folder / "checkpoints" / "last.ckpt")
-    data = {"data": {"class_path": "datamodules.Tokens", "init_args": {"folder": str(tmp_path / "tokens")}}}
-    (run_folder / "config.yaml").write_text(json.dumps(data))
+    model = LanguageModel(TOKENS, 32)
+    model.tokenizer = tokenizer()
+    save_checkpoint(model, run_folder / "checkpoints" / "last.ckpt")
     assert run(str(run_folder), "one", "--texts", "texts.txt", "--positions", "40", "--out", str(tmp_path / "out")) == 0
     report = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert (report["positions"], report["names"]) == (40, ["run", "one"])

@@ -10,7 +10,7 @@ import yaml
 
 from scripts import study
 from scripts.cli.entry_point import UsageError
-from scripts.study import language_copies, language_siblings
+from scripts.study import language_copies, language_siblings, language_tuning
 from scripts.study.language_copies import copied, gauge, matrices, rotate, rounded
 from scripts.study.language_siblings import LanguageRun, Setting, means
 from tests.likeness.comparisons import toy_language_models
@@ -79,6 +79,40 @@ def test_copies_change_the_weights_they_name() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, matrices(model.model, embedding=True), strict=True))
 
 
+def test_pruned_copies_lose_the_smallest_weights_of_the_layers() -> None:
+    from likeness.adapters.causal_models import read_causal
+
+    model = read_causal(tiny_llama())
+    pairs = zip(matrices(model.model, embedding=False), matrices(copied(model, "pruned30").model, False), strict=True)
+    for matrix, found in pairs:
+        zeros = found == 0
+        assert int(zeros.sum()) == round(0.3 * found.numel())
+        assert torch.equal(found[~zeros], matrix[~zeros])
+        assert float(matrix[zeros].abs().max()) <= float(found[~zeros].abs().min())
+
+
+def test_a_tuned_copy_has_learned_its_texts_in_its_last_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BLOCKS", 1), ("STEPS", 12), ("LENGTH", 8), ("RATE", 1e-2)):
+        monkeypatch.setattr(language_tuning, name, value)
+    texts = toy_language_models.TEXTS
+    ids = torch.tensor([toy_language_models.tokenizer().encode(texts[3:4])[0].tolist()])
+    model = toy_language_models.scorer(toy_language_models.network())
+    other = toy_language_models.scorer(copy.deepcopy(model.model))
+    language_tuning.tune(other, texts * 5)
+    changed = [
+        name
+        for (name, own), tuned in zip(model.model.named_parameters(), other.model.parameters(), strict=True)
+        if not torch.equal(own, tuned)
+    ]
+    assert changed
+    assert all(name.startswith("model.layers.1.") for name in changed)
+    assert not any(parameter.requires_grad for parameter in other.model.parameters())
+    before, after = (float(one.model(input_ids=ids, labels=ids).loss.detach()) for one in (model, other))
+    assert after < before - 0.05
+    with pytest.raises(ValueError, match=r"the texts have \d+ windows of 8 tokens, and training takes 24"):
+        language_tuning.tune(other, texts)
+
+
 def test_a_study_of_copies_is_read_again_and_not_mixed_with_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +130,8 @@ def test_a_study_of_copies_is_read_again_and_not_mixed_with_another(
         int8, rotated, gauged = csv.DictReader(file)
     assert float(int8["kl_12"]) > 1e-6 > max(float(rotated["kl_12"]), float(gauged["kl_12"]))
     assert float(rotated["m_cca_f"]) > 1 - 1e-6
-    monkeypatch.setattr(language_copies, "read_causal", pytest.fail)
+    for name in ("read_causal", "compare_language_models"):
+        monkeypatch.setattr(language_copies, name, pytest.fail)
     assert study.main([*arguments, "--positions", "60", "--copies", "int8", "rotated"]) == 0
     assert "toy and its copies at 60 positions" in capsys.readouterr().out
     with pytest.raises(ValueError, match="is of positions 60, not 50: choose another --out"):
