@@ -12,3 +12,6 @@ from .variance_ratio import ConstantRatio as ConstantRatio
 from .variance_ratio import FittedRatio as FittedRatio
 from .variance_ratio import LearnedRatio as LearnedRatio
 from .variance_ratio import VarianceRatio as VarianceRatio
+from .volatility import FittedVolatility as FittedVolatility
+from .volatility import LearnedVolatility as LearnedVolatility
+from .volatility import Volatility as Volatility

@@ -2,8 +2,8 @@
 
 Importance weights: Burda et al. 2016 (arXiv 1509.00519). The weight of a path z_1, ..., z_0 drawn from q is
 p(x, z_0, ..., z_1) over q(z_0, ..., z_1 | x). Paths are followed in the noise of z_t = alpha_t x_t + sigma_t eps_t,
-where a step of the posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every
-encoder alike.
+where a step of the posterior is eps_s = sqrt(1 - r) eps_t + sqrt(r) eta with r = 1 - exp(-kappa dgamma) and the
+volatility kappa, for every encoder alike.
 
 The probability flow is the ODE in gamma whose marginals are those of the diffusion process: Song et al. 2021
 (arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation
@@ -80,9 +80,10 @@ def _step(
     # mu_P - mu_Q is sqrt(expm1(dgamma)) error, in units of sigma_Q
     off = eta - torch.expm1(dgamma).sqrt() * step.error
     rho = x.new_zeros(1) if model.ratio is None else model.ratio(step.gamma_s, step.gamma_t)
-    rho = broadcast(rho, x) if rho.dim() == 1 else rho
+    rho = broadcast(rho, x)
     gain = _total(0.5 * (eta.square() - torch.exp(-rho) * off.square() - rho))
-    return gain, torch.exp(-0.5 * dgamma) * eps + torch.sqrt(-torch.expm1(-dgamma)) * eta
+    fading = dgamma if step.kappa is None else broadcast(step.kappa, x) * dgamma
+    return gain, torch.exp(-0.5 * fading) * eps + torch.sqrt(-torch.expm1(-fading)) * eta
 
 
 def _total(values: Tensor) -> Tensor:

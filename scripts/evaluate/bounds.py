@@ -15,8 +15,8 @@ from torch import Tensor
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
-from likeness.diffusion.bound_profiles import fit_ratio
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.fitting import fit_ratio
 from likeness.diffusion.likelihoods import flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise
