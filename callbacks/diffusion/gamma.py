@@ -5,7 +5,6 @@ from typing import Any, ClassVar, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from callbacks.diffusion.base import DiffusionDiagnostic, evaluating, require_diffuser, spread_samples, with_noise
 from callbacks.measure_at_validation import may_write
@@ -14,7 +13,7 @@ from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.bound_profiles import GammaProfile, gamma_edges, ratio_profile
 from likeness.diffusion.diagnostics import gradient_norms
-from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.metric import GammaBins, on_device
 from likeness.figures.diffusion import gradient_figure, loss_figure, ratio_figure, schedule_figure
 from likeness.protocols import Diffuser
@@ -104,10 +103,9 @@ class LossByGamma(DiffusionDiagnostic):
             bins.edges = gamma_edges(*ends, self.num_bins)
 
     def _add(self, split: str, pl_module: pl.LightningModule, outputs: Any, batch: Batch) -> None:
-        terms: ElboTerms = outputs["terms"]
-        t: Tensor = outputs["t"].flatten()
+        t, rate = (outputs[name].flatten() for name in ("t", "rate"))
         gamma, dgamma_dt = cast(Diffuser, pl_module).diffusion.schedule.with_derivative(t)
-        self._bins[split].update(gamma, dgamma_dt, bits_per_dim(terms.diffusion.flatten(), batch.x[0].numel()))
+        self._bins[split].update(gamma, dgamma_dt, bits_per_dim(rate, batch.x[0].numel()))
 
     def _publish(self, trainer: pl.Trainer, *, final: bool) -> None:
         known = {split: bins for split, bins in self.values.items() if bins.samples.any()}

@@ -165,13 +165,15 @@ class DiffusionModel(nn.Module):
         t: Tensor,
         eps_0: Tensor,
         eps: Tensor,
+        weight: Tensor | None = None,
         labels: Tensor | None = None,
         lean: bool = False,
     ) -> ElboTerms:
         """The negative ELBO's terms in nats, [B] each, at times t [B] in [0, 1] with the given noise.
 
         ``images`` [B, ...] are integers 0 .. levels - 1. ``eps_0`` is the noise of z_0 and ``eps`` that of z_t. In
-        finite depth a time stands for the step that contains it.
+        finite depth a time stands for the step that contains it. ``weight`` [B] is 1 / p(t) of times that are not
+        uniform; the diffusion term is multiplied by it.
 
         ``lean`` leaves encoder passes out: x_0 is taken to be x (they differ by sigma_0^2 |u|, at most 3.4e-6 at the
         papers' gamma_0, where the noise is 1.3e-3), and the latent term is the mean over the first quarter of the
@@ -185,7 +187,8 @@ class DiffusionModel(nn.Module):
         x_0, latent = self._endpoints(x, gamma_0, gamma_1, labels, lean)
         z_0 = x_0 + torch.exp(0.5 * gamma_0) * eps_0
         reconstruction = -log_likelihood(images, z_0, gamma_0, self.levels, self.reach).flatten(1).sum(1)
-        return ElboTerms(reconstruction, latent, self.diffusion_loss(x, t, eps, labels))
+        diffusion = self.diffusion_loss(x, t, eps, labels)
+        return ElboTerms(reconstruction, latent, diffusion if weight is None else weight * diffusion)
 
     def scale(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """x in (-1, 1), [B, ...], of grey levels, by default in the model's dtype; raises ValueError for others."""

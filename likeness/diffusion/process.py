@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from likeness.diffusion.times import TimeDensity
 from likeness.seeding import generator, mix
 
 _GOLDEN = 0.6180339887498949  # frac(n * golden) is spread more evenly over n than any other sequence of its kind
@@ -101,6 +102,11 @@ class Noise(NamedTuple):
     t: Tensor  # [B]
     eps_0: Tensor  # [B, ...]
     eps: Tensor  # [B, ...]
+    weight: Tensor | None = None  # [B], of the diffusion term, where times are not uniform
+
+    def at_times_of(self, density: TimeDensity | None) -> "Noise":
+        """With times of this density in place of the uniform ones; None leaves them."""
+        return self if density is None else self._replace(**density(self.t)._asdict())
 
 
 def training_noise(like: Tensor, seed: int, step: int, rank: int, world_size: int) -> Noise:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DRAWS = 5
 # Options that say something about models or samples of one kind only.
-OF_DIFFUSION = ("steps", "draws", "ratio", "importance", "ode")
+OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "importance", "ode")
 OF_SAMPLES = ("features",)
 COUNTS = ("draws", "importance", "fit_samples", "batch_size", "limit")
 
@@ -50,7 +50,8 @@ def build_parser() -> ArgumentParser:
     add("--weights", type=Literal["ema", "raw"], default="ema", help="Of runs that average them: averaged, or not.")
     add("--steps", type=str | None, help="Depths T, as 10,100,inf; by default the model's own.")
     add("--ratio", type=Literal["one", "learned", "fitted"] | None, help="Of the variances; fitted is on train.")
-    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by --ratio fitted.")
+    add("--volatility", type=Literal["one", "learned", "fitted"] | None, help="Of the noise; fitted is on train.")
+    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by what is fitted.")
     add("--draws", type=int | None, help=f"Of the noise, for each sample; {DRAWS} by default.")
     add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
     add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bound: its trace.")
@@ -130,11 +131,13 @@ def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[D
         raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
     if arguments.ode:
         model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown
-    return choose_depths(model, steps, arguments.ratio)
+    return choose_depths(model, steps, arguments.ratio, arguments.volatility)
 
 
 def _bounds(evaluation: BoundEvaluation, depths: Sequence[Depth], arguments: Namespace) -> Iterator[Row]:
     yield from (evaluation.elbo(depth) for depth in depths)
+    if evaluation.module.times is not None:
+        yield evaluation.elbo(depths[0], uniform=True)
     if arguments.importance:
         yield from (evaluation.importance_weighted(depth, arguments.importance) for depth in depths)
     if arguments.ode:
