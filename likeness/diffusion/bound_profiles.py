@@ -207,3 +207,30 @@ def ratio_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], max_bins
         sums = sums.to(edges) + edges.new_zeros(4, len(edges) - 1).index_add(1, bins, values.to(edges))
     gamma, rho, kl = sums[1:] / sums[0]
     return RatioProfile(gamma, rho, torch.log1p(2 * kl))
+
+
+class VolatilityProfile(NamedTuple):
+    """kappa in G bins of gamma, [G] each, NaN where no sample fell."""
+
+    gamma: Tensor  # mean over the bin's samples
+    kappa: Tensor  # the model's; 1 without a volatility
+    optimal: Tensor  # the best of infinite depth, see likeness.diffusion.fitting.fit_volatility
+    without_parameters: Tensor  # 1 + 2 sigma^2, the best of DiffEnc-nt with an exact network
+
+
+@torch.no_grad()
+def volatility_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], num_bins: int = 32) -> VolatilityProfile:
+    """Over bins of gamma into which the samples' times fall; averaged over dimensions."""
+    sums = torch.zeros(5, 1)
+    for batch in samples:
+        rate = batch.rate(model)
+        half = 0.5 * rate.noise_error
+        kappa = torch.ones_like(rate.gamma) if model.volatility is None else model.volatility(rate.gamma)
+        kappa = kappa.flatten(1).mean(1) if kappa.dim() > 1 else kappa
+        drift, noise = ((part.square().flatten(1).mean(1)) for part in (half + rate.shift, half))
+        values = [torch.ones_like(drift), rate.gamma, kappa.expand_as(drift), drift, noise]
+        edges = gamma_edges(*model.schedule.ends(drift), num_bins)
+        bins = torch.bucketize(rate.gamma.to(edges), edges[1:-1])
+        sums = sums.to(edges) + edges.new_zeros(5, num_bins).index_add(1, bins, torch.stack(values).to(edges))
+    gamma, kappa, drift, noise = sums[1:] / sums[0]
+    return VolatilityProfile(gamma, kappa, (drift / noise).sqrt(), 1 + 2 * torch.sigmoid(gamma))

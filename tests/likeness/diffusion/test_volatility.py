@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from likeness.diffusion.bound_profiles import volatility_profile
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_volatility
 from likeness.diffusion.likelihoods import importance_weighted_bound
@@ -17,6 +18,7 @@ from likeness.diffusion.schedules import MonotoneSchedule, PolynomialSchedule, g
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.diffusion.volatility import FittedVolatility, LearnedVolatility, Volatility
 from tests.likeness.diffusion.exact_models import Smooth, factor_of, four_signs, gaussian_model, model_of
+from tests.likeness.diffusion.gaussian_batches import LEVELS, VARIANCE, four_rows, middles
 from tests.likeness.diffusion.test_discrete_data import discrete_model, expected_terms
 from tests.likeness.diffusion.test_gaussian_data import expected_diffusion, negative_elbo
 from tests.likeness.diffusion.test_importance import likelihood_bits, two_levels
@@ -251,6 +253,15 @@ def test_both_variances_at_once() -> None:
     for module in (model.ratio, model.volatility):
         assert module is not None
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.head.parameters())  # type: ignore[union-attr]
+
+
+def test_the_profile_of_gaussian_data() -> None:
+    """The best kappa by gamma is the closed form, exactly, as four rows stand for the expectation; and the model's."""
+    model = gaussian_model(VARIANCE, 0.0, True, levels=LEVELS, volatility=LearnedVolatility().double())
+    profile = volatility_profile(model, [four_rows(middles(32))])
+    torch.testing.assert_close(profile.optimal, best_of(0.0)(profile.gamma), rtol=1e-9, atol=0)
+    torch.testing.assert_close(profile.without_parameters, best_of(0.0)(profile.gamma), rtol=1e-12, atol=0)
+    assert (profile.kappa == 1).all()
 
 
 def test_bad_input() -> None:
