@@ -22,6 +22,8 @@ LOWEST, HIGHEST = 1e-3, 1e3  # of a fitted kappa
 class Volatility(nn.Module):
     """gamma [B] to kappa > 0, [B] or one for each dimension, [B or 1, ...]."""
 
+    of_training = True  # whether the networks were trained with it: what they answer depends on it
+
     def forward(self, gamma: Tensor) -> Tensor:
         """kappa at each gamma; of a step it is taken at the middle."""
         raise NotImplementedError
@@ -54,6 +56,7 @@ class FittedVolatility(Volatility):
         gamma_max: where they end.
     """
 
+    of_training = False
     edges: Tensor  # [num_bins + 1]
     kappa: Tensor  # [num_bins], or [num_bins, ...] for each dimension
 
