@@ -169,7 +169,8 @@ def truncation(model: DiffusionModel, gamma_0: Tensor) -> Tensor:
 def _cut(eps: Tensor, tau: Tensor) -> Tensor:
     """Standard normal noise mapped to the normal distribution cut to +-tau."""
     below = torch.special.ndtr(-tau)
-    return torch.special.ndtri(below + (1 - 2 * below) * torch.special.ndtr(eps.double())).clamp(-tau, tau).to(eps)
+    inside: Tensor = torch.special.ndtri(below + (1 - 2 * below) * torch.special.ndtr(eps.double()))
+    return inside.clamp(-tau, tau).to(eps)
 
 
 def elbo(model: DiffusionModel, images: Tensor, noise: Noise, labels: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
-from likeness.diffusion.likelihoods import flow_bound, log_weight
+from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise
 from likeness.diffusion.variance_ratio import VarianceRatio
@@ -29,6 +29,7 @@ from scripts.reporting import Row
 VarianceName = Literal["one", "learned", "fitted"]
 Trace = Literal["exact", "hutchinson"]
 FIT_BATCH = 128
+TOLERANCE = 1e-5  # of the solver of the probability flow
 _FIT, _IMPORTANCE = 0xF17, 0x1B0  # set these streams apart from each other and from other uses of the same seed
 
 
@@ -144,14 +145,36 @@ class BoundEvaluation:
         return _row(f"IW, k = {num_samples}", depth) | _estimate(bits)
 
     def probability_flow(self, trace: Trace) -> Row:
-        """The bound with the density of the probability flow, to the tolerance of its solver."""
+        """The bound with the density of the probability flow and the decoder of the diffusion model."""
 
-        def nats(batch: Batch, draw: int) -> Tensor:
+        def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
             noise = self._noise(batch, draw)
             probe = noise.eps if trace == "hutchinson" else None
-            return flow_bound(self.module.diffusion, batch.x, noise.eps_0, self._labels(batch), probe)
+            options = (self._labels(batch), probe, tolerance)
+            return flow_bound(self.module.diffusion, batch.x, noise.eps_0, *options)
 
-        return {"bound": f"flow, {trace}"} | _estimate(self._bits(nats, "probability flow"))
+        return {"bound": f"ODE, {trace} trace"} | self._solved(nats, "probability flow")
+
+    def dequantised_flow(self, trace: Trace, num_samples: int) -> Row:
+        """The bound with the mass of the flow's density in the cells of the grey levels, of so many draws in them."""
+
+        def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
+            noises = [self._noise(batch, draw * num_samples + number) for number in range(num_samples)]
+            probe = noises[0].eps if trace == "hutchinson" else None
+            options = (self._labels(batch), probe, tolerance)
+            return dequantised_bound(
+                self.module.diffusion, batch.x, torch.stack([noise.eps_0 for noise in noises]), *options
+            )
+
+        name = "ODE-TN" if num_samples == 1 else f"ODE-TN, k = {num_samples}"
+        return {"bound": f"{name}, {trace} trace"} | self._solved(nats, name)
+
+    def _solved(self, nats: Callable[..., Tensor], description: str) -> Row:
+        """An estimate by the solver of an ODE, and how far a tenth of its tolerance moves that of the first batch."""
+        row = _estimate(self._bits(nats, description))
+        first = next(self.split.batches("solver"))
+        loose, tight = (nats(first, 0, tolerance).double() for tolerance in (TOLERANCE, TOLERANCE / 10))
+        return row | {"bpd_solver": float(bits_per_dim((loose - tight).mean().abs(), first.x[0].numel()))}
 
     def _weighted(self, batch: Batch, row: int, draw: int, num_samples: int) -> Tensor:
         """Of one sample, whose paths make a batch: their noise is then a function of the sample alone."""

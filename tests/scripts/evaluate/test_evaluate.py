@@ -212,9 +212,21 @@ def test_the_probability_flow() -> None:
         for trace, size in (("exact", 20), ("exact", 7))
     )
     assert exact == pytest.approx(drawn, rel=1e-3)  # the solver's tolerance
-    hutchinson = rows(*options, "--ode", "hutchinson")[1]
-    assert hutchinson["bound"] == "flow, hutchinson"
+    hutchinson, cells = rows(*options, "--ode", "hutchinson", "--ode_samples", 2)[1:3]
+    assert hutchinson["bound"] == "ODE, hutchinson trace"
     assert float(hutchinson["bpd"]) == pytest.approx(exact, rel=0.2)
+    assert cells["bound"] == "ODE-TN, k = 2, hutchinson trace"
+    assert 0 < float(cells["bpd_solver"]) < 0.05
+
+
+def test_the_cells_of_the_flow() -> None:
+    """One row more: near the flow's bound with the decoder, which it replaces, and with no more draws no looser."""
+    options = ("swirl.ckpt", "--data", "swirl.yaml", "--limit", 10, "--draws", 2, "--ode", "exact")
+    flow, cells = rows(*options)[1:3]
+    assert cells["bound"] == "ODE-TN, exact trace"
+    assert float(cells["bpd"]) == pytest.approx(float(flow["bpd"]), abs=0.1)
+    more = rows(*options, "--ode_samples", 4)[2]
+    assert float(more["bpd"]) < float(cells["bpd"]) + 0.01
 
 
 def test_labels_reach_a_class_conditional_model() -> None:
@@ -276,6 +288,7 @@ def test_one_member_of_siblings() -> None:
         (("run", "--steps", "10,ten"), 1, "--steps takes whole numbers and inf, separated by commas, got 'ten'"),
         (("run", "--steps", "10", "--ratio", "learned"), 1, "the model has no ratio"),
         (("run", "--ratio", "fitted"), 1, "at T = inf any variance ratio but 1 costs infinity"),
+        (("run", "--ode_samples", "2"), 1, "--ode_samples needs --ode"),
         (("run", "--volatility", "learned"), 1, "the model has none, it was trained with 1; fitted takes no training"),
         (("ratio.ckpt", "--steps", "4,inf", "--ratio", "learned"), 1, "at T = inf"),
         (("run", "--importance", "2"), 1, "--importance needs finite --steps"),
