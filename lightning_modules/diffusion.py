@@ -25,7 +25,9 @@ from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, Parameter
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
+from likeness.diffusion.times import AdaptiveDensity, TimeDensity
 from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.diffusion.volatility import Volatility
 from likeness.networks.encoder_networks import EncoderUNet
 from likeness.networks.score_networks import ScoreUNet
 from likeness.seeding import mix, seeded
@@ -33,6 +35,8 @@ from likeness.seeding import mix, seeded
 NetworkFactory = Callable[[Sequence[int], float, float, int | None], nn.Module]
 ScheduleFactory = Callable[[], NoiseSchedule]
 RatioFactory = Callable[[], VarianceRatio]
+VolatilityFactory = Callable[[], Volatility]
+TimesFactory = Callable[[], TimeDensity]
 MONITOR = "val/bpd"
 
 
@@ -51,11 +55,14 @@ class VariationalDiffusion(pl.LightningModule):
         prediction: what the network predicts.
         num_steps: T; none is infinite depth.
         ratio: of the variances in finite depth, a class or factory; none is 1.
+        volatility: how much of the noise is new at each depth, a class or factory; none is 1.
+        times: the density from which the times of the diffusion term are drawn, a class or factory; none is uniform.
         class_conditional: give the networks the labels.
         num_classes: how many labels there are.
         optimizer: an optimiser class or factory called with groups of parameters; weight decay spares biases.
         scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
         ratio_lr: learning rate of the ratio, which has no weight decay.
+        volatility_lr: learning rate of the volatility, which has no weight decay.
         eval_draws: how many times the noise of each evaluated sample is drawn; from two on there is a standard error
             over draws.
         compiled: compile the loss.
@@ -76,11 +83,14 @@ class VariationalDiffusion(pl.LightningModule):
         prediction: Prediction = "v",
         num_steps: int | None = None,
         ratio: RatioFactory | None = None,
+        volatility: VolatilityFactory | None = None,
+        times: TimesFactory | None = None,
         class_conditional: bool = False,
         num_classes: int | None = None,
         optimizer: OptimizerCallable = DiffusionAdamW,
         scheduler: LRSchedulerCallable | None = LinearWarmup,
         ratio_lr: float = 1e-3,
+        volatility_lr: float = 1e-3,
         eval_draws: int = 1,
         compiled: bool = False,
         channels_last: bool = True,
@@ -97,12 +107,15 @@ class VariationalDiffusion(pl.LightningModule):
             sizes = (input_shape, noise.gamma_min, noise.gamma_max, num_classes if class_conditional else None)
             score, encoder = network(*sizes), self._build_encoder(*sizes)
             variances = None if ratio is None else ratio()
-        options = (prediction, self.counter_term, num_steps, variances)
+            volatilities = None if volatility is None else volatility()
+        options = (prediction, self.counter_term, num_steps, variances, volatilities)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
-        self.ratio_lr = ratio_lr
+        self.times = None if times is None else times()
+        _require_one_density(self.times, noise, num_steps)
+        self.ratio_lr, self.volatility_lr = ratio_lr, volatility_lr
         self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
@@ -122,13 +135,14 @@ class VariationalDiffusion(pl.LightningModule):
         t: Tensor,
         eps_0: Tensor,
         eps: Tensor,
+        weight: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ElboTerms:
         """Reconstruction, latent and diffusion loss of grey levels [B, ...] in nats, [B] each, with every term exact.
 
         See :meth:`likeness.diffusion.model.DiffusionModel.elbo_terms`.
         """
-        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, labels=labels)
+        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, weight=weight, labels=labels)
 
     def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
@@ -145,11 +159,15 @@ class VariationalDiffusion(pl.LightningModule):
         return next(self.diffusion.parameters()).dtype
 
     def configure_optimizers(self) -> Any:
-        ratio = self.diffusion.ratio
-        groups = without_decay_of_biases(self.diffusion, [] if ratio is None else [ratio])
-        if ratio is not None and any(True for _ in ratio.parameters()):
-            groups[-1]["lr"] = self.ratio_lr
+        rates = [(self.diffusion.ratio, self.ratio_lr), (self.diffusion.volatility, self.volatility_lr)]
+        groups = without_decay_of_biases(self.diffusion, [(part, rate) for part, rate in rates if part is not None])
         return optimization(self._optimizer(groups), self._scheduler, MONITOR)
+
+    def on_fit_start(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(self.times, AdaptiveDensity) and getattr(callback, "_use_buffers", False):
+                name = type(callback).__name__
+                raise ValueError(f"{name} would average what AdaptiveDensity counts: set its use_buffers to false")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(step_seed(self, self.seed))  # dropout
@@ -157,7 +175,8 @@ class VariationalDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         step = self.trainer.fit_loop.total_batch_idx
         like = self._like(batch.x)
-        noise = training_noise(like, self.seed, step, self.global_rank, self.trainer.world_size)
+        drawn = training_noise(like, self.seed, step, self.global_rank, self.trainer.world_size)
+        noise = drawn.at_times_of(self.times)
         terms = self._training_terms()(batch.x, **noise._asdict(), labels=self._labels(batch), lean=self.lean)
         dims = batch.x[0].numel()
         loss = bits_per_dim(terms.total, dims)
@@ -165,7 +184,11 @@ class VariationalDiffusion(pl.LightningModule):
         if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
             schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
         self.log("train/loss", loss.mean(), prog_bar=True, sync_dist=True)
-        return {"loss": loss.mean(), "terms": ElboTerms(*(term.detach() for term in terms)), "t": noise.t}
+        found = ElboTerms(*(term.detach() for term in terms))
+        rate = _unweighted(found.diffusion, noise)
+        if self.times is not None:
+            self.times.observe(noise.t, rate / dims)
+        return {"loss": loss.mean(), "terms": found, "t": noise.t, "rate": rate}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         return self._evaluate(batch, self.val_bound)
@@ -194,18 +217,22 @@ class VariationalDiffusion(pl.LightningModule):
         return self._terms
 
     def _evaluate(self, batch: Batch, bound: BoundMetric) -> dict[str, Any]:
-        """Add the batch to the bound; the answer, of K draws, is what callbacks read: nats and times, [K, B] each."""
+        """Add the batch to the bound; what callbacks read, of K draws, is nats and times, [K, B] each.
+
+        ``rate`` is the diffusion loss at each time, of which the diffusion term may be a weighted one.
+        """
         noises = [self._evaluation_noise(batch, draw) for draw in range(self.eval_draws)]
         drawn = [self._noisy_terms(batch, noise) for noise in noises]
         terms = ElboTerms(*map(torch.stack, zip(*drawn, strict=True)))
         bound.update(terms, batch.x[0].numel())
-        return {"terms": terms, "t": torch.stack([noise.t for noise in noises])}
+        rate = torch.stack([_unweighted(one.diffusion, noise) for one, noise in zip(drawn, noises, strict=True)])
+        return {"terms": terms, "t": torch.stack([noise.t for noise in noises]), "rate": rate}
 
     def _noisy_terms(self, batch: Batch, noise: Noise) -> ElboTerms:
         return self.diffusion.elbo_terms(batch.x, **noise._asdict(), labels=self._labels(batch))
 
     def _evaluation_noise(self, batch: Batch, draw: int) -> Noise:
-        return evaluation_noise(self._like(batch.x), batch.id, self.seed, draw)
+        return evaluation_noise(self._like(batch.x), batch.id, self.seed, draw).at_times_of(self.times)
 
     def _log_bound(self, split: str, bound: BoundMetric) -> None:
         found = bound.compute()
@@ -222,6 +249,21 @@ class VariationalDiffusion(pl.LightningModule):
 
     def _times(self, like: Tensor, t: float | Tensor) -> Tensor:
         return torch.as_tensor(t, dtype=self.float_type, device=self.device).expand(len(like))
+
+
+def _unweighted(diffusion: Tensor, noise: Noise) -> Tensor:
+    return diffusion if noise.weight is None else diffusion / noise.weight
+
+
+def _require_one_density(times: TimeDensity | None, schedule: NoiseSchedule, num_steps: int | None) -> None:
+    """Raise ValueError where two options would choose the density of the times, or bins would cut steps."""
+    if times is None:
+        return
+    if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
+        name = type(times).__name__
+        raise ValueError(f"times ({name}) and a schedule's minimise_variance both say where times fall: leave one out")
+    if isinstance(times, AdaptiveDensity) and num_steps is not None and num_steps % times.num_bins:
+        raise ValueError(f"times.num_bins must divide num_steps={num_steps}, got num_bins={times.num_bins}")
 
 
 class DiffEnc(VariationalDiffusion):

@@ -135,23 +135,22 @@ def optimization(optimizer: Optimizer, scheduler: LRSchedulerCallable | None, mo
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def without_decay_of_biases(module: nn.Module, apart: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
-    """Parameters in groups: those that weight decay shrinks, biases, and the modules kept ``apart``, which it does not.
+def without_decay_of_biases(module: nn.Module, apart: Iterable[tuple[nn.Module, float]] = ()) -> list[dict[str, Any]]:
+    """Parameters in groups: those that weight decay shrinks, biases, and each module kept ``apart``, which it does not.
 
-    As in VDM's and DiffEnc's code, where the scales of normalisation and of a learned schedule do decay.
+    The latter have a learning rate of their own. As in VDM's and DiffEnc's code, where the scales of normalisation and
+    of a learned schedule do decay.
     """
-    aside = {id(parameter) for part in apart for parameter in part.parameters()}
-    groups: dict[str, list[nn.Parameter]] = {"decayed": [], "biases": [], "apart": []}
+    parts = [([p for p in part.parameters() if p.requires_grad], rate) for part, rate in apart]
+    aside = {id(parameter) for parameters, _ in parts for parameter in parameters}
+    decayed: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            own = "biases" if name.rpartition(".")[2] == "bias" else "decayed"
-            groups["apart" if id(parameter) in aside else own].append(parameter)
-    options: dict[str, dict[str, Any]] = {
-        "decayed": {},
-        "biases": {"weight_decay": 0.0},
-        "apart": {"weight_decay": 0.0},
-    }
-    return [{"params": parameters} | options[name] for name, parameters in groups.items() if parameters]
+        if parameter.requires_grad and id(parameter) not in aside:
+            (biases if name.rpartition(".")[2] == "bias" else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": biases, "weight_decay": 0.0}]
+    groups += [{"params": parameters, "weight_decay": 0.0, "lr": rate} for parameters, rate in parts]
+    return [group for group in groups if group["params"]]
 
 
 def without_decay_of_vectors(module: nn.Module, stacked: bool = False) -> list[dict[str, Any]]:

@@ -1,24 +1,42 @@
 """Looks along the noise: where the diffusion loss and its gradient are, the schedule, the variances of the steps."""
 
-from typing import Any, ClassVar, cast
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from callbacks.diffusion.base import DiffusionDiagnostic, evaluating, require_diffuser, spread_samples, with_noise
 from callbacks.measure_at_validation import may_write
 from callbacks.run.publishing import publish_figure, publish_table
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from likeness.diffusion.bound_profiles import GammaProfile, gamma_edges, ratio_profile
+from likeness.diffusion.bound_profiles import (
+    GammaProfile,
+    RatioProfile,
+    VolatilityProfile,
+    gamma_edges,
+    ratio_profile,
+    volatility_profile,
+)
 from likeness.diffusion.diagnostics import gradient_norms
-from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.elbo import bits_per_dim
+from likeness.diffusion.encoders import IdentityEncoder
 from likeness.diffusion.metric import GammaBins, on_device
-from likeness.figures.diffusion import gradient_figure, loss_figure, ratio_figure, schedule_figure
+from likeness.figures.diffusion import (
+    gradient_figure,
+    loss_figure,
+    ratio_figure,
+    schedule_figure,
+    volatility_figure,
+)
 from likeness.protocols import Diffuser
 from likeness.seeding import mix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BIN_COLUMNS = ("step", "split", "gamma", "samples", "loss", "variance", "share", "integrand", "integrand_se")
 GRADIENT_COLUMNS = ("step", "t", "gamma", "squared_gradient_norm")
@@ -104,10 +122,9 @@ class LossByGamma(DiffusionDiagnostic):
             bins.edges = gamma_edges(*ends, self.num_bins)
 
     def _add(self, split: str, pl_module: pl.LightningModule, outputs: Any, batch: Batch) -> None:
-        terms: ElboTerms = outputs["terms"]
-        t: Tensor = outputs["t"].flatten()
+        t, rate = (outputs[name].flatten() for name in ("t", "rate"))
         gamma, dgamma_dt = cast(Diffuser, pl_module).diffusion.schedule.with_derivative(t)
-        self._bins[split].update(gamma, dgamma_dt, bits_per_dim(terms.diffusion.flatten(), batch.x[0].numel()))
+        self._bins[split].update(gamma, dgamma_dt, bits_per_dim(rate, batch.x[0].numel()))
 
     def _publish(self, trainer: pl.Trainer, *, final: bool) -> None:
         known = {split: bins for split, bins in self.values.items() if bins.samples.any()}
@@ -184,14 +201,16 @@ class GradientNorms(pl.Callback):
 
 
 class ScheduleDiagnostics(DiffusionDiagnostic):
-    """Draws gamma(t), its derivative and the signal-to-noise ratio; in finite depth also the variance ratio.
+    """Draws gamma(t), its derivative and the signal-to-noise ratio, and what the variances of the steps could be.
 
-    ``figures/schedule.png``, and ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of the model
-    (0 without a ratio) next to the optimum log(1 + 2 E[q] / d), with q measured on training samples.
+    ``figures/schedule.png``; in finite depth ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of
+    the model (0 without a ratio) next to the optimum log(1 + 2 E[q] / d), with q measured on training samples. Where
+    the encoder moves the mean, or there is a volatility, ``figures/volatility.{png,csv}``: the model's kappa next to
+    the best one on those samples and to 1 + 2 sigma^2.
 
     Args:
         every_n_validations: how often in training, each figure kept under its step; none is at the end alone.
-        num_samples: training samples on which q is measured.
+        num_samples: training samples on which the optima are measured.
     """
 
     prefix: ClassVar[str] = "schedule"
@@ -208,9 +227,19 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
         t = torch.linspace(0, 1, POINTS, dtype=model.dtype, device=device)
         gamma, slope = (values.float().cpu().numpy() for values in model.schedule.with_derivative(t))
         publish_figure(trainer, schedule_figure(gamma, slope), "schedule", keep_history=not final)
+        samples = spread_samples(trainer.train_dataloader, self.num_samples, device)
         if model.num_steps is not None:
-            samples = spread_samples(trainer.train_dataloader, self.num_samples, device)
             profile = ratio_profile(model, with_noise(module, samples))
             figure = ratio_figure(profile, model.num_steps, own=model.ratio is not None)
-            publish_figure(trainer, figure, "variance_ratio", keep_history=not final)
-            publish_table(trainer, "variance_ratio", profile._fields, torch.stack([*profile], dim=1).tolist())
+            _publish_profile(trainer, "variance_ratio", profile, figure, final=final)
+        if model.volatility is not None or not isinstance(model.encoder, IdentityEncoder):
+            volatility = volatility_profile(model, with_noise(module, samples))
+            figure = volatility_figure(volatility, own=model.volatility is not None)
+            _publish_profile(trainer, "volatility", volatility, figure, final=final)
+
+
+def _publish_profile(
+    trainer: pl.Trainer, name: str, profile: RatioProfile | VolatilityProfile, figure: Figure, *, final: bool
+) -> None:
+    publish_figure(trainer, figure, name, keep_history=not final)
+    publish_table(trainer, name, profile._fields, torch.stack([*profile], dim=1).tolist())

@@ -8,7 +8,13 @@ from .schedules import LinearSchedule as LinearSchedule
 from .schedules import MonotoneSchedule as MonotoneSchedule
 from .schedules import NoiseSchedule as NoiseSchedule
 from .schedules import PolynomialSchedule as PolynomialSchedule
+from .times import AdaptiveDensity as AdaptiveDensity
+from .times import SignalDensity as SignalDensity
+from .times import TimeDensity as TimeDensity
 from .variance_ratio import ConstantRatio as ConstantRatio
 from .variance_ratio import FittedRatio as FittedRatio
 from .variance_ratio import LearnedRatio as LearnedRatio
 from .variance_ratio import VarianceRatio as VarianceRatio
+from .volatility import FittedVolatility as FittedVolatility
+from .volatility import LearnedVolatility as LearnedVolatility
+from .volatility import Volatility as Volatility

@@ -16,7 +16,6 @@ from likeness.diffusion.diagnostics import NoisyBatch
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import broadcast
-from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import FittedRatio
 from likeness.numerics import as_float64
 
@@ -148,7 +147,7 @@ def _losses(
 
 
 def _fitted(model: DiffusionModel, depth: int, fit_on: Sequence[NoisyBatch]) -> FittedRatio:
-    """In bins of several steps where there are many, unlike :func:`likeness.diffusion.bound_profiles.fit_ratio`, which
+    """In bins of several steps where there are many, unlike :func:`likeness.diffusion.fitting.fit_ratio`, which
     takes T passes over the data."""
     first, last = (float(end) for end in model.schedule.ends(fit_on[0].noise.t))
     ratio = FittedRatio(min(depth, MAX_BINS), gamma_min=first, gamma_max=last).to(fit_on[0].images.device)
@@ -210,41 +209,28 @@ def ratio_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], max_bins
     return RatioProfile(gamma, rho, torch.log1p(2 * kl))
 
 
-def fit_ratio(
-    model: DiffusionModel,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
-    generator: torch.Generator,
-    dims: tuple[int, ...] | None = None,
-) -> FittedRatio:
-    """The best ratio of each of the model's steps on these batches of grey levels [B, ...] and labels, if any.
+class VolatilityProfile(NamedTuple):
+    """kappa in G bins of gamma, [G] each, NaN where no sample fell."""
 
-    Every sample is seen at every step, with one draw of noise from ``generator``, on the images' device. ``dims``
-    asks for a ratio of each dimension. Give the model the answer with ``model.ratio = ...``.
-
-    Raises ValueError for a model in infinite depth and for no data.
-    """
-    if model.num_steps is None:
-        raise ValueError("a variance ratio needs finite depth, got num_steps=None: set num_steps")
-    edges, ratio = gamma_grid(model.schedule, model.num_steps).flip(0), None
-    for images, labels in batches:
-        x = model.scale(images, model.dtype)
-        if ratio is None:
-            ratio = FittedRatio(model.num_steps, dims).to(x.device)
-            ratio.edges.copy_(edges)
-        eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        observe_steps(model, ratio, x, eps, labels)
-    if ratio is None:
-        raise ValueError("a variance ratio needs at least one batch to be fitted on, got none")
-    return ratio
+    gamma: Tensor  # mean over the bin's samples
+    kappa: Tensor  # the model's; 1 without a volatility
+    optimal: Tensor  # the best of infinite depth, see likeness.diffusion.fitting.fit_volatility
+    without_parameters: Tensor  # 1 + 2 sigma^2, the best of DiffEnc-nt with an exact network
 
 
 @torch.no_grad()
-def observe_steps(
-    model: DiffusionModel, ratio: FittedRatio, x: Tensor, eps: Tensor, labels: Tensor | None = None
-) -> None:
-    """Show ``ratio`` every step of the model on scaled data x with the noise eps, both [B, ...]."""
-    assert model.num_steps is not None
-    for number in range(1, model.num_steps + 1):
-        step = model.step_error(x, x.new_full((len(x),), (number - 0.5) / model.num_steps), eps, labels)
-        squared = 0.5 * torch.expm1(broadcast(step.dgamma, x)) * step.error.square()
-        ratio.observe(step.gamma_s, step.gamma_t, squared)
+def volatility_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], num_bins: int = 32) -> VolatilityProfile:
+    """Over bins of gamma into which the samples' times fall; averaged over dimensions."""
+    sums = torch.zeros(5, 1)
+    for batch in samples:
+        rate = batch.rate(model)
+        half = 0.5 * rate.noise_error
+        kappa = torch.ones_like(rate.gamma) if model.volatility is None else model.volatility(rate.gamma)
+        kappa = kappa.flatten(1).mean(1) if kappa.dim() > 1 else kappa
+        drift, noise = ((part.square().flatten(1).mean(1)) for part in (half + rate.shift, half))
+        values = [torch.ones_like(drift), rate.gamma, kappa.expand_as(drift), drift, noise]
+        edges = gamma_edges(*model.schedule.ends(drift), num_bins)
+        bins = torch.bucketize(rate.gamma.to(edges), edges[1:-1])
+        sums = sums.to(edges) + edges.new_zeros(5, num_bins).index_add(1, bins, torch.stack(values).to(edges))
+    gamma, kappa, drift, noise = sums[1:] / sums[0]
+    return VolatilityProfile(gamma, kappa, (drift / noise).sqrt(), 1 + 2 * torch.sigmoid(gamma))

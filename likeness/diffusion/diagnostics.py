@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.diffusion.model import DiffusionModel, StepError
+from likeness.diffusion.model import DiffusionModel, Rate, StepError
 from likeness.diffusion.process import Noise, broadcast, diffuse, evaluation_noise, stratified
 from likeness.seeding import generator
 
@@ -165,6 +165,10 @@ class NoisyBatch(NamedTuple):
     def rate_error(self, model: DiffusionModel) -> tuple[Tensor, Tensor]:
         """Of the model in infinite depth: see :meth:`DiffusionModel.rate_error`."""
         return model.rate_error(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+
+    def rate(self, model: DiffusionModel) -> Rate:
+        """What makes up that error: see :meth:`DiffusionModel.rate`."""
+        return model.rate(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
 
     def step_error(self, model: DiffusionModel) -> StepError:
         """Of the model's step that contains each time: see :meth:`DiffusionModel.step_error`."""

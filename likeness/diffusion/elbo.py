@@ -1,6 +1,7 @@
 """The terms of the negative ELBO, in nats, at given times and noise.
 
-Kingma et al. 2021 (VDM) and Nielsen et al. 2024 (DiffEnc). Errors are in units of the noise: e = eps - eps_hat is
+Kingma et al. 2021 (VDM) and Nielsen et al. 2024 (DiffEnc); the volatility kappa is that of
+likeness.diffusion.volatility. Errors are in units of the noise: e = eps - eps_hat is
 alpha (v - v_hat) and (alpha / sigma) (x_hat - x_t), and stays of order one where SNR times a difference of data would
 cancel. c is 1 with the counter-term of the generative model, 0 without.
 """
@@ -65,31 +66,53 @@ def latent_loss(x_1: Tensor, gamma_1: Tensor) -> Tensor:
     return 0.5 * ((1 - variance) * x_1.square() + variance - variance.log() - 1).flatten(1).sum(1)
 
 
-def continuous_error(found: Estimate, direction: Tensor, derivative: Tensor, gamma: Tensor, c: float) -> Tensor:
-    """e + alpha sigma (c x_hat + alpha^2 u + D u), [B, ...]: the loss is half its square times dgamma/dt.
-
-    Equal to exp(-gamma / 2) ((1 + c sigma^2) x_hat - x_t + D x_t), DiffEnc's eq. 18, without its cancellation.
-    """
+def rate_shift(found: Estimate, direction: Tensor, derivative: Tensor, gamma: Tensor, c: float) -> Tensor:
+    """alpha sigma (c x_hat + alpha^2 u + D u), [B, ...]: what the moving mean adds to eps - eps_hat in the rate."""
     gamma = broadcast(gamma, found.x)
     a = alpha(gamma)
-    return found.noise_error + a * sigma(gamma) * (c * found.x + a.square() * direction + derivative)
+    return a * sigma(gamma) * (c * found.x + a.square() * direction + derivative)
 
 
-def step_error(
+def continuous_error(noise_error: Tensor, shift: Tensor, kappa: Tensor | None = None) -> Tensor:
+    """The error, [B, ...], whose half square times dgamma/dt is the rate of the loss: e + the shift of the rate.
+
+    Equal to exp(-gamma / 2) ((1 + c sigma^2) x_hat - x_t + D x_t), DiffEnc's eq. 18, without its cancellation. With a
+    volatility ``kappa``, [B] or [B or 1, ...], it is ((1 + kappa) / 2 e + the shift) / sqrt(kappa).
+    """
+    if kappa is None:
+        return noise_error + shift
+    kappa = broadcast(kappa, shift)
+    return (0.5 * (1 + kappa) * noise_error + shift) / kappa.sqrt()
+
+
+def step_shift(
     found: Estimate, directions: tuple[Tensor, Tensor], gammas: tuple[Tensor, Tensor], dgamma: Tensor, c: float
 ) -> Tensor:
-    """The error of the step from t to s < t, [B, ...]; ``directions`` and ``gammas`` are those at s and at t.
+    """(alpha / sigma) (c dgamma sigma^2 x_hat - (x_s - x_t)) / r, [B, ...]: what the moving mean adds in a step.
 
-    Its square times expm1(dgamma) / 2 is the step's KL at equal variances, |mu_P - mu_Q|^2 / (2 sigma_Q^2) (DiffEnc,
-    eq. 13). It is e + (alpha / sigma) (c dgamma sigma^2 x_hat - (x_s - x_t)) / r with r = 1 - exp(-dgamma), where
-    x_s - x_t = sigma_s^2 (u_s - u_t) - r sigma_t^2 alpha_s^2 u_t: float32 would lose a difference of the means.
+    r = 1 - exp(-dgamma); ``directions`` and ``gammas`` are those at s and at t. x_s - x_t is taken as
+    sigma_s^2 (u_s - u_t) - r sigma_t^2 alpha_s^2 u_t: float32 would lose a difference of the means.
     """
     direction_s, direction = directions
     gamma_s, gamma, dgamma = (broadcast(value, found.x) for value in (*gammas, dgamma))
     variance_s, variance = torch.sigmoid(gamma_s), torch.sigmoid(gamma)
     moved = c * dgamma * found.x - variance_s / variance * (direction_s - direction)
     shift = torch.sigmoid(-gamma_s) * direction - moved / torch.expm1(-dgamma)
-    return found.noise_error + alpha(gamma) * sigma(gamma) * shift
+    return alpha(gamma) * sigma(gamma) * shift
+
+
+def step_error(noise_error: Tensor, shift: Tensor, dgamma: Tensor, kappa: Tensor | None = None) -> Tensor:
+    """The error of the step from t to s < t, [B, ...]: e + the shift of the step.
+
+    Its square times expm1(dgamma) / 2 is the step's KL at equal variances, |mu_P - mu_Q|^2 / (2 sigma_Q^2) (DiffEnc,
+    eq. 13). With a volatility ``kappa``, [B] or [B or 1, ...], e counts q / r times as much, where
+    q = 1 - exp(-(1 + kappa) dgamma / 2), and the noise has r_kappa / r times the variance.
+    """
+    if kappa is None:
+        return noise_error + shift
+    kappa, dgamma = broadcast(kappa, shift), broadcast(dgamma, shift)
+    q, r_kappa, r = (-torch.expm1(-rate * dgamma) for rate in (0.5 * (1 + kappa), kappa, torch.ones_like(kappa)))
+    return q / (r_kappa * r).sqrt() * (noise_error + r / q * shift)  # of kappa = 1: bitwise the sum
 
 
 def continuous_loss(error: Tensor, dgamma_dt: Tensor) -> Tensor:
@@ -107,7 +130,7 @@ def step_loss(error: Tensor, dgamma: Tensor, rho: Tensor | None = None) -> Tenso
     squared = 0.5 * torch.expm1(broadcast(dgamma, error)) * error.square()
     if rho is None:
         return squared.flatten(1).sum(1)
-    rho = broadcast(rho, error) if rho.dim() == 1 else rho
+    rho = broadcast(rho, error)
     return (0.5 * variance_cost(rho) + torch.exp(-rho) * squared).flatten(1).sum(1)
 
 

@@ -2,24 +2,24 @@
 
 Importance weights: Burda et al. 2016 (arXiv 1509.00519). The weight of a path z_1, ..., z_0 drawn from q is
 p(x, z_0, ..., z_1) over q(z_0, ..., z_1 | x). Paths are followed in the noise of z_t = alpha_t x_t + sigma_t eps_t,
-where a step of the posterior is eps_s = exp(-dgamma / 2) eps_t + sqrt(r) eta with r = 1 - exp(-dgamma), for every
-encoder alike.
+where a step of the posterior is eps_s = sqrt(1 - r) eps_t + sqrt(r) eta with r = 1 - exp(-kappa dgamma) and the
+volatility kappa, for every encoder alike.
 
-The probability flow is the ODE in gamma whose marginals are those of the diffusion process: Song et al. 2021
-(arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation
-given z, dz/dgamma = alpha^2 z / 2 - alpha E[x_t | z] / 2 + alpha E[dx_t/dgamma | z]. The head of a model with the
-counter-term answers E[x_t - dx_t/dgamma | z] / (1 + sigma^2), so that both can be had where x_t is x times a known
-factor m(gamma), in VDM and with the parameter-free encoder; with a trained encoder they cannot.
+Of the probability flow (likeness.diffusion.flow) there are two bounds. One keeps the diffusion model's decoder. The
+other is that of Zheng et al. 2023 (i-DODE, arXiv 2305.03935): p(x) is the mass that the density of the flow has in the
+cell of the grey levels x, which needs no decoder.
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from likeness.checks import require_positive
+from likeness.diffusion.flow import log_density
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, broadcast, diffuse, log_likelihood, sigma
+from likeness.diffusion.process import Noise, alpha, broadcast, diffuse, log_likelihood, sigma
 
 
 @torch.no_grad()
@@ -80,73 +80,14 @@ def _step(
     # mu_P - mu_Q is sqrt(expm1(dgamma)) error, in units of sigma_Q
     off = eta - torch.expm1(dgamma).sqrt() * step.error
     rho = x.new_zeros(1) if model.ratio is None else model.ratio(step.gamma_s, step.gamma_t)
-    rho = broadcast(rho, x) if rho.dim() == 1 else rho
+    rho = broadcast(rho, x)
     gain = _total(0.5 * (eta.square() - torch.exp(-rho) * off.square() - rho))
-    return gain, torch.exp(-0.5 * dgamma) * eps + torch.sqrt(-torch.expm1(-dgamma)) * eta
+    fading = dgamma if step.kappa is None else broadcast(step.kappa, x) * dgamma
+    return gain, torch.exp(-0.5 * fading) * eps + torch.sqrt(-torch.expm1(-fading)) * eta
 
 
 def _total(values: Tensor) -> Tensor:
     return values.double().flatten(1).sum(1)
-
-
-def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Tensor:
-    """E[x_t | z] of the model's x_hat [B, ...] at a scalar gamma.
-
-    Raises ValueError for an encoder that is not x times a function of gamma.
-    """
-    variance, (_, rate) = torch.sigmoid(gamma), model.encoder.factor(gamma)
-    return x_hat * ((1 + model.counter_term * variance) / (1 - rate))
-
-
-def velocity(model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-    """dz/dgamma along the flow, of z [B, ...] at a scalar gamma. Raises as :func:`conditional_mean`."""
-    mean = conditional_mean(model, model.predict(z, gamma.to(z).expand(len(z)), labels), gamma)
-    rate = model.encoder.factor(gamma)[1]
-    return 0.5 * torch.sigmoid(-gamma) * z - (0.5 - rate) * alpha(gamma) * mean
-
-
-def flow_step(model: DiffusionModel, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-    """z_s at a scalar gamma_s, were the noise and the data in z_t [B, ...] those that x_hat says; as DDIM's steps.
-
-    Raises as :func:`conditional_mean`.
-    """
-    mean = conditional_mean(model, x_hat, gamma_t)
-    eps = (z_t - alpha(gamma_t) * mean) / sigma(gamma_t)
-    moved = mean * (model.encoder.factor(gamma_s)[0] / model.encoder.factor(gamma_t)[0])
-    return diffuse(moved, gamma_s, eps)
-
-
-@torch.no_grad()
-def log_density(
-    model: DiffusionModel,
-    z_0: Tensor,
-    labels: Tensor | None = None,
-    probe: Tensor | None = None,
-    tolerance: float = 1e-5,
-) -> Tensor:
-    """log p(z_0) in nats, [B], of the density that the flow carries from N(0, I) at gamma(1) to gamma(0).
-
-    Args:
-        model: in evaluation mode.
-        z_0: [B, ...].
-        labels: [B], of a class-conditional model.
-        probe: Hutchinson's estimate of the divergence with this noise [B, ...], of unit variance; None takes the exact
-            trace, with one backward pass for each dimension.
-        tolerance: relative and absolute, of the adaptive solver (Dormand-Prince).
-
-    Raises as :func:`conditional_mean`.
-    """
-    from torchdiffeq import odeint
-
-    gamma_0, gamma_1 = model.schedule.ends(z_0)
-
-    def rates(gamma: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return _with_divergence(model, state[0], gamma, labels, probe)
-
-    start = (z_0, z_0.new_zeros(len(z_0)))
-    path, gained = odeint(rates, start, torch.stack([gamma_0, gamma_1]), rtol=tolerance, atol=tolerance)
-    prior = -0.5 * (path[-1].square() + math.log(2 * math.pi)).flatten(1).sum(1)
-    return prior + gained[-1]  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -164,7 +105,7 @@ def flow_bound(
     flow. It is the ELBO of a model with z_0 as its only latent variable: in expectation over eps_0 comparable with
     that of the diffusion model, to which it is equal for VDM with an exact denoiser in infinite depth.
 
-    For the other arguments see :func:`log_density`. Raises as :func:`conditional_mean`.
+    For the other arguments see :func:`likeness.diffusion.flow.log_density`. Raises where the flow is unknown.
     """
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
@@ -172,27 +113,75 @@ def flow_bound(
     z_0 = diffuse(x_0, gamma_0, eps_0)
     density = log_density(model, z_0, labels, probe, tolerance)
     decoded = log_likelihood(images, z_0 / alpha(gamma_0), gamma_0, model.levels, model.reach)
-    encoded = -0.5 * (eps_0.square() + math.log(2 * math.pi) + torch.log(torch.sigmoid(gamma_0)))
-    return (encoded - decoded).flatten(1).sum(1) - density
+    return (_gaussian_log_density(eps_0.square(), gamma_0) - decoded).flatten(1).sum(1) - density
 
 
-def _with_divergence(
-    model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None, probe: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        speed = velocity(model, z, gamma, labels)
-        divergence = _trace(speed, z) if probe is None else _product(speed, z, probe)
-    return speed.detach(), divergence
+def _gaussian_log_density(square: Tensor, gamma_0: Tensor) -> Tensor:
+    """log q(z_0 | x) of each dimension, of eps^2."""
+    return -0.5 * (square + math.log(2 * math.pi) + torch.log(torch.sigmoid(gamma_0)))
 
 
-def _product(speed: Tensor, z: Tensor, probe: Tensor) -> Tensor:
-    """probe' J probe for each sample, [B], with J = dspeed/dz."""
-    (gradient,) = torch.autograd.grad(speed, z, probe, retain_graph=True)
-    return (gradient * probe).flatten(1).sum(1)
+@torch.no_grad()
+def dequantised_bound(
+    model: DiffusionModel,
+    images: Tensor,
+    eps_0: Tensor,
+    labels: Tensor | None = None,
+    probe: Tensor | None = None,
+    tolerance: float = 1e-5,
+) -> Tensor:
+    """An estimate of an upper bound of -log p(x) in nats, [B], of grey levels [B, ...], by K draws in their cell.
+
+    z_0 is alpha_0 x_0 + sigma_0 eps with eps cut to +-tau, half a grey level, and p(z_0) the density of the flow. With
+    ``eps_0`` [K, B, ...], standard normal noise that is mapped to the cut one, the answer is -log of the mean of K
+    weights p(z_0) / q(z_0 | x), for K = 1 with log q in expectation. It falls towards -log p(x) as K grows.
+
+    With K > 1 use the exact trace (``probe`` None): an estimated one has noise, which the log of the mean turns into a
+    number below the bound, by up to half its variance. One ``probe`` is used for all K, which keeps most of that out.
+
+    For the other arguments see :func:`likeness.diffusion.flow.log_density`. Raises where the flow is unknown, and
+    ValueError for no draws.
+    """
+    require_positive(draws=len(eps_0))
+    gamma_0, _ = model.schedule.ends(eps_0)
+    tau = truncation(model, gamma_0)
+    mass = torch.erf(tau / math.sqrt(2))
+    x = model.scale(images, eps_0.dtype)
+    x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
+    cut = _cut(eps_0, tau)
+    densities = [log_density(model, diffuse(x_0, gamma_0, eps), labels, probe, tolerance).double() for eps in cut]
+    if len(eps_0) == 1:
+        square = 1 - math.sqrt(2 / math.pi) * tau * torch.exp(-0.5 * tau.square()) / mass  # E eps^2
+        entropy: Tensor = torch.log(mass) - _gaussian_log_density(square, gamma_0.double())
+        return -densities[0] - model.dims * entropy
+    encoded = _gaussian_log_density(cut.double().square(), gamma_0.double()) - torch.log(mass)
+    weights = torch.stack(densities) - encoded.flatten(2).sum(2)
+    return math.log(len(weights)) - weights.logsumexp(0)
 
 
-def _trace(speed: Tensor, z: Tensor) -> Tensor:
-    places = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device).reshape(-1, *z.shape[1:])
-    products = [_product(speed, z, place.expand_as(z)) for place in places]
-    return torch.stack(products).sum(0)
+def truncation(model: DiffusionModel, gamma_0: Tensor) -> Tensor:
+    """tau: half a grey level in z_0 over sigma_0, a scalar in float64; raises where the flow is unknown."""
+    factor, _ = model.encoder.factor(gamma_0.double())
+    tau: Tensor = factor * torch.exp(-0.5 * gamma_0.double()) / model.levels
+    return tau
+
+
+def _cut(eps: Tensor, tau: Tensor) -> Tensor:
+    """Standard normal noise mapped to the normal distribution cut to +-tau."""
+    below = torch.special.ndtr(-tau)
+    inside: Tensor = torch.special.ndtri(below + (1 - 2 * below) * torch.special.ndtr(eps.double()))
+    return inside.clamp(-tau, tau).to(eps)
+
+
+def elbo(model: DiffusionModel, images: Tensor, noise: Noise, labels: Tensor | None = None) -> Tensor:
+    """The negative ELBO in nats, [B], of grey levels [B, ...]; see :meth:`DiffusionModel.elbo_terms`."""
+    return model.elbo_terms(images, **noise._asdict(), labels=labels).total
+
+
+BOUNDS: Mapping[str, Callable[..., Tensor]] = {
+    "ELBO": elbo,
+    "IW": importance_weighted_bound,
+    "ODE": flow_bound,
+    "ODE-TN": dequantised_bound,
+}
+"""Every estimate of -log p(x) that is reported as a bound, by its kind: none may fall below the entropy of a source."""

@@ -16,8 +16,10 @@ from likeness.diffusion.elbo import (
     continuous_loss,
     estimate,
     latent_loss,
+    rate_shift,
     step_error,
     step_loss,
+    step_shift,
     x_hat,
 )
 from likeness.diffusion.encoders import DepthEncoder
@@ -33,6 +35,7 @@ from likeness.diffusion.process import (
 )
 from likeness.diffusion.schedules import NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.diffusion.volatility import Volatility
 
 
 class ScoreFunction(Protocol):
@@ -47,6 +50,25 @@ class ScoreFunction(Protocol):
         ...
 
 
+class Rate(NamedTuple):
+    """What the loss at a time of infinite depth is made of; see :func:`likeness.diffusion.elbo.continuous_error`."""
+
+    noise_error: Tensor  # [B, ...], eps - eps_hat
+    shift: Tensor  # [B, ...], what the moving mean adds
+    gamma: Tensor  # [B]
+    dgamma_dt: Tensor  # [B]
+
+
+class Step(NamedTuple):
+    """What the loss of a step is made of; see :func:`likeness.diffusion.elbo.step_error`."""
+
+    noise_error: Tensor  # [B, ...], eps - eps_hat
+    shift: Tensor  # [B, ...], what the moving mean adds
+    gamma_s: Tensor  # [B], where the step ends
+    gamma_t: Tensor  # [B], where it starts
+    dgamma: Tensor  # [B], gamma_t - gamma_s
+
+
 class StepError(NamedTuple):
     """What one step of finite depth costs; its KL at equal variances is expm1(dgamma) / 2 times |error|^2."""
 
@@ -54,6 +76,7 @@ class StepError(NamedTuple):
     gamma_s: Tensor  # [B], where the step ends
     gamma_t: Tensor  # [B], where it starts
     dgamma: Tensor  # [B], gamma_t - gamma_s
+    kappa: Tensor | None  # [B] or [B or 1, ...], the volatility; None is 1
 
 
 class DiffusionModel(nn.Module):
@@ -70,6 +93,7 @@ class DiffusionModel(nn.Module):
             eq. 15); it belongs to encoders that change the mean.
         num_steps: T, or None for infinite depth.
         ratio: of the variances, None for 1.
+        volatility: how much of the noise is new at each depth, None for 1, as both papers have it.
 
     Raises ValueError for fewer than two levels, T < 1, an unknown prediction and a ratio in infinite depth.
 
@@ -97,13 +121,15 @@ class DiffusionModel(nn.Module):
         counter_term: bool = False,
         num_steps: int | None = None,
         ratio: VarianceRatio | None = None,
+        volatility: Volatility | None = None,
     ) -> None:
         super().__init__()
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
-        self.network, self.encoder, self.schedule, self.ratio = network, encoder, schedule, ratio
+        self.network, self.encoder, self.schedule = network, encoder, schedule
+        self.ratio, self.volatility = ratio, volatility
         self.input_shape, self.levels = tuple(input_shape), levels
         self.prediction: Prediction = prediction
         self.counter_term = counter_term
@@ -139,13 +165,15 @@ class DiffusionModel(nn.Module):
         t: Tensor,
         eps_0: Tensor,
         eps: Tensor,
+        weight: Tensor | None = None,
         labels: Tensor | None = None,
         lean: bool = False,
     ) -> ElboTerms:
         """The negative ELBO's terms in nats, [B] each, at times t [B] in [0, 1] with the given noise.
 
         ``images`` [B, ...] are integers 0 .. levels - 1. ``eps_0`` is the noise of z_0 and ``eps`` that of z_t. In
-        finite depth a time stands for the step that contains it.
+        finite depth a time stands for the step that contains it. ``weight`` [B] is 1 / p(t) of times that are not
+        uniform; the diffusion term is multiplied by it.
 
         ``lean`` leaves encoder passes out: x_0 is taken to be x (they differ by sigma_0^2 |u|, at most 3.4e-6 at the
         papers' gamma_0, where the noise is 1.3e-3), and the latent term is the mean over the first quarter of the
@@ -159,7 +187,8 @@ class DiffusionModel(nn.Module):
         x_0, latent = self._endpoints(x, gamma_0, gamma_1, labels, lean)
         z_0 = x_0 + torch.exp(0.5 * gamma_0) * eps_0
         reconstruction = -log_likelihood(images, z_0, gamma_0, self.levels, self.reach).flatten(1).sum(1)
-        return ElboTerms(reconstruction, latent, self.diffusion_loss(x, t, eps, labels))
+        diffusion = self.diffusion_loss(x, t, eps, labels)
+        return ElboTerms(reconstruction, latent, diffusion if weight is None else weight * diffusion)
 
     def scale(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """x in (-1, 1), [B, ...], of grey levels, by default in the model's dtype; raises ValueError for others."""
@@ -178,13 +207,27 @@ class DiffusionModel(nn.Module):
 
     def rate_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """In infinite depth: the error [B, ...] whose half square is the loss per gamma, and dgamma/dt [B]."""
+        rate = self.rate(x, t, eps, labels)
+        kappa = None if self.volatility is None else self.volatility(rate.gamma)
+        return continuous_error(rate.noise_error, rate.shift, kappa), rate.dgamma_dt
+
+    def rate(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Rate:
+        """In infinite depth: what makes up the error at times t [B], of any volatility."""
         gamma, dgamma_dt = self.schedule.with_derivative(t)
         direction, derivative = self.encoder.direction_with_derivative(x, gamma, labels)
         found = self._estimate(x, direction, gamma, eps, labels)
-        return continuous_error(found, direction, derivative, gamma, float(self.counter_term)), dgamma_dt
+        shift = rate_shift(found, direction, derivative, gamma, float(self.counter_term))
+        return Rate(found.noise_error, shift, gamma, dgamma_dt)
 
     def step_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> StepError:
         """In finite depth: the error of the step that contains each time t [B]."""
+        step = self.step(x, t, eps, labels)
+        kappa = self._step_volatility(step.gamma_s, step.gamma_t)
+        error = step_error(step.noise_error, step.shift, step.dgamma, kappa)
+        return StepError(error, step.gamma_s, step.gamma_t, step.dgamma, kappa)
+
+    def step(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Step:
+        """In finite depth: what makes up the error of the step that contains each time t [B], of any volatility."""
         if self.num_steps is None:
             raise ValueError("in infinite depth (num_steps=None) there are no steps: set num_steps")
         s, t = step_of(t, self.num_steps)
@@ -194,9 +237,9 @@ class DiffusionModel(nn.Module):
         both = torch.cat([gamma_s, gamma_t])
         direction_s, direction = self.encoder.direction(torch.cat([x, x]), both, twice).chunk(2)
         found = self._estimate(x, direction, gamma_t, eps, labels)
-        c = float(self.counter_term)
-        error = step_error(found, (direction_s, direction), (gamma_s, gamma_t), dgamma, c)
-        return StepError(error, gamma_s, gamma_t, dgamma)
+        directions, gammas = (direction_s, direction), (gamma_s, gamma_t)
+        shift = step_shift(found, directions, gammas, dgamma, float(self.counter_term))
+        return Step(found.noise_error, shift, gamma_s, gamma_t, dgamma)
 
     def predict(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_hat, [B, ...], of z at gamma [B]."""
@@ -210,7 +253,8 @@ class DiffusionModel(nn.Module):
         ``ratio`` is of the variances: the model's own, where it is meant for steps of this size.
         """
         counter = self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)
-        mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t)
+        kappa = self._step_volatility(gamma_s.to(z_t)[None], gamma_t.to(z_t)[None])
+        mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t, kappa)
         if ratio is None:
             return Posterior(mean, variance)
         rho = ratio(gamma_s.to(z_t)[None], gamma_t.to(z_t)[None])
@@ -221,6 +265,10 @@ class DiffusionModel(nn.Module):
         gamma = self.schedule(t)
         mean = self.encoder(self.scale(images, t.dtype), gamma, labels)
         return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore[operator, no-any-return]
+
+    def _step_volatility(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor | None:
+        """kappa of steps between these depths, [B] each: that of the middle."""
+        return None if self.volatility is None else self.volatility((gamma_s + gamma_t) / 2)
 
     def _require_finite_depth_for_ratio(self) -> None:
         if self.num_steps is None and self.ratio is not None:

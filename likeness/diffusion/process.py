@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from likeness.diffusion.times import TimeDensity
 from likeness.seeding import generator, mix
 
 _GOLDEN = 0.6180339887498949  # frac(n * golden) is spread more evenly over n than any other sequence of its kind
@@ -21,8 +22,8 @@ _NEGLIGIBLE = 45.0  # nats under which a level's weight is lost in float64's rou
 
 
 def broadcast(values: Tensor, like: Tensor) -> Tensor:
-    """[B] as [B, 1, ...], to be combined with ``like`` [B, ...]; a scalar stays one."""
-    return values if values.dim() == 0 else values.reshape(-1, *[1] * (like.dim() - 1))
+    """[B] as [B, 1, ...], to be combined with ``like`` [B, ...]; scalars and values of every dimension stay."""
+    return values if values.dim() in (0, like.dim()) else values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def alpha(gamma: Tensor) -> Tensor:
@@ -47,22 +48,29 @@ def diffuse(x_t: Tensor, gamma: Tensor, eps: Tensor) -> Tensor:
 
 
 class Posterior(NamedTuple):
-    """A Gaussian with independent dimensions of one variance."""
+    """A Gaussian with independent dimensions."""
 
     mean: Tensor  # [B, ...]
-    variance: Tensor  # [B, 1, ...] or a scalar
+    variance: Tensor  # [B, 1, ...] or a scalar; of a volatility of each dimension [B or 1, ...]
 
 
-def posterior(z_t: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Posterior:
+def posterior(
+    z_t: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor, kappa: Tensor | None = None
+) -> Posterior:
     """q(z_s | z_t, x) for depths s < t with data means x_s and x_t, [B, ...]; gammas are [B] or scalars.
 
     With x_s = x_t = x it is VDM's (its eq. 25 to 27); in general DiffEnc's eq. 8 and 9. ``x_t`` may be a prediction.
+    ``kappa``, [B] or [B or 1, ...], is the volatility: the noise of z_s is sqrt(1 - r) that of z_t and sqrt(r) new,
+    with r = 1 - exp(-kappa dgamma). None is 1, which both papers have.
     """
     gamma_s, gamma_t = broadcast(gamma_s, z_t), broadcast(gamma_t, z_t)
-    kept = -torch.expm1(gamma_s - gamma_t)  # r = 1 - SNR(t) / SNR(s)
-    alpha_s = alpha(gamma_s)
-    mean = alpha_s / alpha(gamma_t) * torch.exp(gamma_s - gamma_t) * z_t + alpha_s * (kept * x_t + (x_s - x_t))
-    return Posterior(mean, torch.sigmoid(gamma_s) * kept)
+    of_mean = of_variance = gamma_s - gamma_t
+    if kappa is not None:
+        kappa = broadcast(kappa, z_t)
+        of_mean, of_variance = 0.5 * (1 + kappa) * of_mean, kappa * of_variance
+    alpha_s, kept = alpha(gamma_s), -torch.expm1(of_mean)
+    mean = alpha_s / alpha(gamma_t) * torch.exp(of_mean) * z_t + alpha_s * (kept * x_t + (x_s - x_t))
+    return Posterior(mean, torch.sigmoid(gamma_s) * -torch.expm1(of_variance))
 
 
 def stratified(offset: Tensor, size: int) -> Tensor:
@@ -94,6 +102,11 @@ class Noise(NamedTuple):
     t: Tensor  # [B]
     eps_0: Tensor  # [B, ...]
     eps: Tensor  # [B, ...]
+    weight: Tensor | None = None  # [B], of the diffusion term, where times are not uniform
+
+    def at_times_of(self, density: TimeDensity | None) -> "Noise":
+        """With times of this density in place of the uniform ones; None leaves them."""
+        return self if density is None else self._replace(**density(self.t)._asdict())
 
 
 def training_noise(like: Tensor, seed: int, step: int, rank: int, world_size: int) -> Noise:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from likeness.diffusion.likelihoods import flow_step
+from likeness.diffusion.flow import flow_step
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import alpha, broadcast, nearest_level, sample_level
 from likeness.diffusion.schedules import gamma_grid

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from likeness.checks import require_positive
+from likeness.diffusion.from_zero import FromZero
+from likeness.diffusion.process import broadcast
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
 
 
@@ -36,7 +38,7 @@ class ConstantRatio(VarianceRatio):
         return self.rho.expand_as(gamma_t)
 
 
-class LearnedRatio(VarianceRatio):
+class LearnedRatio(FromZero, VarianceRatio):
     """rho = theta(gamma_t) log(sigma_t^2 / sigma_s^2) with a network theta that starts at zero.
 
     theta = 0 is the posterior's variance, best for data without spread; theta = 1 is the forward process's, best for
@@ -51,29 +53,11 @@ class LearnedRatio(VarianceRatio):
 
     any_steps = True
 
-    def __init__(
-        self,
-        dims: tuple[int, ...] | None = None,
-        width: int = 64,
-        gamma_min: float = GAMMA_MIN,
-        gamma_max: float = GAMMA_MAX,
-    ) -> None:
-        super().__init__()
-        self.dims = None if dims is None else tuple(dims)
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
-        outputs = 1 if dims is None else int(torch.Size(dims).numel())
-        self.theta = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.head = nn.Linear(width, outputs)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
     @override
     def forward(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-        time = 2 * (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min) - 1
-        with torch.autocast(time.device.type, enabled=False):
-            theta = self.head(self.theta(time[:, None].to(self.head.weight.dtype)))
-        rho = theta * (F.logsigmoid(gamma_t) - F.logsigmoid(gamma_s))[:, None]
-        return rho[:, 0] if self.dims is None else rho.reshape(-1, *self.dims)  # type: ignore[no-any-return]
+        factor = F.logsigmoid(gamma_t) - F.logsigmoid(gamma_s)
+        theta = self.network(gamma_t)
+        return theta * broadcast(factor, theta)
 
 
 class FittedRatio(VarianceRatio):
@@ -83,7 +67,7 @@ class FittedRatio(VarianceRatio):
     bound, so do not fit it on the data that are evaluated. It belongs to the number of steps it was fitted with.
 
     Args:
-        num_bins: of gamma, equal ones between the limits; :func:`likeness.diffusion.bound_profiles.fit_ratio` makes
+        num_bins: of gamma, equal ones between the limits; :func:`likeness.diffusion.fitting.fit_ratio` makes
             one for each step.
         dims: shape of one sample, for a ratio of each dimension; none is one ratio for all.
         gamma_min: where the bins start.

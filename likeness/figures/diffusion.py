@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likeness.diffusion.bound_profiles import DepthPoint, GammaProfile, RatioProfile
+from likeness.diffusion.bound_profiles import DepthPoint, GammaProfile, RatioProfile, VolatilityProfile
 from likeness.diffusion.diagnostics import DepthProfile
 from likeness.figures.output import PALETTE
 from likeness.figures.samples import GAMMA, angles, finish, image_table, point_row
@@ -90,6 +90,26 @@ def ratio_figure(profile: RatioProfile, num_steps: int, *, own: bool) -> Figure:
         axes.set_yscale("symlog", linthresh=float(seen.min()))
     axes.set(xlabel=GAMMA, ylabel=r"$\rho = \log\,\sigma_P^2 / \sigma_Q^2$", title=f"$T$ = {num_steps}")
     axes.axhline(0, color="#999999", lw=0.8, ls=":")
+    axes.legend(fontsize=8, frameon=False)
+    finish(axes)
+    return figure
+
+
+def volatility_figure(profile: VolatilityProfile, *, own: bool) -> Figure:
+    """kappa by gamma: the model's, where it has one of its ``own``, the best one, and DiffEnc-nt's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    gamma, kappa, optimal, without = (values.float().cpu().numpy() for values in profile)
+    known = np.isfinite(gamma)
+    label = r"$1 + 2\,\sigma^2$, the best of DiffEnc-nt"
+    axes.plot(gamma[known], without[known], color="#999999", lw=1.0, ls="--", label=label)
+    axes.plot(gamma[known], optimal[known], color=PALETTE[1], marker="o", ms=3.5, lw=1.2, label="the best")
+    if own:
+        axes.plot(gamma[known], kappa[known], color=PALETTE[0], marker="s", ms=3.5, lw=1.2, label="the model's")
+    axes.set(xlabel=GAMMA, ylabel=r"volatility $\kappa$", ylim=(0, None))
+    axes.axhline(1, color="#999999", lw=0.8, ls=":")
     axes.legend(fontsize=8, frameon=False)
     finish(axes)
     return figure

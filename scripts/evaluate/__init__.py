@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 DRAWS = 5
 # Options that say something about models or samples of one kind only.
-OF_DIFFUSION = ("steps", "draws", "ratio", "importance", "ode")
+OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "importance", "ode", "ode_samples")
 OF_SAMPLES = ("features",)
-COUNTS = ("draws", "importance", "fit_samples", "batch_size", "limit")
+COUNTS = ("draws", "importance", "ode_samples", "fit_samples", "batch_size", "limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,10 +50,12 @@ def build_parser() -> ArgumentParser:
     add("--weights", type=Literal["ema", "raw"], default="ema", help="Of runs that average them: averaged, or not.")
     add("--steps", type=str | None, help="Depths T, as 10,100,inf; by default the model's own.")
     add("--ratio", type=Literal["one", "learned", "fitted"] | None, help="Of the variances; fitted is on train.")
-    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by --ratio fitted.")
+    add("--volatility", type=Literal["one", "learned", "fitted"] | None, help="Of the noise; fitted is on train.")
+    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by what is fitted.")
     add("--draws", type=int | None, help=f"Of the noise, for each sample; {DRAWS} by default.")
     add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
-    add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bound: its trace.")
+    add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bounds: their trace.")
+    add("--ode_samples", type=int | None, help="Draws in the cell of each sample, for the bound ODE-TN; 1 by default.")
     add("--features", type=str | None, help="For samples: inception (default), pixels, a checkpoint, or a class path.")
     add("--seed", type=int | None, help="Of the noise; by default the run's.")
     add("--batch_size", type=int | None, help="Samples at a time; it changes no result.")
@@ -128,17 +130,22 @@ def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[D
     steps = [model.num_steps] if arguments.steps is None else parse_steps(arguments.steps)
     if arguments.importance and None in steps:
         raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
+    if arguments.ode_samples and not arguments.ode:
+        raise ValueError("--ode_samples needs --ode: it is of the probability flow's bound")
     if arguments.ode:
         model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown
-    return choose_depths(model, steps, arguments.ratio)
+    return choose_depths(model, steps, arguments.ratio, arguments.volatility)
 
 
 def _bounds(evaluation: BoundEvaluation, depths: Sequence[Depth], arguments: Namespace) -> Iterator[Row]:
     yield from (evaluation.elbo(depth) for depth in depths)
+    if evaluation.module.times is not None:
+        yield evaluation.elbo(depths[0], uniform=True)
     if arguments.importance:
         yield from (evaluation.importance_weighted(depth, arguments.importance) for depth in depths)
     if arguments.ode:
         yield evaluation.probability_flow(arguments.ode)
+        yield evaluation.dequantised_flow(arguments.ode, arguments.ode_samples or 1)
 
 
 def evaluate_samples(arguments: Namespace) -> Report:

@@ -1,6 +1,6 @@
 """A diffusion model's bounds on a split, in bits per dimension, and those of models that know next to nothing.
 
-A bound is taken at a depth: T steps, and a ratio of the variances.
+A bound is taken at a depth: T steps, a ratio of the variances and a volatility.
 """
 
 import math
@@ -15,27 +15,30 @@ from torch import Tensor
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
-from likeness.diffusion.bound_profiles import fit_ratio
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.diffusion.likelihoods import flow_bound, log_weight
+from likeness.diffusion.fitting import fit_ratio, fit_volatility
+from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise
 from likeness.diffusion.variance_ratio import VarianceRatio
+from likeness.diffusion.volatility import Volatility
 from likeness.seeding import generator
 from scripts.evaluate.data import EvaluatedSplit
 from scripts.reporting import Row
 
-RatioName = Literal["one", "learned", "fitted"]
+VarianceName = Literal["one", "learned", "fitted"]
 Trace = Literal["exact", "hutchinson"]
 FIT_BATCH = 128
+TOLERANCE = 1e-5  # of the solver of the probability flow
 _FIT, _IMPORTANCE = 0xF17, 0x1B0  # set these streams apart from each other and from other uses of the same seed
 
 
 class Depth(NamedTuple):
-    """T steps, None for infinitely many, and which ratio of the variances they have."""
+    """T steps, None for infinitely many, and which ratio of the variances and which volatility they have."""
 
     num_steps: int | None
-    ratio: RatioName
+    ratio: VarianceName
+    volatility: VarianceName = "one"
 
     @property
     def label(self) -> str:
@@ -60,33 +63,46 @@ def _steps(word: str) -> int | None:
     return steps
 
 
-def choose_depths(model: DiffusionModel, steps: Sequence[int | None], ratio: RatioName | None) -> list[Depth]:
+def choose_depths(
+    model: DiffusionModel,
+    steps: Sequence[int | None],
+    ratio: VarianceName | None,
+    volatility: VarianceName | None = None,
+) -> list[Depth]:
     """The depths to evaluate; where no ratio is named it is the model's own, and 1 in infinite depth.
 
-    Raises ValueError for a learned ratio that the model has not, and for any but 1 in infinite depth.
+    Raises ValueError for a learned ratio or volatility that the model has not, and for any ratio but 1 in infinite
+    depth.
     """
+    if volatility == "learned" and model.volatility is None:
+        raise ValueError("--volatility learned: the model has none, it was trained with 1; fitted takes no training")
     if ratio == "learned" and model.ratio is None:
         raise ValueError("--ratio learned: the model has no ratio, it was trained with variances of ratio 1")
     if ratio not in (None, "one") and None in steps:
         raise ValueError(f"--ratio {ratio} needs finite --steps: at T = inf any variance ratio but 1 costs infinity")
-    own: RatioName = "one" if model.ratio is None else "learned"
-    return [Depth(number, ratio or ("one" if number is None else own)) for number in steps]
+    own: VarianceName = "one" if model.ratio is None else "learned"
+    volatile: VarianceName = volatility or ("one" if model.volatility is None else "learned")
+    return [Depth(number, ratio or ("one" if number is None else own), volatile) for number in steps]
 
 
 @contextmanager
-def at_depth(model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None) -> Iterator[None]:
-    """The model in another depth, with another ratio, and afterwards as it was."""
-    before = model.num_steps, model.ratio
+def at_depth(
+    model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None, volatility: Volatility | None
+) -> Iterator[None]:
+    """The model in another depth, with another ratio and volatility, and afterwards as it was."""
+    before = model.num_steps, model.ratio, model.volatility
     try:
-        _set(model, num_steps, ratio)
+        _set(model, num_steps, ratio, volatility)
         yield
     finally:
         _set(model, *before)
 
 
-def _set(model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None) -> None:
+def _set(
+    model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None, volatility: Volatility | None
+) -> None:
     model.ratio = None  # which goes with any number of steps
-    model.num_steps, model.ratio = num_steps, ratio
+    model.num_steps, model.ratio, model.volatility = num_steps, ratio, volatility
 
 
 @dataclass(frozen=True)
@@ -100,22 +116,22 @@ class BoundEvaluation:
 
     module: VariationalDiffusion  # in evaluation mode
     split: EvaluatedSplit
-    train: EvaluatedSplit  # on which ratios are fitted: each sample is seen at every step
+    train: EvaluatedSplit  # on which ratios and volatilities are fitted: each sample is seen at every step
     draws: int
     seed: int
 
     @torch.no_grad()
-    def elbo(self, depth: Depth) -> Row:
-        """The ELBO and its three terms."""
+    def elbo(self, depth: Depth, *, uniform: bool = False) -> Row:
+        """The ELBO and its three terms, at times of the module's own density or at ``uniform`` ones."""
 
         def nats(batch: Batch, draw: int) -> Tensor:
-            noise = self._noise(batch, draw)._asdict()
+            noise = self._noise(batch, draw).at_times_of(None if uniform else self.module.times)._asdict()
             return torch.stack(self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch)))
 
         with self._at(depth):
             terms = self._bits(nats, f"ELBO, T = {depth.label}")  # [draws, 3, N]
         means = zip(ElboTerms._fields, terms.mean((0, 2)).tolist(), strict=True)
-        return _row("ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
+        return _row("ELBO, uniform times" if uniform else "ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
 
     @torch.no_grad()
     def importance_weighted(self, depth: Depth, num_samples: int) -> Row:
@@ -129,14 +145,36 @@ class BoundEvaluation:
         return _row(f"IW, k = {num_samples}", depth) | _estimate(bits)
 
     def probability_flow(self, trace: Trace) -> Row:
-        """The bound with the density of the probability flow, to the tolerance of its solver."""
+        """The bound with the density of the probability flow and the decoder of the diffusion model."""
 
-        def nats(batch: Batch, draw: int) -> Tensor:
+        def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
             noise = self._noise(batch, draw)
             probe = noise.eps if trace == "hutchinson" else None
-            return flow_bound(self.module.diffusion, batch.x, noise.eps_0, self._labels(batch), probe)
+            options = (self._labels(batch), probe, tolerance)
+            return flow_bound(self.module.diffusion, batch.x, noise.eps_0, *options)
 
-        return {"bound": f"flow, {trace}"} | _estimate(self._bits(nats, "probability flow"))
+        return {"bound": f"ODE, {trace} trace"} | self._solved(nats, "probability flow")
+
+    def dequantised_flow(self, trace: Trace, num_samples: int) -> Row:
+        """The bound with the mass of the flow's density in the cells of the grey levels, of so many draws in them."""
+
+        def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
+            noises = [self._noise(batch, draw * num_samples + number) for number in range(num_samples)]
+            probe = noises[0].eps if trace == "hutchinson" else None
+            options = (self._labels(batch), probe, tolerance)
+            return dequantised_bound(
+                self.module.diffusion, batch.x, torch.stack([noise.eps_0 for noise in noises]), *options
+            )
+
+        name = "ODE-TN" if num_samples == 1 else f"ODE-TN, k = {num_samples}"
+        return {"bound": f"{name}, {trace} trace"} | self._solved(nats, name)
+
+    def _solved(self, nats: Callable[..., Tensor], description: str) -> Row:
+        """An estimate by the solver of an ODE, and how far a tenth of its tolerance moves that of the first batch."""
+        row = _estimate(self._bits(nats, description))
+        first = next(self.split.batches("solver"))
+        loose, tight = (nats(first, 0, tolerance).double() for tolerance in (TOLERANCE, TOLERANCE / 10))
+        return row | {"bpd_solver": float(bits_per_dim((loose - tight).mean().abs(), first.x[0].numel()))}
 
     def _weighted(self, batch: Batch, row: int, draw: int, num_samples: int) -> Tensor:
         """Of one sample, whose paths make a batch: their noise is then a function of the sample alone."""
@@ -155,18 +193,26 @@ class BoundEvaluation:
         return torch.cat(parts, dim=-1)
 
     def _at(self, depth: Depth) -> AbstractContextManager[None]:
-        return at_depth(self.module.diffusion, depth.num_steps, self._ratio(depth))
+        volatility = self._volatility(depth)
+        return at_depth(self.module.diffusion, depth.num_steps, self._ratio(depth, volatility), volatility)
 
-    def _ratio(self, depth: Depth) -> VarianceRatio | None:
+    def _volatility(self, depth: Depth) -> Volatility | None:
+        if depth.volatility != "fitted":
+            return self.module.diffusion.volatility if depth.volatility == "learned" else None
+        with at_depth(self.module.diffusion, depth.num_steps, None, None):
+            source = generator(self.seed, _FIT, 1, device=self.split.device)
+            return fit_volatility(self.module.diffusion, self._training_batches("volatility", depth), source)
+
+    def _ratio(self, depth: Depth, volatility: Volatility | None) -> VarianceRatio | None:
         if depth.ratio != "fitted":
             return self.module.diffusion.ratio if depth.ratio == "learned" else None
-        with at_depth(self.module.diffusion, depth.num_steps, None):
+        with at_depth(self.module.diffusion, depth.num_steps, None, volatility):
             source = generator(self.seed, _FIT, device=self.split.device)
-            return fit_ratio(self.module.diffusion, self._training_batches(depth), source)
+            return fit_ratio(self.module.diffusion, self._training_batches("ratio", depth), source)
 
-    def _training_batches(self, depth: Depth) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Of one size, so that a fitted ratio does not depend on the batch size either."""
-        for batch in replace(self.train, batch_size=FIT_BATCH).batches(f"fitting the ratio, T = {depth.label}"):
+    def _training_batches(self, what: str, depth: Depth) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Of one size, so that what is fitted does not depend on the batch size either."""
+        for batch in replace(self.train, batch_size=FIT_BATCH).batches(f"fitting the {what}, T = {depth.label}"):
             yield batch.x, self._labels(batch)
 
     def _noise(self, batch: Batch, draw: int) -> Noise:
@@ -216,4 +262,4 @@ def _estimate(bits: Tensor) -> Row:
 
 
 def _row(bound: str, depth: Depth) -> Row:
-    return {"bound": bound, "T": depth.label, "ratio": depth.ratio}
+    return {"bound": bound, "T": depth.label, "ratio": depth.ratio, "volatility": depth.volatility}

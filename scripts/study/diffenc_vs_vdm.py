@@ -31,7 +31,7 @@ from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.figures.output import MARKERS, PALETTE
 from likeness.seeding import generator, mix, seeded
 from scripts.cli.configurations import located, read_configuration
-from scripts.evaluate.bounds import BoundEvaluation, Depth, RatioName, at_depth
+from scripts.evaluate.bounds import BoundEvaluation, Depth, VarianceName, at_depth
 from scripts.evaluate.data import EvaluatedSplit, open_split
 from scripts.inputs import choose_device, default_data, load_data
 from scripts.reporting import Report, Row, distinct, grouped, publish
@@ -53,7 +53,7 @@ FIT_SAMPLES = 512  # of the training split, at most: each is seen at every step
 EVALUATION_SEED = 0  # of the noise, the same for all models: their differences are then less noisy than their bounds
 POINTS = 50  # of l(t)
 BATCH_SIZE, LEARNING_RATE = 64, 0.01  # of a learned ratio
-RATIOS: tuple[RatioName, ...] = ("one", "learned", "fitted")
+RATIOS: tuple[VarianceName, ...] = ("one", "learned", "fitted")
 _TRAINING, _RATES = 0x4A71, 0x4A7E  # set these streams apart from other uses of the same seed
 TERMS = ("reconstruction", "latent", "diffusion", "bpd")
 ERRORS = ("bpd_sample_se", "bpd_draw_se")
@@ -189,7 +189,7 @@ def gains(evaluation: BoundEvaluation, num_steps: int, ratio_steps: int, rates: 
     """
     model = evaluation.module.diffusion
     ratio = train_ratio(model, num_steps, evaluation.train, ratio_steps, evaluation.seed)
-    with at_depth(model, num_steps, ratio):
+    with at_depth(model, num_steps, ratio, model.volatility):
         bpd: Row = {name: evaluation.elbo(Depth(num_steps, name))["bpd"] for name in RATIOS}
     return {
         "T": num_steps,
@@ -225,7 +225,7 @@ def train_ratio(
     with seeded(mix(seed, _TRAINING)):
         ratio = LearnedRatio(gamma_min=model.schedule.gamma_min, gamma_max=model.schedule.gamma_max).to(train.device)
     optimizer = torch.optim.Adam(ratio.parameters(), lr=LEARNING_RATE)
-    with at_depth(model, num_steps, None):
+    with at_depth(model, num_steps, None, model.volatility):
         for number in range(ratio_steps):
             rows = torch.randint(train.size, (BATCH_SIZE,), generator=generator(seed, _TRAINING, number))
             noise_seed = mix(seed, _TRAINING)

@@ -2,16 +2,18 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
-from likeness.diffusion import LearnedRatio, MonotoneSchedule
+from likeness.diffusion import AdaptiveDensity, LearnedRatio, LearnedVolatility, MonotoneSchedule, SignalDensity
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.process import evaluation_noise, training_noise
 from tests.lightning_modules.tiny_diffusion import LEVELS, SHAPE, awake, batch, diffenc, vdm
@@ -103,17 +105,55 @@ def test_the_schedule_s_shape_is_trained_on_the_squared_loss() -> None:
         torch.testing.assert_close(gradient, own.get_parameter(name).grad, rtol=1e-9, atol=1e-12)
 
 
-def test_the_ratio_has_its_own_rate_and_no_decay() -> None:
-    module = vdm(num_steps=4, ratio=partial(LearnedRatio, width=4, gamma_min=-7.9), ratio_lr=0.02)
+def test_ratio_and_volatility_have_their_own_rates_and_no_decay() -> None:
+    parts = {"ratio": partial(LearnedRatio, width=4), "volatility": partial(LearnedVolatility, width=4)}
+    module = vdm(num_steps=4, **parts, ratio_lr=0.02, volatility_lr=0.03)
     groups = module.configure_optimizers()["optimizer"].param_groups
-    ratio = {id(parameter) for parameter in module.diffusion.ratio.parameters()}
-    own = [group for group in groups if {id(parameter) for parameter in group["params"]} & ratio]
-    assert len(own) == 1
-    assert {id(parameter) for parameter in own[0]["params"]} == ratio
-    assert own[0]["weight_decay"] == 0
-    assert own[0]["initial_lr"] == 0.02
+    for name, rate in (("ratio", 0.02), ("volatility", 0.03)):
+        members = {id(parameter) for parameter in getattr(module.diffusion, name).parameters()}
+        own = [group for group in groups if {id(parameter) for parameter in group["params"]} & members]
+        assert len(own) == 1
+        assert {id(parameter) for parameter in own[0]["params"]} == members
+        assert own[0]["weight_decay"] == 0
+        assert own[0]["initial_lr"] == rate
     with pytest.raises(ValueError, match=r"in infinite depth .* got LearnedRatio"):
         vdm(ratio=LearnedRatio)
+
+
+def test_options_that_choose_the_same_thing_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"times \(SignalDensity\) and a schedule's minimise_variance both say where"):
+        vdm(schedule=partial(MonotoneSchedule, width=4, minimise_variance=True), times=SignalDensity)
+    with pytest.raises(ValueError, match=r"times.num_bins must divide num_steps=10, got num_bins=4"):
+        vdm(num_steps=10, times=partial(AdaptiveDensity, num_bins=4))
+
+
+def test_averaging_what_a_density_counts_is_refused(tmp_path: Path) -> None:
+    run = pl.Trainer(default_root_dir=tmp_path, callbacks=[EMAWeightAveraging(decay=0.9)], max_steps=1, **QUIET)
+    with pytest.raises(ValueError, match="EMAWeightAveraging would average what AdaptiveDensity counts: set its use_b"):
+        run.fit(vdm(times=AdaptiveDensity), Digits(batch_size=20))
+
+
+def test_training_draws_times_from_the_density_and_shows_it_the_losses(tmp_path: Path) -> None:
+    """Step n draws from what steps before n have shown: replayed by hand, bit for bit; evaluation changes nothing."""
+    seen: list[dict[str, Any]] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+            seen.append(outputs)
+
+    module = vdm(times=partial(AdaptiveDensity, num_bins=2), seed=3)
+    options = {"max_steps": 4, "val_check_interval": 1, "limit_val_batches": 1} | QUIET
+    pl.Trainer(default_root_dir=tmp_path, callbacks=[Keep()], **options).fit(module, Digits(batch_size=20))
+    replay = AdaptiveDensity(num_bins=2)
+    for step, outputs in enumerate(seen):
+        drawn = training_noise(torch.empty(20, *SHAPE), 3, step, 0, 1)
+        noise = drawn.at_times_of(replay)
+        assert torch.equal(noise.t, outputs["t"])
+        torch.testing.assert_close(outputs["terms"].diffusion, noise.weight * outputs["rate"])
+        replay.observe(noise.t, outputs["rate"] / DIMS)
+    assert torch.equal(replay.sums, module.times.sums)
+    assert (replay.density != 1).all()
+    assert not torch.equal(seen[-1]["t"], drawn.t)
 
 
 @pytest.mark.parametrize("build", [vdm, diffenc])

@@ -58,12 +58,13 @@ def test_decay_hits_scales_of_normalisation_and_of_the_schedule_but_no_bias_and_
     )
     module.schedule, module.ratio = AffineSchedule(), LearnedRatio(width=4)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    groups = without_decay_of_biases(module, [module.ratio])
+    groups = without_decay_of_biases(module, [(module.ratio, 0.1)])
     members = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
     assert members[0] == {"conv.weight", "norm.weight", "schedule.w", "schedule.b"}
     assert members[1] == {"conv.bias", "norm.bias"}
     assert members[2] == {f"ratio.{name}" for name, _ in module.ratio.named_parameters()}
     assert [group.get("weight_decay") for group in groups] == [None, 0.0, 0.0]
+    assert [group.get("lr") for group in groups] == [None, None, 0.1]
 
 
 def rates(scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:

@@ -68,8 +68,8 @@ def tiny(input_shape: Sequence[int] = (1, 8, 8), levels: int = 17, **options: An
     return VariationalDiffusion(input_shape, levels, **OPTIONS, **options)
 
 
-def tiny_diffenc() -> DiffEnc:
-    return DiffEnc((1, 8, 8), 17, encoder=TinyEncoder, **OPTIONS)
+def tiny_diffenc(**options: Any) -> DiffEnc:
+    return DiffEnc((1, 8, 8), 17, encoder=TinyEncoder, **OPTIONS, **options)
 
 
 def trained(callbacks: Sequence[pl.Callback], epochs: int = 2) -> None:

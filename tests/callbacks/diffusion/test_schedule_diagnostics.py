@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from callbacks.diffusion.gamma import ScheduleDiagnostics
-from likeness.diffusion import ConstantRatio, NoiseSchedule, PolynomialSchedule
+from likeness.diffusion import ConstantRatio, IdentityEncoder, LearnedVolatility, NoiseSchedule, PolynomialSchedule
 from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, fit, keep_figures, table
 
 
@@ -17,7 +17,7 @@ def test_the_derivative_is_drawn_where_it_changes(
     figures = keep_figures(monkeypatch)
     model = ToyDiffuser(schedule=schedule)
     fit(tmp_path, ScheduleDiagnostics(), model=model, max_epochs=1)
-    assert figures.keys() == {"schedule"}  # in infinite depth there is no ratio
+    assert figures.keys() == {"schedule", "volatility"}  # in infinite depth there is no ratio
     axes = figures["schedule"].axes
     assert len(axes) == panels
     t, gamma = axes[0].lines[0].get_data()
@@ -40,3 +40,28 @@ def test_the_ratio_in_finite_depth(
     expected = 0 if ratio is None else ratio.rho.item()
     assert [float(row["rho"]) for row in rows] == pytest.approx([expected] * 5)
     assert len(figures["variance_ratio"].axes[0].get_legend().get_texts()) == 1 + (ratio is not None)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_volatility(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """Of an encoder: the model's kappa, the best, and that of the encoder without parameters."""
+    figures = keep_figures(monkeypatch)
+    volatility = LearnedVolatility(width=4) if own else None
+    model = ToyDiffuser(volatility=volatility)
+    fit(tmp_path, ScheduleDiagnostics(num_samples=40), model=model, max_epochs=1)
+    rows = [row for row in table(tmp_path, "volatility") if row["gamma"] != "nan"]
+    gamma = torch.tensor([float(row["gamma"]) for row in rows])
+    kappa = torch.ones(len(rows)) if volatility is None else volatility(gamma).detach()
+    assert [float(row["kappa"]) for row in rows] == pytest.approx(kappa.tolist(), rel=1e-2)
+    assert any(abs(float(row["optimal"]) - 1) > 0.02 for row in rows)
+    expected = (1 + 2 * torch.sigmoid(gamma)).tolist()
+    assert [float(row["without_parameters"]) for row in rows] == pytest.approx(expected, rel=1e-5)
+    assert len(figures["volatility"].axes[0].get_legend().get_texts()) == 2 + own
+
+
+def test_nothing_is_drawn_of_a_volatility_that_has_nothing_to_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = keep_figures(monkeypatch)
+    fit(tmp_path, ScheduleDiagnostics(), model=ToyDiffuser(encoder=IdentityEncoder()), max_epochs=1)
+    assert figures.keys() == {"schedule"}

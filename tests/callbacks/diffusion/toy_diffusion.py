@@ -94,14 +94,15 @@ class ToyDiffuser(pl.LightningModule):
         terms = self._terms(batch, noise)
         loss = bits_per_dim(terms.total, batch.x[0].numel()).mean()
         self.losses.append(loss.detach())
-        return {"loss": loss, "terms": ElboTerms(*(term.detach() for term in terms)), "t": noise.t}
+        detached = ElboTerms(*(term.detach() for term in terms))
+        return {"loss": loss, "terms": detached, "t": noise.t, "rate": detached.diffusion}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         like = torch.empty(batch.x.shape)
         noises = [evaluation_noise(like, batch.id, self.seed, draw) for draw in range(self.draws)]
         terms = [self._terms(batch, noise) for noise in noises]
         stacked = ElboTerms(*(torch.stack(term) for term in zip(*terms, strict=True)))
-        return {"terms": stacked, "t": torch.stack([noise.t for noise in noises])}
+        return {"terms": stacked, "t": torch.stack([noise.t for noise in noises]), "rate": stacked.diffusion}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)

@@ -30,12 +30,14 @@ def factor_of(kappa: float) -> Factor:
 class ExactHead(nn.Module):
     """The optimal network of data whose E[x | alpha m x + sigma eps] is ``posterior_mean(z / m', m gamma)``.
 
-    ``counter_term`` divides by 1 + sigma^2 what the head is to answer, E[x_t - dx_t/dgamma | z].
+    ``counter_term`` divides by 1 + sigma^2 what the head is to answer, E[x_t - dx_t/dgamma | z]. With a ``volatility``
+    kappa the 1 in both is (1 + kappa) / 2.
     """
 
     def __init__(self, factor: Factor, prediction: Prediction, counter_term: bool) -> None:
         super().__init__()
         self.factor, self.prediction, self.counter_term = factor, prediction, counter_term
+        self.volatility: Callable[[Tensor], Tensor] | None = None
 
     def posterior_mean(self, z: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
         """E[x | signal x + noise eps = z]."""
@@ -45,7 +47,9 @@ class ExactHead(nn.Module):
         gamma = broadcast(gamma, z)
         a, s = alpha(gamma), sigma(gamma)
         m, derivative = self.factor(gamma)
-        x_hat = self.posterior_mean(z, a * m, s) * (m - derivative) / (1 + self.counter_term * s**2)
+        kappa = torch.ones_like(gamma) if self.volatility is None else self.volatility(gamma)
+        kept = 0.5 * (1 + kappa)
+        x_hat = self.posterior_mean(z, a * m, s) * (kept * m - derivative) / (kept + self.counter_term * s**2)
         if self.prediction == "x":
             return x_hat
         return (a * z - x_hat) / s if self.prediction == "v" else (z - a * x_hat) / s

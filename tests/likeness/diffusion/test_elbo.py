@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from likeness.diffusion.elbo import (
+    Estimate,
     bits_per_dim,
     continuous_error,
     continuous_loss,
     estimate,
     latent_loss,
+    rate_shift,
     step_error,
     step_loss,
+    step_shift,
     variance_cost,
     x_hat,
 )
@@ -42,6 +45,23 @@ def half_squares(values: Tensor) -> Tensor:
 
 def column(values: Tensor) -> Tensor:
     return values.reshape(-1, 1, 1)
+
+
+def rate_of(
+    found: Estimate, direction: Tensor, derivative: Tensor, gamma: Tensor, c: float, kappa: Tensor | None = None
+) -> Tensor:
+    return continuous_error(found.noise_error, rate_shift(found, direction, derivative, gamma, c), kappa)
+
+
+def error_of_step(
+    found: Estimate,
+    directions: tuple[Tensor, Tensor],
+    gammas: tuple[Tensor, Tensor],
+    dgamma: Tensor,
+    c: float,
+    kappa: Tensor | None = None,
+) -> Tensor:
+    return step_error(found.noise_error, step_shift(found, directions, gammas, dgamma, c), dgamma, kappa)
 
 
 @given(seed=SEEDS)
@@ -74,7 +94,7 @@ def test_continuous_losses_are_vdm_s(seed: int) -> None:
     zero = torch.zeros_like(x)
     for name, loss in expected.items():
         found = estimate(output, z, x, eps, gamma, name)  # type: ignore[arg-type]
-        error = continuous_error(found, zero, zero, gamma, 0.0)
+        error = rate_of(found, zero, zero, gamma, 0.0)
         torch.testing.assert_close(continuous_loss(error, slope), loss, rtol=1e-12, atol=0)
 
 
@@ -93,7 +113,7 @@ def test_trainable_form_is_the_generic_one(dtype: torch.dtype, digits: float, se
     torch.testing.assert_close(half_squares(as_coded), half_squares(generic), rtol=1e-9, atol=0)
     cast = [value.to(dtype) for value in (output, z, x_t, eps, y - x, derivative, gamma)]
     output, z, x_t, eps, direction, derivative, gamma = cast
-    found = continuous_error(estimate(output, z, x_t, eps, gamma, "v"), direction, derivative, gamma, 1.0)
+    found = rate_of(estimate(output, z, x_t, eps, gamma, "v"), direction, derivative, gamma, 1.0)
     torch.testing.assert_close(half_squares(found).double(), half_squares(as_coded), rtol=digits, atol=0)
 
 
@@ -105,7 +125,7 @@ def test_parameter_free_form(seed: int) -> None:
     variance, a, s = column(torch.sigmoid(gamma)), column(alpha(gamma)), column(sigma(gamma))
     x_t = (1 - variance) * x
     z = diffuse(x_t, gamma, eps)
-    found = continuous_error(estimate(output, z, x_t, eps, gamma, "v"), -x, torch.zeros_like(x), gamma, 1.0)
+    found = rate_of(estimate(output, z, x_t, eps, gamma, "v"), -x, torch.zeros_like(x), gamma, 1.0)
     expected = half_squares(a * (1 + variance) * (a * eps - s * x_t - output))
     torch.testing.assert_close(half_squares(found), expected, rtol=1e-12, atol=0)
 
@@ -116,18 +136,31 @@ def test_identity_encoder_with_the_counter_term(seed: int) -> None:
     x, eps, guess = normal(seed, 3)
     gamma = gammas(seed)
     z, zero = diffuse(x, gamma, eps), torch.zeros_like(x)
-    vdm = continuous_error(estimate(guess, z, x, eps, gamma, "x"), zero, zero, gamma, 0.0)
+    vdm = rate_of(estimate(guess, z, x, eps, gamma, "x"), zero, zero, gamma, 0.0)
     shrunk = estimate(guess / (1 + column(torch.sigmoid(gamma))), z, x, eps, gamma, "x")
-    with_counter = continuous_error(shrunk, zero, zero, gamma, 1.0)
+    with_counter = rate_of(shrunk, zero, zero, gamma, 1.0)
     scale = torch.exp(-0.5 * gamma).max().item()
     torch.testing.assert_close(with_counter, vdm, rtol=1e-12, atol=1e-12 * scale)
-    same_output = continuous_error(estimate(guess, z, x, eps, gamma, "x"), zero, zero, gamma, 1.0)
+    same_output = rate_of(estimate(guess, z, x, eps, gamma, "x"), zero, zero, gamma, 1.0)
     assert not torch.allclose(same_output, vdm)
 
 
-@given(seed=SEEDS, dgamma=st.floats(1e-3, 8), c=st.sampled_from([0.0, 1.0]))
-def test_a_step_is_the_divergence_of_two_gaussians(seed: int, dgamma: float, c: float) -> None:
-    """O3, to 1e-10: KL(q(z_s | z_t, x) || p(z_s | z_t)) by torch.distributions, at equal and at other variances."""
+@given(
+    seed=SEEDS,
+    dgamma=st.floats(1e-3, 8),
+    c=st.sampled_from([0.0, 1.0]),
+    volatility=st.sampled_from([None, (5,), (1, 2, 3)]),
+)
+def test_a_step_is_the_divergence_of_two_gaussians(
+    seed: int, dgamma: float, c: float, volatility: tuple[int, ...] | None
+) -> None:
+    """O3, to 1e-10: KL(q(z_s | z_t, x) || p(z_s | z_t)) by torch.distributions, at equal and at other variances.
+
+    And at volatilities: 1, one a sample, one a dimension.
+    """
+    kappa = None
+    if volatility is not None:
+        kappa = torch.exp(torch.randn(volatility, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     x, eps, output, u_s, u_t = normal(seed, 5)
     gamma_t = gammas(seed)
     width = torch.full_like(gamma_t, dgamma)
@@ -136,10 +169,10 @@ def test_a_step_is_the_divergence_of_two_gaussians(seed: int, dgamma: float, c: 
     x_s, x_t = (x + column(torch.sigmoid(gamma)) * u for gamma, u in ((gamma_s, u_s), (gamma_t, u_t)))
     z = diffuse(x_t, gamma_t, eps)
     found = estimate(output, z, x_t, eps, gamma_t, "v")
-    q = posterior(z, x_s, x_t, gamma_s, gamma_t)
+    q = posterior(z, x_s, x_t, gamma_s, gamma_t, kappa)
     moved = found.x * (1 + c * column(width * torch.sigmoid(gamma_t)))
-    p_mean = posterior(z, moved, found.x, gamma_s, gamma_t).mean
-    error = step_error(found, (u_s, u_t), (gamma_s, gamma_t), width, c)
+    p_mean = posterior(z, moved, found.x, gamma_s, gamma_t, kappa).mean
+    error = error_of_step(found, (u_s, u_t), (gamma_s, gamma_t), width, c, kappa)
     for spread in (None, rho[:, 0, 0], rho):
         wider = torch.zeros(()) if spread is None else spread if spread.dim() == 3 else column(spread)
         p = Normal(p_mean, (q.variance * torch.exp(wider)).sqrt())
@@ -148,8 +181,10 @@ def test_a_step_is_the_divergence_of_two_gaussians(seed: int, dgamma: float, c: 
 
 
 @pytest.mark.parametrize("c", [0.0, 1.0])
-def test_short_steps_tend_to_the_rate(c: float) -> None:
-    """O8: the step's loss over dgamma against the continuous rate; the gap falls tenfold with the step, to 5 %."""
+@pytest.mark.parametrize("kappa", [None, 0.3, 2.5])
+def test_short_steps_tend_to_the_rate(c: float, kappa: float | None) -> None:
+    """O8, L9: the step's loss over dgamma against the continuous rate; the gap falls tenfold with the step, to 5 %."""
+    volatility = None if kappa is None else torch.full(SHAPE[:1], kappa, dtype=torch.float64)
     x, eps, output, y, slope = normal(3, 5)
     gamma = torch.linspace(-6, 4, SHAPE[0], dtype=torch.float64)
 
@@ -160,11 +195,13 @@ def test_short_steps_tend_to_the_rate(c: float) -> None:
     u_t, derivative = direction(gamma)
     x_t = x + column(torch.sigmoid(gamma)) * u_t
     found = estimate(output, diffuse(x_t, gamma, eps), x_t, eps, gamma, "v")
-    rate = half_squares(continuous_error(found, u_t, derivative, gamma, c))
+    rate = half_squares(rate_of(found, u_t, derivative, gamma, c, volatility))
     gaps = []
     for width in (0.1, 0.01, 0.001, 0.0001):
         dgamma = torch.full_like(gamma, width)
-        error = step_error(found, (direction(gamma - dgamma)[0], u_t), (gamma - dgamma, gamma), dgamma, c)
+        error = error_of_step(
+            found, (direction(gamma - dgamma)[0], u_t), (gamma - dgamma, gamma), dgamma, c, volatility
+        )
         gaps.append((step_loss(error, dgamma) / width / rate - 1).abs().max().item())
     slopes = [math.log10(wide / narrow) for wide, narrow in pairwise(gaps[1:])]
     assert slopes == pytest.approx([1, 1], abs=0.05)

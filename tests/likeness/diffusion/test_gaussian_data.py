@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.bound_profiles import observe_steps
 from likeness.diffusion.elbo import Prediction, latent_loss
+from likeness.diffusion.fitting import observe_steps
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.schedules import MonotoneSchedule, PolynomialSchedule
 from likeness.diffusion.variance_ratio import FittedRatio

@@ -14,6 +14,7 @@ from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import alpha, diffuse, log_likelihood, posterior, scaled, sigma
 from likeness.diffusion.schedules import LinearSchedule
 from likeness.diffusion.variance_ratio import LearnedRatio
+from likeness.diffusion.volatility import LearnedVolatility
 from tests.likeness.diffusion.exact_models import (
     DiscreteHead,
     Proportional,
@@ -46,9 +47,13 @@ def two_levels(num_steps: int, kappa: float) -> DiffusionModel:
     return model_of(head, encoder_of(kappa), schedule, levels=2, counter_term=kappa != 1, num_steps=num_steps)
 
 
-def test_weight_is_the_ratio_of_the_joint_densities() -> None:
+@pytest.mark.parametrize("volatility", [False, True])
+def test_weight_is_the_ratio_of_the_joint_densities(volatility: bool) -> None:
     """log p(x, z) - log q(z | x) of the sampled path, factor by factor with torch.distributions; to 1e-9."""
     model, images = a_model(), torch.tensor([[0, 100, 255], [7, 8, 9]])
+    if volatility:
+        model.volatility = LearnedVolatility(dims=(3,)).double()
+        nn.init.normal_(model.volatility.head.bias, 0.5, 0.3)
     found = log_weight(model, images, generator())
     torch.testing.assert_close(found, by_hand(model, images, generator()), rtol=1e-9, atol=1e-9)
 
@@ -66,7 +71,8 @@ def by_hand(model: DiffusionModel, images: Tensor, source: torch.Generator) -> T
     total += (Normal(torch.zeros_like(z), 1).log_prob(z) - q.log_prob(z)).sum(1)
     for i in range(3):
         gamma_t, gamma_s = gammas[i], gammas[i + 1]
-        truth = posterior(z, means[i + 1], means[i], gamma_s, gamma_t)
+        kappa = None if model.volatility is None else model.volatility((gamma_s + gamma_t)[None] / 2)
+        truth = posterior(z, means[i + 1], means[i], gamma_s, gamma_t, kappa)
         guess = model.generative_step(z, gamma_s, gamma_t, model.predict(z, gamma_t.expand(len(x))), model.ratio)
         z = truth.mean + truth.variance.sqrt() * noise()
         p, q = (Normal(step.mean, step.variance.sqrt().expand_as(z)) for step in (guess, truth))

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from likeness.diffusion.elbo import Prediction
 from likeness.diffusion.encoders import TrainableEncoder
-from likeness.diffusion.likelihoods import flow_bound, log_density, velocity
+from likeness.diffusion.flow import log_density, velocity
+from likeness.diffusion.likelihoods import flow_bound
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import scaled
 from tests.likeness.diffusion.exact_models import (

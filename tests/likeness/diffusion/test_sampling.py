@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.bound_profiles import observe_steps
 from likeness.diffusion.encoders import TrainableEncoder
+from likeness.diffusion.fitting import observe_steps
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import nearest_level
 from likeness.diffusion.sampling import ancestral, clipped, decode, flow, sample

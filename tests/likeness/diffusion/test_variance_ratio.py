@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.bound_profiles import fit_ratio, observe_steps
 from likeness.diffusion.elbo import step_loss
+from likeness.diffusion.fitting import fit_ratio, observe_steps
 from likeness.diffusion.process import broadcast
 from likeness.diffusion.schedules import MonotoneSchedule, PolynomialSchedule
 from likeness.diffusion.variance_ratio import ConstantRatio, FittedRatio, LearnedRatio, VarianceRatio

@@ -13,9 +13,12 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from datamodules import Digits, Swirl
 from lightning_modules.checkpoints import load_module
+from lightning_modules.diffusion import DiffEnc
 from lightning_modules.sibling_classifiers import SiblingClassifiers
 from likeness.diffusion.process import evaluation_noise
+from likeness.diffusion.times import SignalDensity
 from likeness.diffusion.variance_ratio import LearnedRatio
+from likeness.diffusion.volatility import LearnedVolatility
 from likeness.networks import MLP
 from likeness.similarity.predictions import log_probabilities
 from scripts import evaluate
@@ -45,8 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(tiny(class_conditional=True, num_classes=10), folder / "ten.ckpt")
     save(tiny(num_steps=4, ratio=LearnedRatio), folder / "ratio.ckpt")
     save(tiny_diffenc(), folder / "diffenc.ckpt")
+    save(doubled(), folder / "volatile.ckpt")
+    save(tiny(times=SignalDensity), folder / "times.ckpt")
     save(siblings(), folder / "siblings.ckpt")
     return folder
+
+
+def doubled() -> DiffEnc:
+    """With a volatility of 2."""
+    model = tiny_diffenc(volatility=LearnedVolatility)
+    torch.nn.init.constant_(model.diffusion.volatility.head.bias, math.log(2))
+    return model
 
 
 def siblings() -> SiblingClassifiers:
@@ -160,6 +172,30 @@ def test_a_learned_ratio_is_used_in_finite_depth_alone() -> None:
     assert rows("ratio.ckpt", "--data", "digits.yaml", "--limit", 9)[0]["T"] == "4"  # its own
 
 
+@pytest.mark.parametrize("steps", ["inf", "4"])
+def test_the_volatility(steps: str) -> None:
+    """Fitted it lowers the bound of an encoder and leaves VDM's as it is; a learned one is used unless refused."""
+    common = ("--data", "digits.yaml", "--steps", steps, "--limit", 40, "--fit_samples", 100)
+    one, fitted = (rows("diffenc.ckpt", *common, "--volatility", name)[0] for name in ("one", "fitted"))
+    assert fitted["volatility"] == "fitted"
+    assert float(fitted["bpd"]) < float(one["bpd"])
+    of_vdm = [float(rows("run", *common, "--volatility", name)[0]["bpd"]) for name in ("one", "fitted")]
+    assert of_vdm[0] == pytest.approx(of_vdm[1], rel=1e-6)
+    found = rows("volatile.ckpt", *common)
+    assert found[0]["volatility"] == "learned"
+    assert rows("volatile.ckpt", *common, "--volatility", "one")[0]["bpd"] != found[0]["bpd"]
+
+
+def test_uniform_times_beside_those_of_a_density() -> None:
+    """Both estimate the same number: within four standard errors over draws, with the smaller error for the density."""
+    found = rows("times.ckpt", "--data", "digits.yaml", "--draws", 20, "--limit", 60)
+    own, uniform = found[:2]
+    assert [row["bound"] for row in found[:2]] == ["ELBO", "ELBO, uniform times"]
+    errors = [float(row["bpd_draw_se"]) for row in (own, uniform)]
+    assert float(own["bpd"]) == pytest.approx(float(uniform["bpd"]), abs=4 * math.hypot(*errors))
+    assert own["bpd"] != uniform["bpd"]
+
+
 def test_more_weighted_paths_are_tighter() -> None:
     options = ("run", "--limit", 40, "--steps", 2)
     elbo, one = rows(*options, "--importance", 1)[:2]
@@ -176,9 +212,21 @@ def test_the_probability_flow() -> None:
         for trace, size in (("exact", 20), ("exact", 7))
     )
     assert exact == pytest.approx(drawn, rel=1e-3)  # the solver's tolerance
-    hutchinson = rows(*options, "--ode", "hutchinson")[1]
-    assert hutchinson["bound"] == "flow, hutchinson"
+    hutchinson, cells = rows(*options, "--ode", "hutchinson", "--ode_samples", 2)[1:3]
+    assert hutchinson["bound"] == "ODE, hutchinson trace"
     assert float(hutchinson["bpd"]) == pytest.approx(exact, rel=0.2)
+    assert cells["bound"] == "ODE-TN, k = 2, hutchinson trace"
+    assert 0 < float(cells["bpd_solver"]) < 0.05
+
+
+def test_the_cells_of_the_flow() -> None:
+    """One row more: near the flow's bound with the decoder, which it replaces, and with no more draws no looser."""
+    options = ("swirl.ckpt", "--data", "swirl.yaml", "--limit", 10, "--draws", 2, "--ode", "exact")
+    flow, cells = rows(*options)[1:3]
+    assert cells["bound"] == "ODE-TN, exact trace"
+    assert float(cells["bpd"]) == pytest.approx(float(flow["bpd"]), abs=0.1)
+    more = rows(*options, "--ode_samples", 4)[2]
+    assert float(more["bpd"]) < float(cells["bpd"]) + 0.01
 
 
 def test_labels_reach_a_class_conditional_model() -> None:
@@ -240,6 +288,8 @@ def test_one_member_of_siblings() -> None:
         (("run", "--steps", "10,ten"), 1, "--steps takes whole numbers and inf, separated by commas, got 'ten'"),
         (("run", "--steps", "10", "--ratio", "learned"), 1, "the model has no ratio"),
         (("run", "--ratio", "fitted"), 1, "at T = inf any variance ratio but 1 costs infinity"),
+        (("run", "--ode_samples", "2"), 1, "--ode_samples needs --ode"),
+        (("run", "--volatility", "learned"), 1, "the model has none, it was trained with 1; fitted takes no training"),
         (("ratio.ckpt", "--steps", "4,inf", "--ratio", "learned"), 1, "at T = inf"),
         (("run", "--importance", "2"), 1, "--importance needs finite --steps"),
         (("run", "--draws", "0"), 1, "--draws must be at least 1, got 0"),

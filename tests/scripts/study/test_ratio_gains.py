@@ -74,10 +74,10 @@ def test_rates_are_the_mean_over_samples_and_noise(model: DiffusionModel, split:
 @pytest.mark.parametrize("num_steps", [1, 4, 50])
 def test_a_learned_ratio_comes_near_the_best_one(model: DiffusionModel, split: EvaluatedSplit, num_steps: int) -> None:
     """With which the bound is that of infinite depth, at any T."""
-    with at_depth(model, num_steps, None):
+    with at_depth(model, num_steps, None, None):
         equal = expected_loss(model)
     ratio = train_ratio(model, num_steps, split, ratio_steps=300, seed=0)
-    with at_depth(model, num_steps, ratio.double()):
+    with at_depth(model, num_steps, ratio.double(), None):
         learned = expected_loss(model)
     assert learned >= LIMIT - 1e-6
     assert learned - LIMIT < 0.05 * (equal - LIMIT)
