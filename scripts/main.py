@@ -10,6 +10,8 @@ COMMANDS = {
     "train": "train, validate, test or predict with a model",
     "evaluate": "how good: a bound in bits per dimension, accuracy, or FID of samples",
     "sample": "draw samples of a diffusion model",
+    "compress": "images in a file that a diffusion model reads back, bit for bit",
+    "decompress": "the images of such a file",
     "data": "what is in a folder or file of data, and the configuration to use it",
     "compare": "how alike finished runs, checkpoints, siblings or language models are",
     "study": "the papers' experiments, each with its table and its figure",

@@ -1,3 +1,4 @@
+from .coding import Coder as Coder
 from .encoders import DepthEncoder as DepthEncoder
 from .encoders import IdentityEncoder as IdentityEncoder
 from .encoders import ParameterFreeEncoder as ParameterFreeEncoder

@@ -222,7 +222,7 @@ class DiffusionModel(nn.Module):
     def step_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> StepError:
         """In finite depth: the error of the step that contains each time t [B]."""
         step = self.step(x, t, eps, labels)
-        kappa = self._step_volatility(step.gamma_s, step.gamma_t)
+        kappa = self.step_volatility(step.gamma_s, step.gamma_t)
         error = step_error(step.noise_error, step.shift, step.dgamma, kappa)
         return StepError(error, step.gamma_s, step.gamma_t, step.dgamma, kappa)
 
@@ -253,7 +253,7 @@ class DiffusionModel(nn.Module):
         ``ratio`` is of the variances: the model's own, where it is meant for steps of this size.
         """
         counter = self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)
-        kappa = self._step_volatility(gamma_s.to(z_t)[None], gamma_t.to(z_t)[None])
+        kappa = self.step_volatility(gamma_s.to(z_t), gamma_t.to(z_t))
         mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t, kappa)
         if ratio is None:
             return Posterior(mean, variance)
@@ -266,9 +266,9 @@ class DiffusionModel(nn.Module):
         mean = self.encoder(self.scale(images, t.dtype), gamma, labels)
         return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore[operator, no-any-return]
 
-    def _step_volatility(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor | None:
-        """kappa of steps between these depths, [B] each: that of the middle."""
-        return None if self.volatility is None else self.volatility((gamma_s + gamma_t) / 2)
+    def step_volatility(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor | None:
+        """kappa of steps between these depths, [B] or scalars: that of the middle; None is 1."""
+        return None if self.volatility is None else self.volatility(((gamma_s + gamma_t) / 2).reshape(-1))
 
     def _require_finite_depth_for_ratio(self) -> None:
         if self.num_steps is None and self.ratio is not None:

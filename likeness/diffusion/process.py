@@ -177,9 +177,14 @@ def log_likelihood(levels_of_x: Tensor, z: Tensor, gamma_0: Tensor, levels: int,
 
 def sample_level(z: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
     """A draw from p(k | z_0), int64, of z = z_0 / alpha_0."""
-    nearest = nearest_level(z, levels)
-    chances = _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(0)
+    chances = level_probabilities(z, gamma_0, levels)
     return torch.multinomial(chances.flatten(1).T, 1, generator=generator).reshape(z.shape)
+
+
+def level_probabilities(z: Tensor, gamma_0: Tensor, levels: int) -> Tensor:
+    """p(k | z_0) of every level k, [levels, ...], of z = z_0 / alpha_0 and a scalar gamma_0."""
+    nearest = nearest_level(z, levels)
+    return _logits(z, nearest, _all_levels(nearest, levels), gamma_0, levels).softmax(0)
 
 
 def _all_levels(nearest: Tensor, levels: int) -> Tensor:

@@ -48,7 +48,7 @@ def ancestral(
     ``gammas`` decrease, [S + 1]. The model's variance ratio is used where it fits steps of any size, or where the
     steps are those of the model's own finite depth. See :func:`clipped` for ``clip_quantile``.
     """
-    ratio, z = _ratio_on(model, gammas), z_1
+    ratio, z = ratio_on(model, gammas), z_1
     for gamma_t, gamma_s in _steps(gammas):
         x_hat = clipped(model.predict(z, gamma_t.to(z).expand(len(z)), labels), clip_quantile)
         mean, variance = model.generative_step(z, gamma_s, gamma_t, x_hat, ratio)
@@ -142,7 +142,8 @@ def _steps(gammas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(gammas.double()[:-1], gammas.double()[1:], strict=True)
 
 
-def _ratio_on(model: DiffusionModel, gammas: Tensor) -> VarianceRatio | None:
+def ratio_on(model: DiffusionModel, gammas: Tensor) -> VarianceRatio | None:
+    """The model's ratio, where it is meant for the steps of a grid of gammas [S + 1]."""
     if model.ratio is None or model.ratio.any_steps:
         return model.ratio
     if model.num_steps is None or len(gammas) != model.num_steps + 1:

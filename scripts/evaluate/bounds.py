@@ -92,15 +92,16 @@ def at_depth(
     """The model in another depth, with another ratio and volatility, and afterwards as it was."""
     before = model.num_steps, model.ratio, model.volatility
     try:
-        _set(model, num_steps, ratio, volatility)
+        set_depth(model, num_steps, ratio, volatility)
         yield
     finally:
-        _set(model, *before)
+        set_depth(model, *before)
 
 
-def _set(
+def set_depth(
     model: DiffusionModel, num_steps: int | None, ratio: VarianceRatio | None, volatility: Volatility | None
 ) -> None:
+    """Give the model another depth, ratio and volatility."""
     model.ratio = None  # which goes with any number of steps
     model.num_steps, model.ratio, model.volatility = num_steps, ratio, volatility
 
@@ -192,9 +193,13 @@ class BoundEvaluation:
             parts.append(bits_per_dim(drawn.double(), batch.x[0].numel()))
         return torch.cat(parts, dim=-1)
 
-    def _at(self, depth: Depth) -> AbstractContextManager[None]:
+    def variances(self, depth: Depth) -> tuple[VarianceRatio | None, Volatility | None]:
+        """The ratio and the volatility that a depth names."""
         volatility = self._volatility(depth)
-        return at_depth(self.module.diffusion, depth.num_steps, self._ratio(depth, volatility), volatility)
+        return self._ratio(depth, volatility), volatility
+
+    def _at(self, depth: Depth) -> AbstractContextManager[None]:
+        return at_depth(self.module.diffusion, depth.num_steps, *self.variances(depth))
 
     def _volatility(self, depth: Depth) -> Volatility | None:
         if depth.volatility != "fitted":

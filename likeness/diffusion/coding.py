@@ -1,0 +1,300 @@
+"""A lossless coder of images: bits back over the levels z_1, ..., z_0 of a diffusion model in finite depth.
+
+Townsend et al. 2019 (BB-ANS, arXiv 1901.04866) over the hierarchy of Kingma et al. 2021 (VDM), for any encoder of the
+mean. The sender takes z_1 ~ q(z_1 | x) and each z_s ~ q(z_s | z_t, x) off a stack of bits, and puts x by p(x | z_0),
+each z_s by p(z_s | z_t) and z_1 by N(0, I) onto it. The receiver does the same backwards and gets the bits back. What
+the stack grows by is the negative ELBO of this depth, variances and volatility, for any images.
+
+z at each level is a multiple of the posterior's standard deviation over ``resolution``; every network sees these
+numbers. Both densities are masses of the same cells, so that this costs nothing. Cells are counted from the middle of
+a window that both sides know, around the mean of p(z_s | z_t).
+
+Sender and receiver must compute the same numbers: the same weights, batches, type, device and number of threads.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likeness.checks import require_positive
+from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.process import alpha, level_probabilities, posterior, sigma
+from likeness.diffusion.sampling import ratio_on
+from likeness.diffusion.schedules import gamma_grid
+
+WINDOW = 12  # standard deviations of the posterior on either side: the coder gives every cell in it some mass
+_MARGIN = 4  # words below the lowest count of words: the coder's state, and a safe distance
+_SLACK = 1.3  # initial words for each that the first batch is expected to need
+_STATE = 3  # words at the top that hold the coder's state
+
+
+class Coded(NamedTuple):
+    """A stream, and what it takes to read it."""
+
+    words: np.ndarray  # uint32: the stack above the initial words that it never reached
+    kept: int  # how many it never reached
+    initial: int  # how many there were
+    images: int
+
+    @property
+    def net_bits(self) -> int:
+        """By how much the images made the stack grow."""
+        return 32 * (len(self.words) + self.kept - self.initial)
+
+    @property
+    def borrowed_bits(self) -> int:
+        """Initial words that were used, which the stream holds too: once, for any number of images."""
+        return 32 * (self.initial - self.kept)
+
+
+class _Cells(NamedTuple):
+    """The cells of one level, and p in them: in cells, from the middle of the window."""
+
+    width: Tensor  # float64, a scalar or [1, ...]
+    middle: Tensor  # float64 [B, ...] whole numbers: the cell around the mean of p
+    mean: Tensor  # [B, ...]
+    deviation: Tensor  # a scalar or [1, ...]
+
+    def place(self, symbols: Tensor) -> Tensor:
+        """z of cells, [B, ...]."""
+        return (self.middle + symbols) * self.width
+
+    def relative(self, mean: Tensor) -> Tensor:
+        """A mean of z, [B, ...], in cells from the middle."""
+        return mean / self.width - self.middle
+
+
+class Coder:
+    """Codes batches of grey levels onto a stack of random words, which are a function of the seed.
+
+    Between two batches the words that the second one will take are scrambled, so that it finds random ones too.
+
+    Args:
+        model: in evaluation mode, in finite depth; with its ratio and its volatility.
+        resolution: cells in a standard deviation of the posterior.
+        seed: of the initial words.
+        batch_size: images that are coded together: a part of the format, as its arithmetic is.
+
+    Raises ModuleNotFoundError where the package constriction is missing, and ValueError in infinite depth.
+
+    Example:
+        >>> import torch
+        >>> from likeness import DiffusionModel
+        >>> from likeness.diffusion import Coder, IdentityEncoder, LinearSchedule
+        >>> from likeness.networks import ScoreMLP
+        >>> model = DiffusionModel(ScoreMLP((2,), width=8), IdentityEncoder(), LinearSchedule(), (2,), 256, num_steps=9)
+        >>> coder = Coder(model.eval())
+        >>> images = torch.tensor([[0, 255], [128, 127]])
+        >>> torch.equal(coder.decode(coder.encode(images)), images)
+        True
+    """
+
+    def __init__(self, model: DiffusionModel, resolution: int = 4, seed: int = 0, batch_size: int = 64) -> None:
+        require_positive(resolution=resolution, batch_size=batch_size)
+        if model.num_steps is None:
+            raise ValueError("a coder needs finite depth, got num_steps=None: set num_steps")
+        try:
+            import constriction
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the coder needs the package constriction: pip install constriction") from error
+        self.model, self.resolution, self.seed, self.batch_size = model, resolution, seed, batch_size
+        self.gammas = gamma_grid(model.schedule, model.num_steps)  # from gamma_1 down
+        self.ratio = ratio_on(model, self.gammas)
+        self._new_stack = constriction.stream.stack.AnsCoder
+        half = WINDOW * resolution
+        self._window = constriction.stream.model.QuantizedGaussian(-half, half)
+        self._levels = constriction.stream.model.Categorical(perfect=False)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Coded:
+        """The stream of grey levels [N, ...] and their labels [N], if the model has any."""
+        first = min(len(images), self.batch_size)
+        initial = _random_words(math.ceil(_SLACK * self._need(first)), self.seed)
+        stack = _Stack(self._new_stack(initial, True))
+        for number, (batch, own) in enumerate(self._batches(images, labels)):
+            if number:
+                stack.scramble(self._need(len(batch)), self.seed + number)
+            self._push(stack, batch, own)
+        return Coded(stack.words()[stack.lowest :], stack.lowest, len(initial), len(images))
+
+    @torch.no_grad()
+    def decode(self, coded: Coded, labels: Tensor | None = None) -> Tensor:
+        """The grey levels [N, ...], int64.
+
+        Raises ValueError where the stack does not end as it began: the words are damaged, or this machine's
+        arithmetic is not that of the sender.
+        """
+        initial = _random_words(coded.initial, self.seed)
+        stack = _Stack(self._new_stack(np.concatenate([initial[: coded.kept], coded.words])))
+        empty = torch.empty(coded.images, *self.model.input_shape, dtype=torch.int64, device=self._device)
+        found = []
+        for number, (batch, own) in reversed(list(enumerate(self._batches(empty, labels)))):
+            found.append(self._pop(stack, batch, own))
+            if number:
+                stack.scramble(self._need(len(batch)), self.seed + number)
+        if not stack.holds(initial):
+            raise ValueError(
+                "the stream does not end in the words that it began with: it is damaged, or this machine, device or "
+                "number of threads computes other numbers than the one that wrote it"
+            )
+        return torch.cat(found[::-1]) if found else empty
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters(), torch.empty(())).device
+
+    def _batches(self, images: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for start in range(0, len(images), self.batch_size):
+            own = slice(start, start + self.batch_size)
+            yield images[own], None if labels is None else labels[own]
+
+    def _need(self, images: int) -> int:
+        """Words that a batch takes off the stack: of a cell log2(resolution) + 2.05 bits a level."""
+        bits = len(self.gammas) * (math.log2(self.resolution) + 2.05) * images * self.model.dims
+        return math.ceil(bits / 32) + 64
+
+    def _push(self, stack: "_Stack", images: Tensor, labels: Tensor | None) -> None:
+        """Code a batch: its latent variables off the stack by q, and everything onto it by p."""
+        x = self.model.scale(images)
+        z: Tensor | None = None
+        taken = []
+        for level in range(len(self.gammas)):
+            cells = self._cells(level, z, x, labels)
+            inferred = cells.relative(self._inferred(level, x, z, labels))
+            symbols = stack.pop(self._window, inferred, self._own_deviation)
+            z = cells.place(symbols)
+            taken.append((symbols, cells))
+        assert z is not None
+        stack.push_levels(self._levels, images, self._chances(z))
+        for symbols, cells in reversed(taken):
+            stack.push(self._window, symbols, cells.mean, cells.deviation)
+
+    def _pop(self, stack: "_Stack", like: Tensor, labels: Tensor | None) -> Tensor:
+        """The batch that :meth:`_push` coded, in the shape of ``like``, with its bits back on the stack."""
+        z: Tensor | None = None
+        taken = []
+        for level in range(len(self.gammas)):
+            cells = self._cells(level, z, like, labels)
+            symbols = stack.pop(self._window, cells.mean, cells.deviation)
+            taken.append((symbols, cells, z))
+            z = cells.place(symbols)
+        assert z is not None
+        images = stack.pop_levels(self._levels, self._chances(z)).reshape(like.shape).to(like.device)
+        x = self.model.scale(images)
+        for level in reversed(range(len(self.gammas))):
+            symbols, cells, z = taken[level]
+            inferred = cells.relative(self._inferred(level, x, z, labels))
+            stack.push(self._window, symbols, inferred, self._own_deviation)
+        return images
+
+    @property
+    def _own_deviation(self) -> Tensor:
+        """Of q in cells: all cells are so wide."""
+        return torch.tensor(float(self.resolution), dtype=torch.float64)
+
+    def _cells(self, level: int, z: Tensor | None, like: Tensor, labels: Tensor | None) -> _Cells:
+        """Of z_1 (level 0), or of z_s given the z of the level before."""
+        if z is None:
+            width = sigma(self.gammas[0]) / self.resolution
+            zero = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+            return _Cells(width, zero, zero, 1 / width)
+        gamma_t, gamma_s = self.gammas[level - 1], self.gammas[level]
+        known = z.to(self.model.dtype)
+        x_hat = self.model.predict(known, gamma_t.to(known).expand(len(known)), labels).double()
+        mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio)
+        width = self.model.generative_step(z[:1], gamma_s, gamma_t, x_hat[:1]).variance.sqrt() / self.resolution
+        middle = (mean / width).round()
+        return _Cells(width, middle, mean / width - middle, variance.sqrt() / width)
+
+    def _inferred(self, level: int, x: Tensor, z: Tensor | None, labels: Tensor | None) -> Tensor:
+        """The mean of q(z_1 | x), or of q(z_s | z_t, x) with the z of the level before, [B, ...]."""
+        gamma_s = self.gammas[level]
+        x_s = self._mean(x, gamma_s, labels)
+        if z is None:
+            return alpha(gamma_s) * x_s
+        gamma_t = self.gammas[level - 1]
+        x_t = self._mean(x, gamma_t, labels)
+        return posterior(z, x_s, x_t, gamma_s, gamma_t, self.model.step_volatility(gamma_s, gamma_t)).mean
+
+    def _mean(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> Tensor:
+        encoded: Tensor = self.model.encoder(x, gamma.to(x).expand(len(x)), labels)
+        return encoded.double()
+
+    def _chances(self, z_0: Tensor) -> np.ndarray:
+        """p(x | z_0), float32 [pixels, levels]."""
+        gamma_0 = self.gammas[-1]
+        chances = level_probabilities(z_0 / alpha(gamma_0), gamma_0, self.model.levels)
+        return np.ascontiguousarray(chances.flatten(1).T.float().cpu().numpy())
+
+
+class _Stack:
+    """Words of bits, last in, first out."""
+
+    def __init__(self, coder: Any) -> None:
+        self._coder = coder
+        self.lowest: int = coder.num_words()  # words that no pop has reached
+
+    def pop(self, model: Any, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Whole numbers off the stack, int64 in the shape of the means."""
+        symbols = self._coder.decode(model, *_arrays(mean, deviation))
+        self.lowest = min(self.lowest, self._coder.num_words() - _MARGIN)
+        if self.lowest < 0:
+            raise ValueError("the stream has no more words to read: it is damaged or another model's")
+        return torch.from_numpy(symbols).to(mean.device, torch.int64).reshape(mean.shape)
+
+    def push(self, model: Any, symbols: Tensor, mean: Tensor, deviation: Tensor) -> None:
+        """What :meth:`pop` answers, back onto it."""
+        self._coder.encode_reverse(_flat(symbols), model, *_arrays(mean, deviation))
+
+    def pop_levels(self, model: Any, chances: np.ndarray) -> Tensor:
+        """Levels off the stack, of their chances [pixels, levels]."""
+        return torch.from_numpy(self._coder.decode(model, chances)).long()
+
+    def push_levels(self, model: Any, images: Tensor, chances: np.ndarray) -> None:
+        """What :meth:`pop_levels` answers, back onto it."""
+        self._coder.encode_reverse(_flat(images), model, chances)
+
+    def scramble(self, count: int, seed: int) -> None:
+        """XOR the top words with random ones; a second time it undoes that.
+
+        What one batch leaves on the stack are no random bits, where q is not p, and the next one would take unlikely
+        latent variables of them.
+        """
+        words = self.words()
+        first = max(0, len(words) - count)
+        chosen = words[first:-_STATE]
+        chosen ^= _random_words(len(chosen), seed)
+        self._coder = type(self._coder)(words)
+        self.lowest = min(self.lowest, first)
+
+    def words(self) -> np.ndarray:
+        """All of it, uint32."""
+        found: np.ndarray = self._coder.get_compressed()
+        return found
+
+    def holds(self, words: np.ndarray) -> bool:
+        """Whether it is again as it was when it was made of these words."""
+        try:
+            return np.array_equal(self._coder.get_compressed(unseal=True), words)
+        except AssertionError:  # the package's way to say that it is not
+            return False
+
+
+def _random_words(count: int, seed: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(seed)).integers(0, 2**32, size=count, dtype=np.uint32)
+
+
+def _flat(symbols: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(symbols.flatten().cpu().numpy().astype(np.int32))
+
+
+def _arrays(mean: Tensor, deviation: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Both in full, float64."""
+    means, deviations = (
+        np.ascontiguousarray(part.flatten().cpu().numpy()) for part in (mean, deviation.expand_as(mean))
+    )
+    return means, deviations
