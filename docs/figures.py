@@ -18,10 +18,10 @@ from likeness.label_geometry.similarity import centred_similarity, logit_correla
 from likeness.seeding import generator
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES as MEASURES
 from likeness.similarity.catalogue import of_function
-from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
-from likeness.similarity.permutation_null import null_distribution
+from likeness.similarity.representations.cca import m_cca
+from likeness.similarity.representations.permutation_null import null_distribution
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (

@@ -20,13 +20,6 @@ from .language.answer import LanguageComparison as LanguageComparison
 from .neighbours.classification import knn_score as knn_score
 from .neighbours.exact import nearest_neighbours as nearest_neighbours
 from .probes import fit_probe as fit_probe
-from .similarity.cca import m_cca as m_cca
-from .similarity.cca import pwcca as pwcca
-from .similarity.cca import svcca as svcca
-from .similarity.cka import cknna as cknna
-from .similarity.cka import linear_cka as linear_cka
-from .similarity.cka import rbf_cka as rbf_cka
-from .similarity.cka import unbiased_linear_cka as unbiased_linear_cka
 from .similarity.comparison import SoftmaxComparison as SoftmaxComparison
 from .similarity.comparison import compare_softmax_models as compare_softmax_models
 from .similarity.d_llv import d_llv as d_llv
@@ -34,14 +27,21 @@ from .similarity.d_svd import d_svd as d_svd
 from .similarity.layers.answer import LayerComparison as LayerComparison
 from .similarity.layers.compare import compare_layers as compare_layers
 from .similarity.metric import PairwiseSimilarity as PairwiseSimilarity
-from .similarity.mutual_knn import mutual_knn as mutual_knn
 from .similarity.options import ComparisonOptions as ComparisonOptions
-from .similarity.permutation_null import null_distribution as null_distribution
 from .similarity.predictions import jensen_shannon as jensen_shannon
 from .similarity.predictions import kl as kl
 from .similarity.predictions import total_variation as total_variation
-from .similarity.procrustes import angular_procrustes_distance as angular_procrustes_distance
-from .similarity.procrustes import procrustes_distance as procrustes_distance
-from .similarity.rsa import rsa as rsa
+from .similarity.representations.cca import m_cca as m_cca
+from .similarity.representations.cca import pwcca as pwcca
+from .similarity.representations.cca import svcca as svcca
+from .similarity.representations.cka import cknna as cknna
+from .similarity.representations.cka import linear_cka as linear_cka
+from .similarity.representations.cka import rbf_cka as rbf_cka
+from .similarity.representations.cka import unbiased_linear_cka as unbiased_linear_cka
+from .similarity.representations.mutual_knn import mutual_knn as mutual_knn
+from .similarity.representations.permutation_null import null_distribution as null_distribution
+from .similarity.representations.procrustes import angular_procrustes_distance as angular_procrustes_distance
+from .similarity.representations.procrustes import procrustes_distance as procrustes_distance
+from .similarity.representations.rsa import rsa as rsa
 
 __version__: str

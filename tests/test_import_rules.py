@@ -137,10 +137,10 @@ quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 pl.Trainer(max_steps=1, accelerator="cpu", **quiet).fit(diffenc(), loader)
 """
 TASKS = {
-    "from likeness import compare_softmax_models": 15,
+    "from likeness import compare_softmax_models": 17,
     "from likeness import analyse_hubness": 8,
-    "from lightning_modules import DiffEnc": 22,
-    STEP: 22,
+    "from lightning_modules import DiffEnc": 24,
+    STEP: 24,
 }
 COMMANDS = "import scripts.main, scripts.train, scripts.compare, scripts.bench, scripts.evaluate, scripts.sample"
 # Each in a fork of one process that has imported pytorch_lightning and nothing of ours.

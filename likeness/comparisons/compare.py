@@ -34,8 +34,8 @@ from likeness.similarity.catalogue import (
     select,
 )
 from likeness.similarity.metric import PairwiseSimilarity, require_comparable
-from likeness.similarity.permutation_null import PairwiseNulls, pairwise_nulls
 from likeness.similarity.predictions import is_correct, logits, nll
+from likeness.similarity.representations.permutation_null import PairwiseNulls, pairwise_nulls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,6 @@ from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
 from likeness.numerics import as_float64, threads_for
 from likeness.seeding import generator
-from likeness.similarity.cca import m_cca_f, m_cca_of_noise
-from likeness.similarity.cka import linear_cka_f
 from likeness.similarity.cloud import gaps_from, one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, label_terms
 from likeness.similarity.d_svd import d_svd_of_subsets, label_correlation_losses
@@ -29,6 +27,8 @@ from likeness.similarity.logit_distance import weighted_d_logit, weighted_heads
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import PairwiseDistances
 from likeness.similarity.predictions import mean_row
+from likeness.similarity.representations.cca import m_cca_f, m_cca_of_noise
+from likeness.similarity.representations.cka import linear_cka_f
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import UndefinedError
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from likeness.language.pair_moments import PairMoments
 from likeness.numerics import FactoredMoments
-from likeness.similarity.cca import m_cca_f
-from likeness.similarity.cka import linear_cka_f
 from likeness.similarity.cloud import one_pair
 from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.logit_distance import weighted_d_logit
+from likeness.similarity.representations.cca import m_cca_f
+from likeness.similarity.representations.cka import linear_cka_f
 
 LEAST = 2  # groups
 

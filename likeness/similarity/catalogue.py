@@ -17,10 +17,10 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from likeness.similarity import cca, cka, mutual_knn, procrustes, rsa
 from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.pairwise import PairValues
-from likeness.similarity.samples import (
+from likeness.similarity.representations import cca, cka, mutual_knn, procrustes, rsa
+from likeness.similarity.representations.samples import (
     Compare,
     Prepare,
     S,

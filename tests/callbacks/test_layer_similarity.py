@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from callbacks.layer_similarity import LayerSimilarity
 from lightning_modules import SiblingClassifiers
 from likeness.networks import MLP
-from likeness.similarity.cka import linear_cka, unbiased_linear_cka
+from likeness.similarity.representations.cka import linear_cka, unbiased_linear_cka
 from tests.callbacks.toy_siblings import InTurns, ToyData, trainer
 
 LAYERS = ("network.0", "network.1", "network.2")

@@ -19,9 +19,9 @@ from callbacks.loggers import RunCSVLogger
 from callbacks.representation_similarity import RepresentationSimilarity
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import MLP
-from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.predictions import kl, log_probabilities
+from likeness.similarity.representations.cca import m_cca
 from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit, save_checkpoint, trainer
 from tests.likeness.similarity.softmax_pairs import mean_divergences
 

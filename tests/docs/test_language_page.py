@@ -43,7 +43,7 @@ def test_the_commands_of_the_page_parse(blocks: dict[str, list[str]], root: Path
     lines = "\n".join(blocks["bash"]).replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("likeness ")]
     parsed = [words for words in commands if words[1] in PARSERS]
-    assert len(parsed) == 5
+    assert len(parsed) == 6
     for words in parsed:
         PARSERS[words[1]]().parse_args(words[2:])  # type: ignore[attr-defined]
     configs = [word for words in commands for word in words if word.startswith("configs/")]

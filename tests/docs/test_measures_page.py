@@ -11,8 +11,8 @@ from torch import Tensor
 
 from likeness.comparisons.bounds import bounds_on
 from likeness.similarity.catalogue import FAMILIES, MEASURES, REPRESENTATION_MEASURES
-from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
+from likeness.similarity.representations.cca import m_cca
 from tests.likeness.similarity.paired_samples import generator, invertible, orthogonal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "measures.md"

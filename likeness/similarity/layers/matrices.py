@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from likeness.similarity import cca, cka, mutual_knn
 from likeness.similarity.catalogue import FAMILIES, REPRESENTATION_MEASURES, RepresentationMeasure, of_function
 from likeness.similarity.layers.outputs import require_room
-from likeness.similarity.samples import cosine, prepare_all
+from likeness.similarity.representations import cca, cka, mutual_knn
+from likeness.similarity.representations.samples import cosine, prepare_all
 from likeness.similarity.undefined import UndefinedError
 
 Reasons = dict[tuple[int, int], str]

@@ -13,7 +13,7 @@ from likeness.checks import require_positive
 from likeness.seeding import generator
 from likeness.similarity.catalogue import Measure
 from likeness.similarity.layers.matrices import Matrices
-from likeness.similarity.permutation_null import Draws, NullDistribution
+from likeness.similarity.representations.permutation_null import Draws, NullDistribution
 
 _ROUNDING = 1e-12  # closer values than this are equal: a product of permuted matrices sums in another order
 AT_ONCE = 16  # permutations

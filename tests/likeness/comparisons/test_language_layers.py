@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from likeness import Texts, compare, compare_layers
 from likeness.comparisons.language_layers import logit_lens
 from likeness.networks.decoder import GPT2
-from likeness.similarity.cka import linear_cka
+from likeness.similarity.representations.cka import linear_cka
 from tests.likeness.comparisons.toy_language_models import (
     TEXTS,
     TOKENS,

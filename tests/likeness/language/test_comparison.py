@@ -15,10 +15,10 @@ from likeness.language.comparison import (
 )
 from likeness.language.pair_moments import PairMoments
 from likeness.language.token_pass import Head
-from likeness.similarity.cca import m_cca, m_cca_of_noise
 from likeness.similarity.cloud import one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, term_1_matrix
 from likeness.similarity.d_svd import d_svd_of_subsets
+from likeness.similarity.representations.cca import m_cca, m_cca_of_noise
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from tests.likeness.language.pairs import DIVERGENCES, NAMES, Pair, logits, needs_pairs, pair, random_pair
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.similarity.cca import m_cca
 from likeness.similarity.logit_distance import (
     correlation_deficit,
     d_logit_bound,
@@ -22,6 +21,7 @@ from likeness.similarity.logit_distance import (
     m_cca_bound,
 )
 from likeness.similarity.predictions import lowest_log_probability
+from likeness.similarity.representations.cca import m_cca
 from likeness.similarity.softmax_models import FactorisedHead, LabelVectors, SoftmaxModels
 from likeness.similarity.undefined import RankDeficientError, UndefinedError
 from tests.likeness.similarity.softmax_pairs import (

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES, RepresentationMeasure
-from likeness.similarity.cca import m_cca
+from likeness.similarity.representations.cca import m_cca
 from tests.likeness.similarity.paired_samples import generator, orthogonal, related, unrelated
 
 measures = pytest.mark.parametrize("measure", REPRESENTATION_MEASURES.values(), ids=REPRESENTATION_MEASURES)

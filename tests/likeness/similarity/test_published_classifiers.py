@@ -3,9 +3,9 @@
 import pytest
 
 from likeness.similarity.catalogue import select
-from likeness.similarity.cca import m_cca
 from likeness.similarity.metric import PairwiseSimilarity
 from likeness.similarity.predictions import is_correct, log_probabilities, nll
+from likeness.similarity.representations.cca import m_cca
 from tests.reference import needs_reference, published, radial_test_split, representations
 
 pytestmark = needs_reference

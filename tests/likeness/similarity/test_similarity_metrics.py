@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from likeness.similarity.catalogue import MEASURES, needs_inputs, select
-from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.metric import PairwiseSimilarity, require_comparable
 from likeness.similarity.predictions import kl, log_probabilities
+from likeness.similarity.representations.cca import m_cca
 from tests.callbacks.two_ranks import on_two_ranks
 from tests.likeness.similarity.softmax_pairs import mean_divergences
 

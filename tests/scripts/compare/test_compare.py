@@ -18,10 +18,10 @@ from lightning_modules.sibling_classifiers import SiblingClassifiers
 from lightning_modules.softmax_classifier import SoftmaxClassifier
 from likeness.networks import MLP
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES
-from likeness.similarity.cca import m_cca
 from likeness.similarity.comparison import compare_softmax_models
-from likeness.similarity.permutation_null import null_distribution
 from likeness.similarity.predictions import kl, log_probabilities
+from likeness.similarity.representations.cca import m_cca
+from likeness.similarity.representations.permutation_null import null_distribution
 from scripts import compare
 from scripts.cli.entry_point import run_command
 from tests.callbacks.toy_siblings import ToySiblings, save_checkpoint

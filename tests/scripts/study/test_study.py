@@ -16,8 +16,8 @@ from datamodules import Digits
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
 from likeness.label_geometry.equivalent_heads import equivalent_head
 from likeness.networks import MLP, LinearHead
-from likeness.similarity.cca import m_cca
 from likeness.similarity.predictions import kl, log_probabilities, nll
+from likeness.similarity.representations.cca import m_cca
 from scripts import study
 from scripts.cli.entry_point import run_command
 from scripts.study import constructed, cosines, kl_to_zero, loss_difference

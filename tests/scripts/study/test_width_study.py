@@ -10,9 +10,9 @@ import torch
 
 from callbacks.run import run_files
 from lightning_modules.checkpoints import load_module
-from likeness.similarity.cca import m_cca
 from likeness.similarity.d_llv import d_llv
 from likeness.similarity.options import ComparisonOptions
+from likeness.similarity.representations.cca import m_cca
 from scripts import study, train
 from scripts.cli.entry_point import Stopped, UsageError
 from scripts.study import width

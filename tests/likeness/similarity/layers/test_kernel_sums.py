@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likeness.similarity.cka import linear_cka, unbiased_linear_cka
 from likeness.similarity.layers.compare import compare_layers
 from likeness.similarity.layers.kernel_sums import KernelSums, gram
+from likeness.similarity.representations.cka import linear_cka, unbiased_linear_cka
 
 DIMS = ((3, 40, 5000), (200, 6))
 

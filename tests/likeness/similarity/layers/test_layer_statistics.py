@@ -10,7 +10,7 @@ from torch import Tensor
 from likeness.seeding import generator
 from likeness.similarity.layers.matrices import LAYER_MEASURES, LayerMatrices
 from likeness.similarity.layers.statistics import LayerNull, calibrated, layer_intervals, layer_null
-from likeness.similarity.permutation_null import Draws, null_distribution
+from likeness.similarity.representations.permutation_null import Draws, null_distribution
 from tests.likeness.similarity.paired_samples import related, unrelated
 
 ROOM = 2**30

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize, pdist
 
 from likeness.checks import require_one_of
 from likeness.numerics import as_float64, average_ranks, power_of_two
-from likeness.similarity.samples import centred, compact, compare_two, cosine, from_pairs
+from likeness.similarity.representations.samples import centred, compact, compare_two, cosine, from_pairs
 from likeness.similarity.undefined import UndefinedError
 
 _EQUAL = 1e-12  # relative: what rounding leaves of equal distances

@@ -5,7 +5,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from likeness.neighbours import exact as neighbours
-from likeness.similarity.mutual_knn import Metric, mutual_knn, nearest_samples, reorder_neighbours
+from likeness.similarity.representations.mutual_knn import Metric, mutual_knn, nearest_samples, reorder_neighbours
 from tests.likeness.similarity.paired_samples import generator, related, unrelated
 
 

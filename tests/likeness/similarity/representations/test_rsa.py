@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from likeness.similarity.rsa import Correlation, Distance, rsa
+from likeness.similarity.representations.rsa import Correlation, Distance, rsa
 from tests.likeness.similarity.paired_samples import generator, related
 
 CORRELATIONS = {"spearman": scipy.stats.spearmanr, "pearson": scipy.stats.pearsonr}

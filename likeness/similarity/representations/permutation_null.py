@@ -17,7 +17,7 @@ from likeness.checks import require_positive
 from likeness.numerics import as_float64
 from likeness.seeding import generator
 from likeness.similarity.catalogue import RepresentationMeasure
-from likeness.similarity.samples import S, prepare_all, require_same_samples
+from likeness.similarity.representations.samples import S, prepare_all, require_same_samples
 from likeness.similarity.undefined import UndefinedError
 
 _MAX_ELEMENTS = 2**22  # of a batch of reordered representations: 32 MB

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 from torch import Tensor
 
-from likeness.similarity.cca import m_cca, m_cca_f, m_cca_of_samples
 from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.pairwise import PairwiseDistances
+from likeness.similarity.representations.cca import m_cca, m_cca_f, m_cca_of_samples
 from likeness.similarity.softmax_models import SoftmaxModels
 from likeness.similarity.undefined import RankDeficientError
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.shape import procrustes_disparity
 
-from likeness.similarity.procrustes import angular_procrustes_distance, procrustes_distance
+from likeness.similarity.representations.procrustes import angular_procrustes_distance, procrustes_distance
 from tests.likeness.similarity.paired_samples import orthogonal, related, unrelated
 
 

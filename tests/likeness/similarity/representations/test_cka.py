@@ -9,8 +9,8 @@ from sklearn.preprocessing import KernelCenterer
 from torch import Tensor
 
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES
-from likeness.similarity.cka import cknna, linear_cka, linear_cka_f, rbf_cka, unbiased_linear_cka
 from likeness.similarity.joint_moments import JointMoments
+from likeness.similarity.representations.cka import cknna, linear_cka, linear_cka_f, rbf_cka, unbiased_linear_cka
 from tests.likeness.similarity.paired_samples import generator, related, unrelated
 
 SHAPES = [(30, (3, 5)), (30, (40, 2)), (12, (50, 60)), (4, (2, 3))]

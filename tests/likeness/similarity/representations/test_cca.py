@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 
-from likeness.similarity.cca import m_cca, pwcca, svcca
+from likeness.similarity.representations.cca import m_cca, pwcca, svcca
 from likeness.similarity.undefined import RankDeficientError
 from tests.likeness.similarity.paired_samples import invertible, orthogonal, related, unrelated
 

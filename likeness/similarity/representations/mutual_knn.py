@@ -9,7 +9,7 @@ from torch import Tensor
 from likeness.checks import require_one_of
 from likeness.neighbours import exact as neighbours
 from likeness.numerics import as_float64, power_of_two
-from likeness.similarity.samples import centred, compare_two
+from likeness.similarity.representations.samples import centred, compare_two
 from likeness.similarity.undefined import UndefinedError
 
 Metric = Literal["euclidean", "cosine"]

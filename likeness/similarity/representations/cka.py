@@ -12,9 +12,9 @@ from torch.nn.functional import pdist
 
 from likeness.numerics import median, power_of_two
 from likeness.similarity.joint_moments import JointMoments
-from likeness.similarity.mutual_knn import require_neighbours
 from likeness.similarity.pairwise import PairValues
-from likeness.similarity.samples import centred, compact, compare_two, cosine, from_pairs, unit_norm
+from likeness.similarity.representations.mutual_knn import require_neighbours
+from likeness.similarity.representations.samples import centred, compact, compare_two, cosine, from_pairs, unit_norm
 from likeness.similarity.undefined import UndefinedError
 
 _FLAT = 1e-12  # of the kernel's energy: what rounding leaves where all pairs of samples are equally similar

@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES, RepresentationMeasure, of_function
-from likeness.similarity.cca import m_cca, principal_basis
-from likeness.similarity.permutation_null import NullDistribution, null_distribution, pairwise_nulls
+from likeness.similarity.representations.cca import m_cca, principal_basis
+from likeness.similarity.representations.permutation_null import NullDistribution, null_distribution, pairwise_nulls
 from tests.likeness.similarity.paired_samples import related, unrelated
 
 measures = pytest.mark.parametrize("measure", REPRESENTATION_MEASURES.values(), ids=REPRESENTATION_MEASURES)
@@ -73,7 +73,9 @@ def test_a_permutation_that_changes_nothing_counts_as_extreme() -> None:
 def test_the_same_seed_gives_the_same_null(measure: RepresentationMeasure, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = related(20)
     first = null_distribution(measure, x, y, n=7, seed=3)
-    monkeypatch.setattr("likeness.similarity.permutation_null._MAX_ELEMENTS", 1)  # one permutation at a time
+    monkeypatch.setattr(
+        "likeness.similarity.representations.permutation_null._MAX_ELEMENTS", 1
+    )  # one permutation at a time
     second = null_distribution(measure, x, y, n=7, seed=3)
     torch.testing.assert_close(first.values, second.values, rtol=0, atol=1e-12)
     other = null_distribution(measure, x, y, n=7, seed=4)

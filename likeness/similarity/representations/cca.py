@@ -14,7 +14,7 @@ from likeness.numerics import as_float64
 from likeness.seeding import generator
 from likeness.similarity.joint_moments import JointMoments
 from likeness.similarity.pairwise import PairValues, correlations_of_spans
-from likeness.similarity.samples import centred, compact, compare_two
+from likeness.similarity.representations.samples import centred, compact, compare_two
 from likeness.similarity.softmax_models import mean_canonical_correlations
 from likeness.similarity.undefined import UndefinedError, why_undefined_f
 from likeness.spans import span_of_rows

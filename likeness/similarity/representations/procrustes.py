@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from likeness.similarity.samples import centred, compact, compare_two
+from likeness.similarity.representations.samples import centred, compact, compare_two
 
 
 def procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
