@@ -1,5 +1,6 @@
-"""A training step of VDM and of DiffEnc, forward and backward, beside what its convolutions alone would cost."""
+"""A training step of VDM and of DiffEnc, forward and backward, beside what its convolutions alone cost; the coder."""
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules import DiffEnc, VariationalDiffusion
+from likeness.diffusion import Coder, LearnedVolatility, SignalDensity, TimeDensity
+from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import training_noise
 from likeness.networks import EncoderUNet, ScoreUNet
 from scripts.bench.timing import Contestant, interleaved
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 # convolutions and attention of the score network; a PyTorch VDM (addtt); the authors' JAX DiffEnc.
 BARE, OTHER_VDM, AUTHORS_DIFFENC = 0.29 + 0.06, 0.61, 2.40
 BARE_NAME, VDM, EXACT, LEAN = "bare convolutions and attention", "VDM-v", "DiffEnc, exact", "DiffEnc, lean"
+FREE = "VDM-v, volatility and density of times"
+PASSES, CODED = "the coder's network passes", "the coder"
 MEBI = 2**20
 
 
@@ -74,7 +79,7 @@ def diffusion(
     bfloat16: bool = False,
     compiled: bool = False,
 ) -> DiffusionReport:
-    """Seconds for a step of VDM and DiffEnc, forward and backward.
+    """Seconds for a step of VDM and DiffEnc, forward and backward, and for coding a batch in four steps.
 
     Args:
         width: Of the score network.
@@ -93,6 +98,7 @@ def diffusion(
     encoder = functools.partial(EncoderUNet, width=encoder_width, depth=levels)
     models: dict[str, tuple[VariationalDiffusion, bool]] = {
         VDM: (VariationalDiffusion(shape, 256, network), False),
+        FREE: (VariationalDiffusion(shape, 256, network, volatility=LearnedVolatility, times=SignalDensity), False),
         EXACT: (DiffEnc(shape, 256, network, encoder), False),
         LEAN: (DiffEnc(shape, 256, network, encoder), True),
     }
@@ -100,7 +106,7 @@ def diffusion(
     steps: dict[str, Callable[[], None]] = {}
     # Each model as it is and, where asked for, in the faster form.
     for name, (model, lean) in models.items():
-        step = functools.partial(_step, model.to(device).diffusion, images, lean)
+        step = functools.partial(_step, model.to(device).diffusion, images, lean, model.times)
         steps[name] = step
         if bfloat16 or compiled:
             steps[f"{name}, {_faster_name(bfloat16, compiled)}"] = functools.partial(
@@ -108,10 +114,12 @@ def diffusion(
             )
     memory = {name: _memory(step, device) for name, step in steps.items()}
     steps = {BARE_NAME: _bare(models[VDM][0].diffusion.network, batch_size, shape, device), **steps}
+    steps |= _coding(models[VDM][0].diffusion, images)
     times = dict(zip(steps, interleaved(steps, repeats, device), strict=True))
     # What is asked for was measured by others in one setting, their ratios to the bare operations with it.
     theirs = (width, depth, encoder_width, levels, size, batch_size, device) == (64, 4, 64, 2, 32, 8, "cpu")
     asked = {(EXACT, VDM): 2.6, (LEAN, VDM): 2.0} if device == "cpu" else {}
+    asked |= {(FREE, VDM): 1.02, (CODED, PASSES): 1.3}
     if theirs:
         asked |= {(VDM, BARE_NAME): 0.9 * OTHER_VDM / BARE, (LEAN, BARE_NAME): 0.5 * AUTHORS_DIFFENC / BARE}
     title = (
@@ -120,9 +128,9 @@ def diffusion(
     return DiffusionReport(title, times, memory, asked)
 
 
-def _step(model: nn.Module, images: Tensor, lean: bool) -> None:
+def _step(model: nn.Module, images: Tensor, lean: bool, times: TimeDensity | None) -> None:
     model.zero_grad()
-    noise = training_noise(torch.empty(images.shape, device=images.device), 0, 0, 0, 1)
+    noise = training_noise(torch.empty(images.shape, device=images.device), 0, 0, 0, 1).at_times_of(times)
     model.elbo_terms(images, **noise._asdict(), lean=lean).total.mean().backward()  # type: ignore[operator]
 
 
@@ -133,6 +141,21 @@ def _faster_step(model: nn.Module, images: Tensor, lean: bool, bfloat16: bool, c
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
         loss = terms(images, **noise._asdict(), lean=lean).total.mean()  # type: ignore[operator]
     loss.backward()
+
+
+def _coding(model: DiffusionModel, images: Tensor) -> dict[str, Callable[[], None]]:
+    """Writing a batch in four steps, and the passes of the network that it takes."""
+    coded = copy.deepcopy(model).eval()
+    coded.num_steps = 4
+    coder, z = Coder(coded), coded.scale(images)
+    gammas = [gamma.to(z).expand(len(z)) for gamma in coder.gammas[:-1]]
+
+    @torch.no_grad()
+    def passes() -> None:
+        for gamma in gammas:
+            coded.predict(z, gamma)
+
+    return {PASSES: passes, CODED: lambda: coder.encode(images) and None}
 
 
 @functools.cache

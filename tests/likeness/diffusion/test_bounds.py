@@ -1,5 +1,6 @@
 """No estimate that is reported as a bound falls below the entropy of a source: a registry, which later ones join."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion import likelihoods
+from likeness.diffusion.elbo import ElboTerms
 from likeness.diffusion.likelihoods import (
     BOUNDS,
     dequantised_bound,
@@ -47,9 +49,17 @@ def half(data: Tensor) -> Tensor:
     return data[128:] if len(data) == 256 else data
 
 
+@functools.cache
+def elbo_of_all(gamma_0: float) -> ElboTerms:
+    """The terms of the ELBO of all levels, in bits."""
+    data = SOURCES["all"]
+    return expected_terms(source_model(data, gamma_0), half(data), 48, 0.25, 6.5)
+
+
 def elbo_bits(model: DiffusionModel, data: Tensor) -> float:
-    accuracy = (48, 0.25, 6.5) if len(data) == 256 else (60, 0.2)
-    return expected_terms(model, half(data), *accuracy).total.item()
+    if len(data) == 256:
+        return elbo_of_all(model.schedule.gamma_min).total.item()
+    return expected_terms(model, data, 60, 0.2).total.item()
 
 
 def flow_bits(model: DiffusionModel, data: Tensor) -> float:
@@ -125,6 +135,37 @@ def test_none_is_below_the_entropy(kind: str, name: str, gamma_0: float) -> None
     assert found >= math.log2(len(data)) - 1e-5
     if (kind, name, gamma_0) in KNOWN:
         assert found == pytest.approx(KNOWN[kind, name, gamma_0], abs=1e-5 if kind == "ELBO" else 2e-5)
+
+
+@pytest.mark.parametrize(("gamma_0", "bits"), [(GAMMA_0, 7.989595), (BLUNT, 5.245195)])
+def test_without_a_decoder_there_is_no_bound(gamma_0: float, bits: float) -> None:
+    """L8's forbidden number: -log p(z_0) + log q(z_0 | x) alone falls below the entropy, here 8; to 1e-5."""
+    terms = elbo_of_all(gamma_0)
+    found = (terms.latent + terms.diffusion).item()
+    assert found == pytest.approx(bits, abs=1e-5)
+    assert found < 8
+
+
+@pytest.mark.parametrize(("gamma_0", "bits"), [(BLUNT, 6.902648), (-6.0, 5.004871), (0.0, 2.105069)])
+def test_another_weight_and_a_constant_decoder_make_no_bound(gamma_0: float, bits: float) -> None:
+    """L8's forbidden numbers, to 1e-5: the "IT bound" of Shen et al. 2025, of all 256 levels.
+
+    Its weight is alpha^2 and its reconstruction the entropy of z_1: as low as one likes, by raising gamma_0.
+    """
+    data = SOURCES["all"]
+    model, own = source_model(data, gamma_0), half(data)
+    (t, of_t), (eps, of_eps) = legendre(48), normal_grid(0.25, 6.5)
+    x = model.scale(own.repeat(len(eps))[:, None], torch.float64)
+    noise, total = eps.repeat_interleave(len(own))[:, None], 0.0
+    for at, weight in zip(t, of_t, strict=True):
+        error, slope = model.rate_error(x, at.expand(len(x)), noise)
+        rate = (of_eps @ error.square().reshape(len(eps), -1).mean(1)) * slope[0] / 2
+        total += (weight * torch.sigmoid(-model.schedule(at)) * rate).item()
+    precision = 1 / (1 + math.exp(GAMMA_1))
+    square = scaled(data, 256, torch.float64).square().mean().item()
+    last = 0.5 * math.log2(2 * math.pi) + (1 - precision + precision * square) / (2 * math.log(2))
+    assert last + total / math.log(2) == pytest.approx(bits, abs=1e-5)
+    assert bits < 8
 
 
 @pytest.mark.parametrize(
