@@ -1,5 +1,7 @@
 """Configurations as values: which options replace one another, what repeats a run, and what has changed in one."""
 
+import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,8 +133,14 @@ def changes(saved: Path, content: dict[str, Any]) -> list[str]:
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
-    """``key: value (was value)`` for each leaf that differs between two nested configurations."""
+    """``key: value (was value)`` for each leaf that differs between two nested configurations.
+
+    An argument that a class has got since, at its default, is no difference.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
+        if isinstance(now.get("class_path"), str) and isinstance(now.get("init_args"), dict):
+            known = before.get("init_args") or {}
+            now = now | {"init_args": _without_new_defaults(now["class_path"], now["init_args"], known)}
         for name in sorted(before.keys() | now.keys()):
             inner = f"{key}.{name}" if key else name
             yield from differences(before.get(name, _MISSING), now.get(name, _MISSING), inner)
@@ -141,6 +149,21 @@ def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
             yield from differences(*pair, f"{key}[{index}]")
     elif before != now:
         yield f"{key}: {_shown(now)} (was {_shown(before)})"
+
+
+def _without_new_defaults(class_path: str, arguments: dict[str, Any], known: Any) -> dict[str, Any]:
+    """The arguments without those that are not among the known ones and have the value of the class's signature."""
+    module, _, name = class_path.rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    bases = [base for base in inspect.getmro(cls) if "__init__" in vars(base)][:-1] if inspect.isclass(cls) else [cls]
+    defaults: dict[str, Any] = {}
+    for base in reversed(bases):
+        defaults |= {name: parameter.default for name, parameter in inspect.signature(base).parameters.items()}
+    return {
+        argument: value
+        for argument, value in arguments.items()
+        if argument in known or type(value) is not type(defaults.get(argument)) or value != defaults[argument]
+    }
 
 
 def _trained(content: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def training(module: VariationalDiffusion) -> Iterator[Tensor]:
     noise = training_noise(module._like(images), 0, 0, 0, 1)
     torch.manual_seed(0)
     terms = module.train().diffusion.elbo_terms(images, **noise._asdict(), lean=True)
-    yield from (*noise, *terms)
+    yield from (noise.t, noise.eps_0, noise.eps, *terms)
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     yield from torch.autograd.grad(terms.total.mean(), weights)
     module.eval()

@@ -79,3 +79,18 @@ def test_differences_name_the_leaves() -> None:
     assert list(differences(before, now)) == [
         *("a.b: 2 (was 1)", "a.c[1].d: 3 (was 2)", "e: absent (was 1)", "f: None (was absent)")
     ]
+
+
+def test_an_argument_that_a_class_has_got_since_is_no_difference_at_its_default() -> None:
+    """Also one of a base class, to which the class hands its options; at another value it is one."""
+
+    def of(**arguments: object) -> dict[str, object]:
+        return {"model": {"class_path": "lightning_modules.DiffEnc", "init_args": {"levels": 17, **arguments}}}
+
+    assert list(differences(of(), of(lean=False, volatility_lr=1e-3, volatility=None))) == []
+    found = list(differences(of(), of(lean=True, volatility_lr=2e-3)))
+    assert found == [
+        "model.init_args.lean: True (was absent)",
+        "model.init_args.volatility_lr: 0.002 (was absent)",
+    ]
+    assert list(differences(of(lean=True), of(lean=False))) == ["model.init_args.lean: False (was True)"]
