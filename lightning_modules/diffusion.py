@@ -147,7 +147,7 @@ class VariationalDiffusion(pl.LightningModule):
     def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
         x = self.diffusion.scale(images)
-        return self.diffusion.encoder(x, self.diffusion.schedule(self._times(x, t)), labels)
+        return self.diffusion.mean(x, self._times(x, t), labels)
 
     def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
         """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""
