@@ -10,15 +10,24 @@ from torch import Tensor, nn
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.flow import log_density
-from likeness.diffusion.likelihoods import log_weight
+from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.multivariate import MultivariatePolynomial
-from likeness.diffusion.process import alpha, diffuse, log_likelihood, posterior, sigma, step_of
+from likeness.diffusion.process import alpha, diffuse, log_likelihood, posterior, scaled, sigma, step_of
 from likeness.diffusion.sampling import Method, ancestral, flow, sample
 from likeness.diffusion.schedules import LinearSchedule, gamma_grid
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.diffusion.volatility import LearnedVolatility
-from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, Smooth, encoder_of, factor_of, legendre, model_of
+from tests.likeness.diffusion.exact_models import (
+    GAMMA_0,
+    GAMMA_1,
+    DiscreteHead,
+    Smooth,
+    encoder_of,
+    factor_of,
+    legendre,
+    model_of,
+)
 from tests.likeness.diffusion.multivariate_paths import (
     COVARIANCE,
     CorrelatedHead,
@@ -315,3 +324,20 @@ def test_a_schedule_that_stops_is_refused_with_an_encoder_that_moves() -> None:
     ):
         model_of(OfMean(), TrainableEncoder(Smooth()), schedule, 3)
     model_of(OfMean(), encoder_of(0.0), schedule, 3)
+
+
+def test_bounds_of_the_flow_along_a_path() -> None:
+    """Of independent dimensions with exact networks: what they are along a line, as each is a flow by itself."""
+    images = torch.tensor([[64, 192]])
+    head = DiscreteHead(scaled(torch.tensor([64, 192]), 256, torch.float64), factor_of(1.0), "v", False)
+    eps_0 = torch.randn(1, 2, generator=generator(), dtype=torch.float64)
+    options = {"tolerance": 1e-6}
+    found = [
+        torch.stack(
+            [flow_bound(model, images, eps_0, **options), dequantised_bound(model, images, eps_0[None], **options)]
+        )
+        for model in (
+            model_of(head, schedule=schedule, dims=2) for schedule in (LinearSchedule(), Path(cubes_with_floor))
+        )
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=5e-4)
