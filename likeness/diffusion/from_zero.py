@@ -44,4 +44,5 @@ class FromZero(nn.Module):
                 return self.head(hidden)[..., 0]  # type: ignore[no-any-return]
             if gamma.dim() == 1:
                 return self.head(hidden).reshape(-1, *self.dims)  # type: ignore[no-any-return]
-            return (hidden * self.head.weight.reshape(*self.dims, -1)).sum(-1) + self.head.bias.reshape(self.dims)
+            theta: Tensor = (hidden * self.head.weight.reshape(*self.dims, -1)).sum(-1)
+            return theta + self.head.bias.reshape(self.dims)
