@@ -14,23 +14,23 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, diffuse, repeated, sigma
+from likeness.diffusion.process import alpha, batched, diffuse, repeated, sigma
 
 
 def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Tensor:
-    """E[x_t | z] of the model's x_hat [B, ...] at a gamma that is a scalar, or [1, ...].
+    """E[x_t | z] of the model's x_hat [B, ...] at a gamma that is a scalar, or [B or 1, ...].
 
     Raises ValueError for an encoder that is not x times a function of gamma.
     """
     variance, (_, rate) = torch.sigmoid(gamma), model.encoder.factor(gamma)
     kept: Tensor | float = 1.0
     if model.volatility is not None and model.volatility.of_training:
-        kept = 0.5 * (1 + model.volatility(repeated(gamma, x_hat[:1])))
+        kept = 0.5 * (1 + model.volatility(batched(gamma, x_hat)))
     return x_hat * ((kept + model.counter_term * variance) / (kept - rate))
 
 
 def velocity(model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-    """dz/dgamma along the flow, of z [B, ...] at a gamma that is a scalar, or in each dimension at its own, [1, ...].
+    """dz/dgamma along the flow, of z [B, ...] at a gamma that is a scalar, or at that of each dimension, [B or 1, ...].
 
     Raises as :func:`conditional_mean`.
     """

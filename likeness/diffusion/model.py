@@ -25,12 +25,12 @@ from likeness.diffusion.elbo import (
 from likeness.diffusion.encoders import DepthEncoder
 from likeness.diffusion.process import (
     Posterior,
+    batched,
     broadcast,
     diffuse,
     log_likelihood,
     neighbours_within_reach,
     posterior,
-    repeated,
     scaled,
     step_of,
 )
@@ -284,12 +284,12 @@ class DiffusionModel(nn.Module):
     def generative_step(
         self, z_t: Tensor, gamma_s: Tensor, gamma_t: Tensor, x_hat: Tensor, ratio: VarianceRatio | None = None
     ) -> Posterior:
-        """p(z_s | z_t) of the prediction x_hat, for gamma_s < gamma_t, scalars or [1, ...]; DiffEnc, eq. 14 and 15.
+        """p(z_s | z_t) of the prediction x_hat, gamma_s < gamma_t scalars or [B or 1, ...]; DiffEnc, eq. 14 and 15.
 
         ``ratio`` is of the variances: the model's own, where it is meant for steps of this size.
         """
         counter = self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)
-        ends = repeated(gamma_s, z_t[:1]), repeated(gamma_t, z_t[:1])
+        ends = batched(gamma_s, z_t), batched(gamma_t, z_t)
         kappa = self._step_volatility(*ends)
         mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t, kappa)
         if ratio is None:

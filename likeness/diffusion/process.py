@@ -31,9 +31,15 @@ def mean_over_dimensions(values: Tensor) -> Tensor:
     return values if values.dim() == 1 else values.flatten(1).mean(1)
 
 
+def batched(gamma: Tensor, like: Tensor) -> Tensor:
+    """A scalar gamma as [1], those of every dimension as they are, [B or 1, ...]; dtype and device of ``like``."""
+    gamma = gamma.to(like)
+    return gamma if gamma.dim() else gamma[None]
+
+
 def repeated(gamma: Tensor, like: Tensor) -> Tensor:
-    """A scalar gamma as [B], that of every dimension [1, ...] as [B, ...], as ``like`` [B, ...] in dtype and device."""
-    return gamma.to(like).expand(len(like), *gamma.shape[1:])
+    """A scalar gamma as [B], those of every dimension [B or 1, ...] as [B, ...], for ``like`` [B, ...]."""
+    return batched(gamma, like).expand(len(like), *gamma.shape[1:])
 
 
 def alpha(gamma: Tensor) -> Tensor:
