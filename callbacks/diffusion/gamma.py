@@ -204,10 +204,11 @@ class GradientNorms(pl.Callback):
 class ScheduleDiagnostics(DiffusionDiagnostic):
     """Draws gamma(t), its derivative and the signal-to-noise ratio, and what the variances of the steps could be.
 
-    ``figures/schedule.png``; in finite depth ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of
-    the model (0 without a ratio) next to the optimum log(1 + 2 E[q] / d), with q measured on training samples. Where
-    the encoder moves the mean, or there is a volatility, ``figures/volatility.{png,csv}``: the model's kappa next to
-    the best one on those samples and to 1 + 2 sigma^2.
+    ``figures/schedule.png``, of a multivariate one its mean and range over dimensions. In finite depth
+    ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of the model (0 without a ratio) next to the
+    optimum log(1 + 2 E[q] / d), with q measured on training samples. Where the encoder moves the mean, or there is a
+    volatility, ``figures/volatility.{png,csv}``: the model's kappa next to the best one on those samples and to
+    1 + 2 sigma^2.
 
     Args:
         every_n_validations: how often in training, each figure kept under its step; none is at the end alone.
@@ -226,8 +227,8 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
             return
         model, device = module.diffusion, trainer.strategy.root_device
         t = torch.linspace(0, 1, POINTS, dtype=model.dtype, device=device)
-        found = map(mean_over_dimensions, model.schedule.with_derivative(t))
-        gamma, slope = (values.float().cpu().numpy() for values in found)
+        found = model.schedule.with_derivative(t)
+        gamma, slope = (values.reshape(POINTS, -1).float().cpu().numpy() for values in found)
         publish_figure(trainer, schedule_figure(gamma, slope), "schedule", keep_history=not final)
         samples = spread_samples(trainer.train_dataloader, self.num_samples, device)
         if model.num_steps is not None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from likeness.diffusion.bound_profiles import bin_sums, from_sums, gamma_edges, ratio_profile, volatility_profile
+from likeness.diffusion.diagnostics import depth_profile, mean_at, noisy_batches
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.flow import log_density
@@ -328,6 +330,7 @@ def test_a_schedule_that_stops_is_refused_with_an_encoder_that_moves() -> None:
 
 def test_bounds_of_the_flow_along_a_path() -> None:
     """Of independent dimensions with exact networks: what they are along a line, as each is a flow by itself."""
+    paths = LinearSchedule(), Path(cubes_with_floor)
     images = torch.tensor([[64, 192]])
     head = DiscreteHead(scaled(torch.tensor([64, 192]), 256, torch.float64), factor_of(1.0), "v", False)
     eps_0 = torch.randn(1, 2, generator=generator(), dtype=torch.float64)
@@ -336,8 +339,56 @@ def test_bounds_of_the_flow_along_a_path() -> None:
         torch.stack(
             [flow_bound(model, images, eps_0, **options), dequantised_bound(model, images, eps_0[None], **options)]
         )
-        for model in (
-            model_of(head, schedule=schedule, dims=2) for schedule in (LinearSchedule(), Path(cubes_with_floor))
-        )
+        for model in (model_of(head, schedule=schedule, dims=2) for schedule in paths)
     ]
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=5e-4)
+
+
+def test_the_depth_profile_follows_each_dimension() -> None:
+    """Du by differences in t over those of gamma, root mean square; gamma is the mean, and the variances are of maps."""
+    model, images = trained(), torch.randint(256, (50, 3), generator=generator(4))
+    times = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    profile, x = depth_profile(model, images, times, seed=0), model.scale(images, torch.float64)
+    for row, at in enumerate(times):
+        t = at.expand(50)
+        after, before = model.direction(x, t + 1e-5), model.direction(x, t - 1e-5)
+        derivative = (after[1] - before[1]) / (after[0] - before[0])
+        gamma = model.schedule(at)
+        assert profile.gamma[row].item() == pytest.approx(gamma.mean().item(), rel=1e-12)
+        assert profile.derivative[row].item() == pytest.approx(derivative.square().mean().sqrt().item(), rel=1e-6)
+        expected = (torch.sigmoid(-gamma) * x.var(0) + torch.sigmoid(gamma)).mean()
+        assert profile.variance_of_vdm[row].item() == pytest.approx(expected.item(), rel=1e-12)
+        x_t = model.mean(x, t)
+        assert torch.equal(mean_at(model, images, at.item()), x_t)
+        assert profile.shift[row].item() == pytest.approx((x_t - x).square().mean().sqrt().item(), rel=1e-12)
+
+
+def test_bins_of_the_mean_gamma_are_bins_of_time() -> None:
+    """Over equally spaced times: each bin has the times between its ends, and the area is the diffusion term."""
+    model = model_along(cubes_with_floor, CorrelatedHead(factor_of(1.0)))
+    t = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    x, eps = eight_rows()
+    loss = model.diffusion_loss(x.repeat(500, 1), t, eps.repeat(500, 1))
+    edges = gamma_edges(*model.schedule.ends(t), 20)
+    profile = from_sums(edges, bin_sums(edges, *model.schedule.with_derivative(t), loss))
+    mean = model.schedule(t).mean(1)
+    expected = [((mean >= low) & (mean < high)).sum().item() for low, high in pairwise(edges.tolist())]
+    assert profile.samples.tolist() == expected
+    assert profile.area == pytest.approx(loss.mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("num_steps", [None, 6])
+def test_profiles_of_the_variances(num_steps: int | None) -> None:
+    """The model's own are those of its parts, averaged over dimensions; the best ratio is above 0."""
+    model, images = trained(num_steps=num_steps), torch.randint(256, (60, 3), generator=generator(4))
+    model.volatility = LearnedVolatility(dims=(3,)).double()
+    nn.init.constant_(model.volatility.head.bias, 0.3)
+    batches = [*noisy_batches(model, images, torch.arange(60), None, 0, 0, 30)]
+    volatility = volatility_profile(model, batches, 4)
+    torch.testing.assert_close(volatility.kappa, torch.full_like(volatility.kappa, math.exp(0.3)))
+    assert (volatility.gamma.diff() > 0).all()
+    if num_steps is not None:
+        ratio = ratio_profile(model, batches)
+        known = ~ratio.gamma.isnan()  # not every bin of gamma has a step
+        assert (ratio.optimal[known] > 0).all()
+        assert not ratio.rho[known].any()
