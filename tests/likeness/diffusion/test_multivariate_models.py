@@ -345,7 +345,7 @@ def test_bounds_of_the_flow_along_a_path() -> None:
 
 
 def test_the_depth_profile_follows_each_dimension() -> None:
-    """Du by differences in t over those of gamma, root mean square; gamma is the mean, and the variances are of maps."""
+    """Du by differences in t over those of gamma, root mean square; gamma is the mean, variances are of each."""
     model, images = trained(), torch.randint(256, (50, 3), generator=generator(4))
     times = torch.tensor([0.2, 0.7], dtype=torch.float64)
     profile, x = depth_profile(model, images, times, seed=0), model.scale(images, torch.float64)
