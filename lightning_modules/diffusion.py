@@ -51,7 +51,7 @@ class VariationalDiffusion(pl.LightningModule):
         input_shape: shape of one sample as the datamodule stores it, without the batch dimension.
         levels: grey levels of the data.
         network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
-        schedule: the noise schedule, a class or factory.
+        schedule: the noise schedule, a class or factory; a multivariate one is told ``input_shape``.
         prediction: what the network predicts.
         num_steps: T; none is infinite depth.
         ratio: of the variances in finite depth, a class or factory; none is 1.
@@ -63,6 +63,8 @@ class VariationalDiffusion(pl.LightningModule):
         scheduler: a scheduler class or factory called with the optimiser; its lengths are in steps.
         ratio_lr: learning rate of the ratio, which has no weight decay.
         volatility_lr: learning rate of the volatility, which has no weight decay.
+        schedule_lr: learning rate of a multivariate schedule, which has no weight decay. Other schedules have the rate
+            and the decay of the networks.
         eval_draws: how many times the noise of each evaluated sample is drawn; from two on there is a standard error
             over draws.
         compiled: compile the loss.
@@ -91,6 +93,7 @@ class VariationalDiffusion(pl.LightningModule):
         scheduler: LRSchedulerCallable | None = LinearWarmup,
         ratio_lr: float = 1e-3,
         volatility_lr: float = 1e-3,
+        schedule_lr: float = 4e-3,
         eval_draws: int = 1,
         compiled: bool = False,
         channels_last: bool = True,
@@ -115,7 +118,7 @@ class VariationalDiffusion(pl.LightningModule):
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
         self.times = None if times is None else times()
         _require_one_density(self.times, noise, num_steps)
-        self.ratio_lr, self.volatility_lr = ratio_lr, volatility_lr
+        self.ratio_lr, self.volatility_lr, self.schedule_lr = ratio_lr, volatility_lr, schedule_lr
         self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
@@ -147,7 +150,7 @@ class VariationalDiffusion(pl.LightningModule):
     def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
         x = self.diffusion.scale(images)
-        return self.diffusion.encoder(x, self.diffusion.schedule(self._times(x, t)), labels)
+        return self.diffusion.mean(x, self._times(x, t), labels)
 
     def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
         """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""
@@ -159,7 +162,9 @@ class VariationalDiffusion(pl.LightningModule):
         return next(self.diffusion.parameters()).dtype
 
     def configure_optimizers(self) -> Any:
-        rates = [(self.diffusion.ratio, self.ratio_lr), (self.diffusion.volatility, self.volatility_lr)]
+        schedule = self.diffusion.schedule if self.diffusion.schedule.multivariate else None
+        parts = [self.diffusion.ratio, self.diffusion.volatility, schedule]
+        rates = zip(parts, [self.ratio_lr, self.volatility_lr, self.schedule_lr], strict=True)
         groups = without_decay_of_biases(self.diffusion, [(part, rate) for part, rate in rates if part is not None])
         return optimization(self._optimizer(groups), self._scheduler, MONITOR)
 

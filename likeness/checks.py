@@ -40,13 +40,18 @@ def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:
         raise ValueError(f"label {wrong} lies outside 0..{num_classes - 1} (num_classes={num_classes})")
 
 
-def require_batch(name: str, batch: Tensor, gamma: Tensor, shape: Sequence[int | str]) -> None:
-    """Raise ValueError unless ``batch`` is [B, *shape] and ``gamma`` is [B]; a size given as a name is free."""
+def require_batch(
+    name: str, batch: Tensor, gamma: Tensor, shape: Sequence[int | str], each_dimension: bool = False
+) -> None:
+    """Raise ValueError unless ``batch`` is [B, *shape] and ``gamma`` is [B]; a size given as a name is free.
+
+    Where ``each_dimension`` allows it, gamma may have the shape of the batch.
+    """
     sizes = batch.shape[1:]
     if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"{name} has shape {list(batch.shape)}, the network takes [B, {wanted}]")
-    if gamma.shape != batch.shape[:1]:
+    if gamma.shape != batch.shape[:1] and not (each_dimension and gamma.shape == batch.shape):
         raise ValueError(f"gamma has shape {list(gamma.shape)}, not [{len(batch)}] for a batch of {len(batch)}")
 
 

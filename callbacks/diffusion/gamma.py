@@ -25,6 +25,7 @@ from likeness.diffusion.diagnostics import gradient_norms
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.encoders import IdentityEncoder
 from likeness.diffusion.metric import GammaBins, on_device
+from likeness.diffusion.process import mean_over_dimensions
 from likeness.figures.diffusion import (
     gradient_figure,
     loss_figure,
@@ -50,7 +51,7 @@ class LossByGamma(DiffusionDiagnostic):
     ``figures/loss_by_gamma.png`` has the integrand too, the loss per unit of gamma, whose area is the diffusion term;
     ``figures/loss_by_gamma.csv`` has the numbers. Training losses are those of the batches since the last validation,
     with the weights and dropout of each step; validation losses are those of all samples. Both come from what the
-    training computes anyway.
+    training computes anyway. Of a multivariate schedule gamma is its mean over dimensions, here and below.
 
     Args:
         num_bins: of gamma, between the ends of the schedule.
@@ -183,7 +184,7 @@ class GradientNorms(pl.Callback):
             norms = self._measure(trainer, module, batch)
         t = (torch.arange(self.num_bins, dtype=module.diffusion.dtype, device=norms.device) + 0.5) / self.num_bins
         with torch.no_grad():
-            gamma = module.diffusion.schedule(t)
+            gamma = mean_over_dimensions(module.diffusion.schedule(t))
         if may_write(trainer):
             columns = (t.tolist(), gamma.tolist(), norms.tolist())
             self.rows += [(step, *row) for row in zip(*columns, strict=True)]
@@ -203,10 +204,11 @@ class GradientNorms(pl.Callback):
 class ScheduleDiagnostics(DiffusionDiagnostic):
     """Draws gamma(t), its derivative and the signal-to-noise ratio, and what the variances of the steps could be.
 
-    ``figures/schedule.png``; in finite depth ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of
-    the model (0 without a ratio) next to the optimum log(1 + 2 E[q] / d), with q measured on training samples. Where
-    the encoder moves the mean, or there is a volatility, ``figures/volatility.{png,csv}``: the model's kappa next to
-    the best one on those samples and to 1 + 2 sigma^2.
+    ``figures/schedule.png``, of a multivariate one its mean and range over dimensions. In finite depth
+    ``figures/variance_ratio.{png,csv}``: rho = log(sigma_P^2 / sigma_Q^2) of the model (0 without a ratio) next to the
+    optimum log(1 + 2 E[q] / d), with q measured on training samples. Where the encoder moves the mean, or there is a
+    volatility, ``figures/volatility.{png,csv}``: the model's kappa next to the best one on those samples and to
+    1 + 2 sigma^2.
 
     Args:
         every_n_validations: how often in training, each figure kept under its step; none is at the end alone.
@@ -225,7 +227,8 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
             return
         model, device = module.diffusion, trainer.strategy.root_device
         t = torch.linspace(0, 1, POINTS, dtype=model.dtype, device=device)
-        gamma, slope = (values.float().cpu().numpy() for values in model.schedule.with_derivative(t))
+        found = model.schedule.with_derivative(t)
+        gamma, slope = (values.reshape(POINTS, -1).float().cpu().numpy() for values in found)
         publish_figure(trainer, schedule_figure(gamma, slope), "schedule", keep_history=not final)
         samples = spread_samples(trainer.train_dataloader, self.num_samples, device)
         if model.num_steps is not None:

@@ -4,6 +4,8 @@ from .encoders import IdentityEncoder as IdentityEncoder
 from .encoders import ParameterFreeEncoder as ParameterFreeEncoder
 from .encoders import TrainableEncoder as TrainableEncoder
 from .model import DiffusionModel as DiffusionModel
+from .multivariate import MultivariatePolynomial as MultivariatePolynomial
+from .multivariate import MultivariateSchedule as MultivariateSchedule
 from .schedules import AffineSchedule as AffineSchedule
 from .schedules import LinearSchedule as LinearSchedule
 from .schedules import MonotoneSchedule as MonotoneSchedule

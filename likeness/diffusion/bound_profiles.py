@@ -1,7 +1,8 @@
 """Profiles of a trained model's bound: by gamma, by depth T, and of the variances of its generative steps.
 
 By gamma they say at which noise the bits are, and where their estimate is uncertain; by depth, what the bound is with
-equal variances and with the ratio that is fitted on training data in closed form.
+equal variances and with the ratio that is fitted on training data in closed form. Of a multivariate schedule gamma is
+its mean over dimensions: bins of it are bins of t, as it increases with t and is the same for all samples.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 from likeness.diffusion.diagnostics import NoisyBatch
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import broadcast
+from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.diffusion.variance_ratio import FittedRatio
 from likeness.numerics import as_float64
 
@@ -65,15 +66,16 @@ def gamma_edges(first: Tensor, last: Tensor, num_bins: int) -> Tensor:
 
 
 def bin_sums(edges: Tensor, gamma: Tensor, dgamma_dt: Tensor, loss: Tensor) -> Tensor:
-    """Sums [5, G], to be added over batches and ranks, of samples at gamma with their losses, all [B].
+    """Sums [5, G], to be added over batches and ranks, of samples at gamma with their losses, [B] or gammas [B, ...].
 
     ``loss`` is of the sample's time, in bits per dimension: dgamma/dt times the loss per gamma. Gammas outside the
     edges count in the outermost bins.
     """
     loss = loss.to(edges)
-    rate = loss / dgamma_dt.to(edges)
+    gamma, dgamma_dt = (mean_over_dimensions(values).to(edges) for values in (gamma, dgamma_dt))
+    rate = loss / dgamma_dt
     values = torch.stack([torch.ones_like(loss), loss, loss.square(), rate, rate.square()])
-    bins = torch.bucketize(gamma.to(edges), edges[1:-1], right=True)
+    bins = torch.bucketize(gamma, edges[1:-1], right=True)
     return edges.new_zeros(SUMS, len(edges) - 1).index_add(1, bins, values)
 
 
@@ -198,9 +200,9 @@ def ratio_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], max_bins
     for batch in samples:
         step = batch.step_error(model)
         kl = 0.5 * torch.expm1(broadcast(step.dgamma, step.error)) * step.error.square()
-        middle = (step.gamma_s + step.gamma_t) / 2
+        middle = mean_over_dimensions((step.gamma_s + step.gamma_t) / 2)
         rho = torch.zeros_like(middle) if model.ratio is None else model.ratio(step.gamma_s, step.gamma_t)
-        rho = rho.flatten(1).mean(1).expand_as(middle) if rho.dim() > 1 else rho
+        rho = mean_over_dimensions(rho).expand_as(middle)
         values = torch.stack([torch.ones_like(middle), middle, rho, kl.flatten(1).mean(1)])
         edges = gamma_edges(*model.schedule.ends(middle), min(max_bins, model.num_steps or 1))
         bins = torch.bucketize(middle.to(edges), edges[1:-1])
@@ -225,12 +227,13 @@ def volatility_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], num
     for batch in samples:
         rate = batch.rate(model)
         half = 0.5 * rate.noise_error
-        kappa = torch.ones_like(rate.gamma) if model.volatility is None else model.volatility(rate.gamma)
-        kappa = kappa.flatten(1).mean(1) if kappa.dim() > 1 else kappa
+        gamma = mean_over_dimensions(rate.gamma)
+        kappa = torch.ones_like(gamma) if model.volatility is None else model.volatility(rate.gamma)
+        kappa = mean_over_dimensions(kappa)
         drift, noise = ((part.square().flatten(1).mean(1)) for part in (half + rate.shift, half))
-        values = [torch.ones_like(drift), rate.gamma, kappa.expand_as(drift), drift, noise]
+        values = [torch.ones_like(drift), gamma, kappa.expand_as(drift), drift, noise]
         edges = gamma_edges(*model.schedule.ends(drift), num_bins)
-        bins = torch.bucketize(rate.gamma.to(edges), edges[1:-1])
+        bins = torch.bucketize(gamma.to(edges), edges[1:-1])
         sums = sums.to(edges) + edges.new_zeros(5, num_bins).index_add(1, bins, torch.stack(values).to(edges))
     gamma, kappa, drift, noise = sums[1:] / sums[0]
     return VolatilityProfile(gamma, kappa, (drift / noise).sqrt(), 1 + 2 * torch.sigmoid(gamma))

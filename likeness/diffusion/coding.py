@@ -22,7 +22,7 @@ from torch import Tensor
 
 from likeness.checks import require_positive
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, level_probabilities, posterior, sigma
+from likeness.diffusion.process import alpha, batched, level_probabilities, posterior, repeated, sigma
 from likeness.diffusion.sampling import ratio_on
 from likeness.diffusion.schedules import gamma_grid
 
@@ -102,8 +102,9 @@ class Coder:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("the coder needs the package constriction: pip install constriction") from error
         self.model, self.resolution, self.seed, self.batch_size = model, resolution, seed, batch_size
-        self.gammas = gamma_grid(model.schedule, model.num_steps)  # from gamma_1 down
-        self.ratio = ratio_on(model, self.gammas)
+        grid = gamma_grid(model.schedule, model.num_steps)  # from gamma_1 down
+        self.ratio = ratio_on(model, grid)
+        self.gammas = grid if grid.dim() == 1 else grid[:, None].to(self._device)  # scalars, or [1, ...]
         self._new_stack = constriction.stream.stack.AnsCoder
         half = WINDOW * resolution
         self._window = constriction.stream.model.QuantizedGaussian(-half, half)
@@ -204,7 +205,7 @@ class Coder:
             return _Cells(width, zero, zero, 1 / width)
         gamma_t, gamma_s = self.gammas[level - 1], self.gammas[level]
         known = z.to(self.model.dtype)
-        x_hat = self.model.predict(known, gamma_t.to(known).expand(len(known)), labels).double()
+        x_hat = self.model.predict(known, repeated(gamma_t, known), labels).double()
         mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio)
         width = self.model.generative_step(z[:1], gamma_s, gamma_t, x_hat[:1]).variance.sqrt() / self.resolution
         middle = (mean / width).round()
@@ -212,17 +213,16 @@ class Coder:
 
     def _inferred(self, level: int, x: Tensor, z: Tensor | None, labels: Tensor | None) -> Tensor:
         """The mean of q(z_1 | x), or of q(z_s | z_t, x) with the z of the level before, [B, ...]."""
-        gamma_s = self.gammas[level]
-        x_s = self._mean(x, gamma_s, labels)
+        gamma_s, x_s = self.gammas[level], self._mean(level, x, labels)
         if z is None:
             return alpha(gamma_s) * x_s
-        gamma_t = self.gammas[level - 1]
-        x_t = self._mean(x, gamma_t, labels)
-        return posterior(z, x_s, x_t, gamma_s, gamma_t, self.model.step_volatility(gamma_s, gamma_t)).mean
+        gamma_t, x_t = self.gammas[level - 1], self._mean(level - 1, x, labels)
+        kappa = self.model.step_volatility(batched(gamma_s, x), batched(gamma_t, x))
+        return posterior(z, x_s, x_t, gamma_s, gamma_t, kappa).mean
 
-    def _mean(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> Tensor:
-        encoded: Tensor = self.model.encoder(x, gamma.to(x).expand(len(x)), labels)
-        return encoded.double()
+    def _mean(self, level: int, x: Tensor, labels: Tensor | None) -> Tensor:
+        t = x.new_full((len(x),), 1 - level / (len(self.gammas) - 1))
+        return self.model.mean(x, t, labels).double()
 
     def _chances(self, z_0: Tensor) -> np.ndarray:
         """p(x | z_0), float32 [pixels, levels]."""

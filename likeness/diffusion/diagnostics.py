@@ -12,7 +12,14 @@ from torch import Tensor
 
 from likeness.diffusion.elbo import ElboTerms, bits_per_dim
 from likeness.diffusion.model import DiffusionModel, Rate, StepError
-from likeness.diffusion.process import Noise, broadcast, diffuse, evaluation_noise, stratified
+from likeness.diffusion.process import (
+    Noise,
+    broadcast,
+    diffuse,
+    evaluation_noise,
+    mean_over_dimensions,
+    stratified,
+)
 from likeness.seeding import generator
 
 
@@ -26,7 +33,7 @@ class DepthProfile(NamedTuple):
     """
 
     t: Tensor
-    gamma: Tensor
+    gamma: Tensor  # its mean over dimensions
     output: Tensor  # |y|
     derivative: Tensor  # |dy/dgamma|
     shift: Tensor  # |x_t - x|
@@ -47,11 +54,11 @@ def depth_profile(
     """
     x = model.scale(images, times.dtype)
     source = generator(seed)
-    gammas = model.schedule(times)
     rows = []
-    for gamma in gammas:
+    for t in times:
         eps = torch.randn(x.shape, generator=source, dtype=torch.float32).to(x)
-        rows.append(_row(model, x, gamma, eps, labels))
+        rows.append(_row(model, x, t, eps, labels))
+    gammas = mean_over_dimensions(model.schedule(times))
     return DepthProfile(times, gammas, *torch.stack(rows, dim=1))
 
 
@@ -59,14 +66,14 @@ def depth_profile(
 def mean_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """x_t, [B, ...], of grey levels."""
     x = model.scale(images, model.dtype)
-    return model.encoder(x, _gamma(model, x, t), labels)  # type: ignore[no-any-return]
+    return model.mean(x, _times(x, t), labels)
 
 
 @torch.no_grad()
 def direction_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """u = (x_t - x) / sigma_t^2, [B, ...], of grey levels; y is x + u."""
     x = model.scale(images, model.dtype)
-    return model.encoder.direction(x, _gamma(model, x, t), labels)
+    return model.direction(x, _times(x, t), labels)[1]
 
 
 @torch.no_grad()
@@ -78,38 +85,37 @@ def mean_change(model: DiffusionModel, images: Tensor, s: float, t: float, label
     x = model.scale(images, model.dtype)
     shifts = []
     for time in (s, t):
-        gamma = _gamma(model, x, time)
-        shifts.append(torch.sigmoid(broadcast(gamma, x)) * model.encoder.direction(x, gamma, labels))
+        gamma, direction = model.direction(x, _times(x, time), labels)
+        shifts.append(torch.sigmoid(broadcast(gamma, x)) * direction)
     return (shifts[1] - shifts[0]) / (t - s)
 
 
-def _gamma(model: DiffusionModel, x: Tensor, t: float) -> Tensor:
-    """gamma(t) for each sample of x, [B]."""
-    gamma: Tensor = model.schedule(x.new_full((len(x),), t))
-    return gamma
+def _times(x: Tensor, t: float) -> Tensor:
+    """t for each sample of x, [B]."""
+    return x.new_full((len(x),), t)
 
 
-def _row(model: DiffusionModel, x: Tensor, gamma: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-    """The fields of a profile behind gamma, [8], at a scalar gamma."""
-    gammas = gamma.expand(len(x))
-    u, derivative = model.encoder.direction_with_derivative(x, gammas, labels)
-    variance, precision = torch.sigmoid(gamma), torch.sigmoid(-gamma)
+def _row(model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
+    """The fields of a profile behind gamma, [8], at a time, a scalar."""
+    gamma, _, u, derivative = model.motion(x, t.expand(len(x)), labels)
+    of_one = broadcast(gamma[:1], x)
+    variance, precision = torch.sigmoid(of_one), torch.sigmoid(-of_one)
     x_t = x + variance * u
     change = -variance * (precision * u + derivative)  # dx_t/dlambda
     z = diffuse(x_t, gamma, eps)
-    counter = variance * model.predict(z, gammas, labels)
+    counter = variance * model.predict(z, gamma, labels)
     errors = torch.stack([_size(counter - change), _size(variance * x_t - change), _size(counter + change)])
     size = _size(change)
     return torch.cat([
         torch.stack([_size(x + u), _size(derivative), _size(variance * u)]),
-        torch.stack([_mean_variance(z), precision * _mean_variance(x) + variance]),
+        torch.stack([_variance(z).mean(), (precision * _variance(x) + variance).mean()]),
         (errors / size).masked_fill(size == 0, torch.nan),
     ])  # fmt: skip
 
 
-def _mean_variance(samples: Tensor) -> Tensor:
-    """The unbiased variance over samples [B, ...], averaged over dimensions; NaN of a single one."""
-    return samples.var(0).mean() if len(samples) > 1 else samples.new_tensor(torch.nan)
+def _variance(samples: Tensor) -> Tensor:
+    """The unbiased variance over samples [B, ...], [...]; NaN of a single one."""
+    return samples.var(0) if len(samples) > 1 else torch.full_like(samples[0], torch.nan)
 
 
 def _size(tensor: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 Kingma et al. 2021 (VDM) and Nielsen et al. 2024 (DiffEnc); the volatility kappa is that of
 likeness.diffusion.volatility. Errors are in units of the noise: e = eps - eps_hat is
 alpha (v - v_hat) and (alpha / sigma) (x_hat - x_t), and stays of order one where SNR times a difference of data would
-cancel. c is 1 with the counter-term of the generative model, 0 without.
+cancel. c is 1 with the counter-term of the generative model, 0 without. Wherever gamma and what is made of it is [B],
+it may be [B or 1, ...], of each dimension.
 """
 
 import math
@@ -117,6 +118,8 @@ def step_error(noise_error: Tensor, shift: Tensor, dgamma: Tensor, kappa: Tensor
 
 def continuous_loss(error: Tensor, dgamma_dt: Tensor) -> Tensor:
     """The rate of the diffusion term at t, dgamma/dt |error|^2 / 2, in nats, [B]."""
+    if dgamma_dt.dim() > 1:
+        return 0.5 * (dgamma_dt * error.square()).flatten(1).sum(1)
     return 0.5 * dgamma_dt * error.square().flatten(1).sum(1)
 
 

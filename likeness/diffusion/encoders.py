@@ -29,6 +29,8 @@ class InnerEncoder(Protocol):
 class DepthEncoder(nn.Module):
     """x [B, ...] and gamma [B] to x_t [B, ...]. ``labels`` [B] are for class-conditional models."""
 
+    has_derivative = True  # whether u changes with gamma
+
     def direction(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """u(x, gamma), [B, ...]."""
         raise NotImplementedError
@@ -59,6 +61,8 @@ class DepthEncoder(nn.Module):
 class IdentityEncoder(DepthEncoder):
     """x_t = x: VDM."""
 
+    has_derivative = False
+
     @override
     def direction(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)
@@ -74,6 +78,8 @@ class IdentityEncoder(DepthEncoder):
 
 class ParameterFreeEncoder(DepthEncoder):
     """x_t = alpha_t^2 x: DiffEnc-nt, ``S4V_NT``."""
+
+    has_derivative = False
 
     @override
     def direction(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import broadcast, stratified
+from likeness.diffusion.process import broadcast, mean_over_dimensions, stratified
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import FittedRatio
 from likeness.diffusion.volatility import HIGHEST, LOWEST, FittedVolatility
@@ -31,7 +31,7 @@ def fit_ratio(
     """
     if model.num_steps is None:
         raise ValueError("a variance ratio needs finite depth, got num_steps=None: set num_steps")
-    edges, ratio = gamma_grid(model.schedule, model.num_steps).flip(0), None
+    edges, ratio = mean_over_dimensions(gamma_grid(model.schedule, model.num_steps)).flip(0), None
     for images, labels in batches:
         x = model.scale(images, model.dtype)
         if ratio is None:
@@ -69,16 +69,19 @@ def fit_volatility(
 
     Every sample is seen in every bin, with noise from ``generator``, on the images' device. ``dims`` asks for a kappa
     of each dimension. kappa is kept between 0.001 and 1000. Give the model the answer by ``model.volatility = ...``.
+    In steps of a multivariate schedule it is always that: one for all has no closed form where dgamma differs.
 
     Raises ValueError for no data.
     """
     steps, fitted = model.num_steps, None
     count, parts = (BINS, _rate_parts) if steps is None else (steps, _step_parts)
+    dims = model.input_shape if steps is not None and model.schedule.multivariate else dims
+    grid = gamma_grid(model.schedule, count).flip(0)
     for images, labels in batches:
         x = model.scale(images, model.dtype)
         if fitted is None:
             fitted = FittedVolatility(count, dims).to(x.device)
-            fitted.edges.copy_(gamma_grid(model.schedule, count).flip(0))
+            fitted.edges.copy_(mean_over_dimensions(grid))
             total = torch.zeros(2, *fitted.kappa.shape, dtype=torch.float64, device=x.device)
         for index in range(count):
             found = torch.stack(parts(model, x, index, generator, labels)).double().sum(1)
@@ -87,7 +90,7 @@ def fit_volatility(
         raise ValueError("a volatility needs at least one batch to be fitted on, got none")
     kappa = (total[0] / total[1].clamp(min=0)).sqrt()
     if steps is not None:
-        kappa = 4 * torch.asinh(kappa) / broadcast(fitted.edges.diff(), kappa)
+        kappa = 4 * torch.asinh(kappa) / broadcast(grid.diff(dim=0).to(kappa), kappa)
     fitted.kappa.copy_(kappa.nan_to_num(nan=1.0).clamp(LOWEST, HIGHEST))
     return fitted
 

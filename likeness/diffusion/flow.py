@@ -1,10 +1,11 @@
-"""The probability flow: the ODE in gamma whose marginals are those of the diffusion process, and its density.
+"""The probability flow: the ODE whose marginals are those of the diffusion process, and its density.
 
 Song et al. 2021 (arXiv 2011.13456), section 4.3. z = alpha x_t + sigma eps moves along its conditional expectation
 given z, dz/dgamma = alpha^2 z / 2 - alpha E[x_t | z] / 2 + alpha E[dx_t/dgamma | z]. The head of a model with the
 counter-term answers E[x_t - dx_t/dgamma | z] / (1 + sigma^2), so that both can be had where x_t is x times a known
 factor m(gamma), in VDM and with the parameter-free encoder; with a trained encoder they cannot. With a volatility kappa
-in training, (1 + kappa) / 2 stands in place of both ones. The flow itself has no volatility.
+in training, (1 + kappa) / 2 stands in place of both ones. The flow itself has no volatility. It is integrated over
+gamma, or over t where each dimension has a gamma of its own: dz_i/dt = dgamma_i/dt dz_i/dgamma_i.
 """
 
 import math
@@ -13,32 +14,35 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, diffuse, sigma
+from likeness.diffusion.process import alpha, batched, diffuse, repeated, sigma
 
 
 def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Tensor:
-    """E[x_t | z] of the model's x_hat [B, ...] at a scalar gamma.
+    """E[x_t | z] of the model's x_hat [B, ...] at a gamma that is a scalar, or [B or 1, ...].
 
     Raises ValueError for an encoder that is not x times a function of gamma.
     """
     variance, (_, rate) = torch.sigmoid(gamma), model.encoder.factor(gamma)
     kept: Tensor | float = 1.0
     if model.volatility is not None and model.volatility.of_training:
-        kept = 0.5 * (1 + model.volatility(gamma.to(x_hat)[None]))
+        kept = 0.5 * (1 + model.volatility(batched(gamma, x_hat)))
     return x_hat * ((kept + model.counter_term * variance) / (kept - rate))
 
 
 def velocity(model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-    """dz/dgamma along the flow, of z [B, ...] at a scalar gamma. Raises as :func:`conditional_mean`."""
-    mean = conditional_mean(model, model.predict(z, gamma.to(z).expand(len(z)), labels), gamma)
+    """dz/dgamma along the flow, of z [B, ...] at a gamma that is a scalar, or at that of each dimension, [B or 1, ...].
+
+    Raises as :func:`conditional_mean`.
+    """
+    mean = conditional_mean(model, model.predict(z, repeated(gamma, z), labels), gamma)
     rate = model.encoder.factor(gamma)[1]
     return 0.5 * torch.sigmoid(-gamma) * z - (0.5 - rate) * alpha(gamma) * mean
 
 
 def flow_step(model: DiffusionModel, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-    """z_s at a scalar gamma_s, were the noise and the data in z_t [B, ...] those that x_hat says; as DDIM's steps.
+    """z_s, were the noise and the data in z_t [B, ...] those that x_hat says; as DDIM's steps.
 
-    Raises as :func:`conditional_mean`.
+    gamma_s and gamma_t are scalars or [1, ...]. Raises as :func:`conditional_mean`.
     """
     mean = conditional_mean(model, x_hat, gamma_t)
     eps = (z_t - alpha(gamma_t) * mean) / sigma(gamma_t)
@@ -68,23 +72,27 @@ def log_density(
     """
     from torchdiffeq import odeint
 
-    gamma_0, gamma_1 = model.schedule.ends(z_0)
+    def rates(place: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return _with_divergence(model, state[0], place, labels, probe)
 
-    def rates(gamma: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return _with_divergence(model, state[0], gamma, labels, probe)
-
-    start = (z_0, z_0.new_zeros(len(z_0)))
-    path, gained = odeint(rates, start, torch.stack([gamma_0, gamma_1]), rtol=tolerance, atol=tolerance)
+    start, ends = (z_0, z_0.new_zeros(len(z_0))), torch.stack(model.schedule.ends(z_0))
+    span = z_0.new_tensor([0.0, 1.0]) if model.schedule.multivariate else ends
+    path, gained = odeint(rates, start, span, rtol=tolerance, atol=tolerance)
     prior = -0.5 * (path[-1].square() + math.log(2 * math.pi)).flatten(1).sum(1)
     return prior + gained[-1]  # type: ignore[no-any-return]
 
 
 def _with_divergence(
-    model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None, probe: Tensor | None
+    model: DiffusionModel, z: Tensor, place: Tensor, labels: Tensor | None, probe: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    """The change of z by gamma, or by t of a multivariate schedule, and its divergence."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        speed = velocity(model, z, gamma, labels)
+        if model.schedule.multivariate:
+            gamma, slope = model.schedule.with_derivative(place[None])
+            speed = slope * velocity(model, z, gamma, labels)
+        else:
+            speed = velocity(model, z, place, labels)
         divergence = _trace(speed, z) if probe is None else _product(speed, z, probe)
     return speed.detach(), divergence
 

@@ -33,8 +33,16 @@ class FromZero(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def network(self, gamma: Tensor) -> Tensor:
-        """theta of gamma [B], in the weights' precision whatever the autocast: [B], or [B, ...] for each dimension."""
+        """theta of gamma [B], in the weights' precision whatever the autocast: [B], or [B, ...] for each dimension.
+
+        Of a gamma for each dimension, [B, ...], it is theta of each, by the dimension's own answer where there is one.
+        """
         time = 2 * (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min) - 1
         with torch.autocast(time.device.type, enabled=False):
-            theta = self.head(self.theta(time[:, None].to(self.head.weight.dtype)))
-        return theta[:, 0] if self.dims is None else theta.reshape(-1, *self.dims)  # type: ignore[no-any-return]
+            hidden = self.theta(time[..., None].to(self.head.weight.dtype))
+            if self.dims is None:
+                return self.head(hidden)[..., 0]  # type: ignore[no-any-return]
+            if gamma.dim() == 1:
+                return self.head(hidden).reshape(-1, *self.dims)  # type: ignore[no-any-return]
+            theta: Tensor = (hidden * self.head.weight.reshape(*self.dims, -1)).sum(-1)
+            return theta + self.head.bias.reshape(self.dims)

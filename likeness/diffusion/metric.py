@@ -21,7 +21,7 @@ class GammaBins(Metric):
         self.add_state("sums", torch.zeros(SUMS, num_bins, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, gamma: Tensor, dgamma_dt: Tensor, loss: Tensor) -> None:
-        """Add samples [n] with their losses in bits per dimension."""
+        """Add n samples with their losses in bits per dimension, see :func:`bin_sums`."""
         self.sums = self.sums + bin_sums(self.edges, gamma, dgamma_dt, loss).to(self.sums)
 
     def compute(self) -> GammaProfile:

@@ -25,6 +25,7 @@ from likeness.diffusion.elbo import (
 from likeness.diffusion.encoders import DepthEncoder
 from likeness.diffusion.process import (
     Posterior,
+    batched,
     broadcast,
     diffuse,
     log_likelihood,
@@ -39,7 +40,7 @@ from likeness.diffusion.volatility import Volatility
 
 
 class ScoreFunction(Protocol):
-    """A network on noisy data z [B, ...] at gamma [B]; it answers in the shape of z."""
+    """A network on noisy data z [B, ...] at gamma, [B] or [B, ...] of each dimension; it answers in the shape of z."""
 
     def __call__(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's answer."""
@@ -50,13 +51,25 @@ class ScoreFunction(Protocol):
         ...
 
 
+class Motion(NamedTuple):
+    """How the means of samples move at their times: x_t = x + sigma^2 u; see likeness.diffusion.encoders.
+
+    As everywhere below, gamma and its changes are [B], or [B, ...] of a multivariate schedule.
+    """
+
+    gamma: Tensor
+    dgamma_dt: Tensor
+    direction: Tensor  # [B, ...], u
+    derivative: Tensor  # [B, ...], du/dgamma along the path of each dimension
+
+
 class Rate(NamedTuple):
     """What the loss at a time of infinite depth is made of; see :func:`likeness.diffusion.elbo.continuous_error`."""
 
     noise_error: Tensor  # [B, ...], eps - eps_hat
     shift: Tensor  # [B, ...], what the moving mean adds
-    gamma: Tensor  # [B]
-    dgamma_dt: Tensor  # [B]
+    gamma: Tensor
+    dgamma_dt: Tensor
 
 
 class Step(NamedTuple):
@@ -64,18 +77,18 @@ class Step(NamedTuple):
 
     noise_error: Tensor  # [B, ...], eps - eps_hat
     shift: Tensor  # [B, ...], what the moving mean adds
-    gamma_s: Tensor  # [B], where the step ends
-    gamma_t: Tensor  # [B], where it starts
-    dgamma: Tensor  # [B], gamma_t - gamma_s
+    gamma_s: Tensor  # where the step ends
+    gamma_t: Tensor  # where it starts
+    dgamma: Tensor  # gamma_t - gamma_s
 
 
 class StepError(NamedTuple):
     """What one step of finite depth costs; its KL at equal variances is expm1(dgamma) / 2 times |error|^2."""
 
     error: Tensor  # [B, ...], see likeness.diffusion.elbo.step_error
-    gamma_s: Tensor  # [B], where the step ends
-    gamma_t: Tensor  # [B], where it starts
-    dgamma: Tensor  # [B], gamma_t - gamma_s
+    gamma_s: Tensor  # where the step ends
+    gamma_t: Tensor  # where it starts
+    dgamma: Tensor  # gamma_t - gamma_s
     kappa: Tensor | None  # [B] or [B or 1, ...], the volatility; None is 1
 
 
@@ -85,7 +98,7 @@ class DiffusionModel(nn.Module):
     Args:
         network: predicts from z_t; see :class:`ScoreFunction`.
         encoder: of the depth-dependent mean.
-        schedule: gamma(t).
+        schedule: gamma(t); a multivariate one is told the input's shape.
         input_shape: of one sample.
         levels: grey levels of the data, whose values are integers 0 .. levels - 1.
         prediction: what the network predicts.
@@ -95,7 +108,8 @@ class DiffusionModel(nn.Module):
         ratio: of the variances, None for 1.
         volatility: how much of the noise is new at each depth, None for 1, as both papers have it.
 
-    Raises ValueError for fewer than two levels, T < 1, an unknown prediction and a ratio in infinite depth.
+    Raises ValueError for fewer than two levels, T < 1, an unknown prediction, a ratio in infinite depth, and a schedule
+    that may stop while the encoder moves the mean.
 
     Example:
         >>> import torch
@@ -128,6 +142,10 @@ class DiffusionModel(nn.Module):
             raise ValueError(f"levels must be at least 2, got {levels}")
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+        if schedule.may_stop and encoder.has_derivative:
+            names = f"{type(schedule).__name__} with floor=0 and {type(encoder).__name__}"
+            raise ValueError(f"{names}: the mean would move where gamma stands still, at any cost; set a floor")
+        schedule.for_samples(input_shape)
         self.network, self.encoder, self.schedule = network, encoder, schedule
         self.ratio, self.volatility = ratio, volatility
         self.input_shape, self.levels = tuple(input_shape), levels
@@ -206,18 +224,36 @@ class DiffusionModel(nn.Module):
         return self.num_steps * step_loss(step.error, step.dgamma, rho)
 
     def rate_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """In infinite depth: the error [B, ...] whose half square is the loss per gamma, and dgamma/dt [B]."""
+        """In infinite depth: the error [B, ...] whose half square is the loss per gamma, and dgamma/dt."""
         rate = self.rate(x, t, eps, labels)
         kappa = None if self.volatility is None else self.volatility(rate.gamma)
         return continuous_error(rate.noise_error, rate.shift, kappa), rate.dgamma_dt
 
     def rate(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Rate:
         """In infinite depth: what makes up the error at times t [B], of any volatility."""
+        at = self.motion(x, t, labels)
+        found = self._estimate(x, at.direction, at.gamma, eps, labels)
+        shift = rate_shift(found, at.direction, at.derivative, at.gamma, float(self.counter_term))
+        return Rate(found.noise_error, shift, at.gamma, at.dgamma_dt)
+
+    def motion(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Motion:
+        """How the means of scaled data x [B, ...] move at times t [B]."""
         gamma, dgamma_dt = self.schedule.with_derivative(t)
-        direction, derivative = self.encoder.direction_with_derivative(x, gamma, labels)
-        found = self._estimate(x, direction, gamma, eps, labels)
-        shift = rate_shift(found, direction, derivative, gamma, float(self.counter_term))
-        return Rate(found.noise_error, shift, gamma, dgamma_dt)
+        clock = self.schedule.clock(t, gamma)
+        direction, derivative = self.encoder.direction_with_derivative(x, clock, labels)
+        if self.schedule.multivariate and self.encoder.has_derivative:
+            derivative = (self.schedule.clock_rate / dgamma_dt) * derivative
+        return Motion(gamma, dgamma_dt, direction, derivative)
+
+    def direction(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """gamma(t) and u, [B, ...], of scaled data x at times t [B]."""
+        gamma = self.schedule(t)
+        return gamma, self.encoder.direction(x, self.schedule.clock(t, gamma), labels)
+
+    def mean(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_t, [B, ...], of scaled data x at times t [B]."""
+        gamma, direction = self.direction(x, t, labels)
+        return x + torch.sigmoid(broadcast(gamma, x)) * direction
 
     def step_error(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> StepError:
         """In finite depth: the error of the step that contains each time t [B]."""
@@ -234,7 +270,7 @@ class DiffusionModel(nn.Module):
         gamma_s, gamma_t = self.schedule(s), self.schedule(t)
         dgamma = self.schedule.increment(t, 1 / self.num_steps)
         twice = None if labels is None else torch.cat([labels, labels])
-        both = torch.cat([gamma_s, gamma_t])
+        both = torch.cat([self.schedule.clock(s, gamma_s), self.schedule.clock(t, gamma_t)])
         direction_s, direction = self.encoder.direction(torch.cat([x, x]), both, twice).chunk(2)
         found = self._estimate(x, direction, gamma_t, eps, labels)
         directions, gammas = (direction_s, direction), (gamma_s, gamma_t)
@@ -242,33 +278,32 @@ class DiffusionModel(nn.Module):
         return Step(found.noise_error, shift, gamma_s, gamma_t, dgamma)
 
     def predict(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_hat, [B, ...], of z at gamma [B]."""
+        """x_hat, [B, ...], of z at gamma, [B] or [B, ...]."""
         return x_hat(self.network(z, gamma, labels), z, gamma, self.prediction)
 
     def generative_step(
         self, z_t: Tensor, gamma_s: Tensor, gamma_t: Tensor, x_hat: Tensor, ratio: VarianceRatio | None = None
     ) -> Posterior:
-        """p(z_s | z_t) of the prediction x_hat, for scalar gamma_s < gamma_t; DiffEnc, eq. 14 and 15.
+        """p(z_s | z_t) of the prediction x_hat, gamma_s < gamma_t scalars or [B or 1, ...]; DiffEnc, eq. 14 and 15.
 
         ``ratio`` is of the variances: the model's own, where it is meant for steps of this size.
         """
         counter = self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)
-        kappa = self.step_volatility(gamma_s.to(z_t), gamma_t.to(z_t))
+        ends = batched(gamma_s, z_t), batched(gamma_t, z_t)
+        kappa = self.step_volatility(*ends)
         mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t, kappa)
         if ratio is None:
             return Posterior(mean, variance)
-        rho = ratio(gamma_s.to(z_t)[None], gamma_t.to(z_t)[None])
-        return Posterior(mean, variance * torch.exp(rho))  # [1] or [1, ...] of one step
+        return Posterior(mean, variance * torch.exp(ratio(*ends)))  # [1] or [1, ...] of one step
 
     def features(self, images: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean at t [B] through the score network without noise, averaged over positions, [B, M]."""
-        gamma = self.schedule(t)
-        mean = self.encoder(self.scale(images, t.dtype), gamma, labels)
+        gamma, mean = self.schedule(t), self.mean(self.scale(images, t.dtype), t, labels)
         return self.network.features(diffuse(mean, gamma, torch.zeros_like(mean)), gamma, labels)  # type: ignore[operator, no-any-return]
 
     def step_volatility(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor | None:
-        """kappa of steps between these depths, [B] or scalars: that of the middle; None is 1."""
-        return None if self.volatility is None else self.volatility(((gamma_s + gamma_t) / 2).reshape(-1))
+        """kappa of steps between these depths, [B] or [B or 1, ...]: that of the middle; None is 1."""
+        return None if self.volatility is None else self.volatility((gamma_s + gamma_t) / 2)
 
     def _require_finite_depth_for_ratio(self) -> None:
         if self.num_steps is None and self.ratio is not None:

@@ -26,6 +26,22 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values if values.dim() in (0, like.dim()) else values.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def mean_over_dimensions(values: Tensor) -> Tensor:
+    """[B] of values of every dimension, [B, ...]; [B] stay."""
+    return values if values.dim() == 1 else values.flatten(1).mean(1)
+
+
+def batched(gamma: Tensor, like: Tensor) -> Tensor:
+    """A scalar gamma as [1], those of every dimension as they are, [B or 1, ...]; dtype and device of ``like``."""
+    gamma = gamma.to(like)
+    return gamma if gamma.dim() else gamma[None]
+
+
+def repeated(gamma: Tensor, like: Tensor) -> Tensor:
+    """A scalar gamma as [B], those of every dimension [B or 1, ...] as [B, ...], for ``like`` [B, ...]."""
+    return batched(gamma, like).expand(len(like), *gamma.shape[1:])
+
+
 def alpha(gamma: Tensor) -> Tensor:
     """sqrt(sigmoid(-gamma)): not sqrt(1 - sigma^2), which has lost all digits at small gamma."""
     return torch.sigmoid(-gamma).sqrt()
@@ -42,7 +58,7 @@ def snr(gamma: Tensor) -> Tensor:
 
 
 def diffuse(x_t: Tensor, gamma: Tensor, eps: Tensor) -> Tensor:
-    """z_t = alpha_t x_t + sigma_t eps, of x_t and eps [B, ...] and gamma [B] or a scalar."""
+    """z_t = alpha_t x_t + sigma_t eps, of x_t and eps [B, ...] and gamma [B], a scalar or of every dimension."""
     gamma = broadcast(gamma, x_t)
     return alpha(gamma) * x_t + sigma(gamma) * eps
 
@@ -51,13 +67,13 @@ class Posterior(NamedTuple):
     """A Gaussian with independent dimensions."""
 
     mean: Tensor  # [B, ...]
-    variance: Tensor  # [B, 1, ...] or a scalar; of a volatility of each dimension [B or 1, ...]
+    variance: Tensor  # [B, 1, ...] or a scalar; of a gamma or volatility of each dimension [B or 1, ...]
 
 
 def posterior(
     z_t: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor, kappa: Tensor | None = None
 ) -> Posterior:
-    """q(z_s | z_t, x) for depths s < t with data means x_s and x_t, [B, ...]; gammas are [B] or scalars.
+    """q(z_s | z_t, x) for depths s < t with data means x_s and x_t, [B, ...]; gammas are [B], [B or 1, ...] or scalars.
 
     With x_s = x_t = x it is VDM's (its eq. 25 to 27); in general DiffEnc's eq. 8 and 9. ``x_t`` may be a prediction.
     ``kappa``, [B] or [B or 1, ...], is the volatility: the noise of z_s is sqrt(1 - r) that of z_t and sqrt(r) new,

@@ -1,10 +1,11 @@
 """Samples of a variational diffusion model: by its generative steps, or along its probability flow.
 
-A path runs through a decreasing grid of gamma. The grids are float64, as the steps' coefficients are differences of
-gammas; z keeps the dtype of the model.
+A path runs through a decreasing grid of gamma, or of gammas of each dimension. The grids are float64, as the steps'
+coefficients are differences of gammas; z keeps the dtype of the model.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from likeness.diffusion.flow import flow_step
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, broadcast, nearest_level, sample_level
+from likeness.diffusion.process import alpha, broadcast, nearest_level, repeated, sample_level
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import VarianceRatio
 
@@ -22,7 +23,7 @@ Method = Literal["ancestral", "flow"]
 class State(NamedTuple):
     """Where one step of a path has led."""
 
-    gamma: Tensor  # a scalar
+    gamma: Tensor  # a scalar, or [1, ...]
     z: Tensor  # [B, ...] at gamma
     x_hat: Tensor  # [B, ...], predicted of the z before
 
@@ -45,15 +46,15 @@ def ancestral(
 ) -> Iterator[State]:
     """The states after each generative step p(z_s | z_t) from z_1 [B, ...], with noise of ``generator``.
 
-    ``gammas`` decrease, [S + 1]. The model's variance ratio is used where it fits steps of any size, or where the
-    steps are those of the model's own finite depth. See :func:`clipped` for ``clip_quantile``.
+    ``gammas`` decrease, [S + 1] or [S + 1, ...]. The model's variance ratio is used where it fits steps of any size, or
+    where the steps are those of the model's own finite depth. See :func:`clipped` for ``clip_quantile``.
     """
     ratio, z = ratio_on(model, gammas), z_1
-    for gamma_t, gamma_s in _steps(gammas):
-        x_hat = clipped(model.predict(z, gamma_t.to(z).expand(len(z)), labels), clip_quantile)
+    for gamma_t, gamma_s in _steps(gammas, z):
+        x_hat = clipped(model.predict(z, repeated(gamma_t, z), labels), clip_quantile)
         mean, variance = model.generative_step(z, gamma_s, gamma_t, x_hat, ratio)
         noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-        z = mean + variance.sqrt() * noise
+        z = (mean + variance.sqrt() * noise).to(z)
         yield State(gamma_s, z, x_hat)
 
 
@@ -70,9 +71,9 @@ def flow(
     In VDM these are the steps of DDIM (Song et al. 2021). Raises ValueError for an encoder whose flow is unknown.
     """
     z = z_1
-    for gamma_t, gamma_s in _steps(gammas):
-        x_hat = clipped(model.predict(z, gamma_t.to(z).expand(len(z)), labels), clip_quantile)
-        z = flow_step(model, z, x_hat, gamma_s, gamma_t)
+    for gamma_t, gamma_s in _steps(gammas, z):
+        x_hat = clipped(model.predict(z, repeated(gamma_t, z), labels), clip_quantile)
+        z = flow_step(model, z, x_hat, gamma_s, gamma_t).to(z)
         yield State(gamma_s, z, x_hat)
 
 
@@ -91,6 +92,7 @@ def clipped(x_hat: Tensor, quantile: float | None) -> Tensor:
 
 def decode(z_0: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
     """The likeliest grey levels given z_0 [B, ...], or a draw of p(x | z_0) with ``generator``; int64."""
+    gamma_0 = gamma_0.to(z_0) if gamma_0.dim() else gamma_0
     x = z_0 / alpha(gamma_0)
     return nearest_level(x, levels) if generator is None else sample_level(x, gamma_0.to(x), levels, generator)
 
@@ -135,11 +137,12 @@ def sample(
     return Samples(decode(z, gammas[-1], model.levels, generator if categorical else None), path)
 
 
-def _steps(gammas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(gamma_t, gamma_s) of each step, as scalars in float64, which do not change the dtype of what they multiply."""
-    if gammas.dim() != 1 or len(gammas) < 2 or not (gammas.diff() < 0).all():
+def _steps(gammas: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(gamma_t, gamma_s) of each step, in float64: scalars, which need not be where z is, or [1, ...], which are."""
+    if len(gammas) < 2 or not (gammas.diff(dim=0) < 0).all():
         raise ValueError(f"gammas must be at least two decreasing numbers, got {gammas.tolist()}")
-    yield from zip(gammas.double()[:-1], gammas.double()[1:], strict=True)
+    gammas = gammas.double() if gammas.dim() == 1 else gammas[:, None].to(z.device, torch.float64)
+    yield from pairwise(gammas.unbind())
 
 
 def ratio_on(model: DiffusionModel, gammas: Tensor) -> VarianceRatio | None:

@@ -5,6 +5,7 @@ normalise their time by them, whatever a learned schedule makes of its ends.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -18,9 +19,14 @@ Spacing = Literal["t", "gamma"]
 
 
 class NoiseSchedule(nn.Module):
-    """gamma(t) for t of any shape. Raises ValueError for limits that do not increase."""
+    """gamma(t) for t of any shape, which it has too unless it is multivariate.
+
+    Raises ValueError for limits that do not increase.
+    """
 
     learned_ends = False  # whether gamma(0) and gamma(1) change in training
+    multivariate = False  # whether each dimension has a gamma of its own, see likeness.diffusion.multivariate
+    may_stop = False  # whether dgamma/dt may be 0 where an encoder still moves the mean
 
     def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
         super().__init__()
@@ -44,6 +50,21 @@ class NoiseSchedule(nn.Module):
         """gamma(0) and gamma(1), scalars of the dtype and device of ``like``."""
         first, last = self.with_derivative(like.new_tensor([0.0, 1.0]))[0]
         return first, last
+
+    def for_samples(self, input_shape: Sequence[int]) -> None:
+        """Told once of which shape samples are; it matters where there is a gamma for each dimension."""
+
+    def clock(self, t: Tensor, gamma: Tensor) -> Tensor:
+        """What an encoder takes for its gamma at times t, [B], where gamma(t) is ``gamma``: one for all dimensions.
+
+        It is gamma itself; of a multivariate schedule a line between the ends, of slope :attr:`clock_rate`.
+        """
+        return gamma
+
+    @property
+    def clock_rate(self) -> float:
+        """gamma_max - gamma_min."""
+        return self.gamma_max - self.gamma_min
 
 
 class LinearSchedule(NoiseSchedule):
@@ -194,11 +215,17 @@ class MonotoneSchedule(NoiseSchedule):
 def gamma_grid(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "t") -> Tensor:
     """gamma(1) down to gamma(0) in ``num_steps`` steps that are equal in t or in gamma: [num_steps + 1], float64.
 
-    Raises ValueError for num_steps < 1 and an unknown spacing.
+    Of a multivariate schedule [num_steps + 1, ...], of steps that are equal in t.
+
+    Raises ValueError for num_steps < 1, an unknown spacing, and one by gamma where there is no one gamma.
     """
     require_positive(num_steps=num_steps)
     if spacing not in get_args(Spacing):
         raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
+    if spacing == "gamma" and schedule.multivariate:
+        raise ValueError(
+            f"spacing 'gamma' needs one gamma for all dimensions, {type(schedule).__name__} has many: use 't'"
+        )
     like = next(schedule.parameters(), torch.empty((), dtype=torch.float64))
     with torch.no_grad():
         gamma_0, gamma_1 = (end.double().cpu() for end in schedule.ends(like))

@@ -12,12 +12,12 @@ from typing_extensions import override
 
 from likeness.checks import require_positive
 from likeness.diffusion.from_zero import FromZero
-from likeness.diffusion.process import broadcast
+from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
 
 
 class VarianceRatio(nn.Module):
-    """gamma_s, gamma_t [B] of the ends of each step to rho, [B] or one for each dimension, [B or 1, ...]."""
+    """gamma_s, gamma_t of the ends of each step, [B] or [B, ...], to rho, [B] or for each dimension, [B or 1, ...]."""
 
     any_steps = False  # whether rho is as good for steps of another size than those of training
 
@@ -61,7 +61,9 @@ class LearnedRatio(FromZero, VarianceRatio):
 
 
 class FittedRatio(VarianceRatio):
-    """The closed form log(1 + 2 q) with q averaged over training data, in bins of gamma; nothing is learned.
+    """The closed form log(1 + 2 q) with q averaged over training data, in bins of gamma, of its mean over dimensions.
+
+    Nothing is learned.
 
     Call :meth:`observe` on training samples; any rho that does not depend on the sample it is used for gives a valid
     bound, so do not fit it on the data that are evaluated. It belongs to the number of steps it was fitted with.
@@ -108,4 +110,4 @@ class FittedRatio(VarianceRatio):
         self.count.index_add_(0, bins, torch.ones_like(bins, dtype=self.count.dtype))
 
     def _bins(self, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
-        return torch.bucketize(((gamma_s + gamma_t) / 2).to(self.edges), self.edges[1:-1])
+        return torch.bucketize(mean_over_dimensions((gamma_s + gamma_t) / 2).to(self.edges), self.edges[1:-1])

@@ -14,13 +14,14 @@ from typing_extensions import override
 
 from likeness.checks import require_positive
 from likeness.diffusion.from_zero import FromZero
+from likeness.diffusion.process import mean_over_dimensions
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
 
 LOWEST, HIGHEST = 1e-3, 1e3  # of a fitted kappa
 
 
 class Volatility(nn.Module):
-    """gamma [B] to kappa > 0, [B] or one for each dimension, [B or 1, ...]."""
+    """gamma [B], or that of each dimension [B, ...], to kappa > 0, [B] or one for each dimension, [B or 1, ...]."""
 
     of_training = True  # whether the networks were trained with it: what they answer depends on it
 
@@ -45,7 +46,9 @@ class LearnedVolatility(FromZero, Volatility):
 
 
 class FittedVolatility(Volatility):
-    """The best kappa in bins of gamma, in closed form from training data; nothing is learned.
+    """The best kappa in bins of gamma, of its mean over dimensions, in closed form from training data.
+
+    Nothing is learned.
 
     :func:`likeness.diffusion.fitting.fit_volatility` makes one of any trained model.
 
@@ -74,4 +77,5 @@ class FittedVolatility(Volatility):
 
     @override
     def forward(self, gamma: Tensor) -> Tensor:
-        return self.kappa[torch.bucketize(gamma.to(self.edges), self.edges[1:-1])].to(gamma.dtype)
+        places = mean_over_dimensions(gamma).to(self.edges)
+        return self.kappa[torch.bucketize(places, self.edges[1:-1])].to(gamma.dtype)

@@ -48,13 +48,19 @@ def loss_figure(bins: Mapping[str, GammaProfile]) -> Figure:
 
 
 def schedule_figure(gamma: np.ndarray, slope: np.ndarray) -> Figure:
-    """gamma(t), alpha^2 and sigma^2, and SNR(t), of equally spaced t in [0, 1]; dgamma/dt where it is not constant."""
+    """gamma(t), alpha^2 and sigma^2, and SNR(t), of equally spaced t in [0, 1]; dgamma/dt where it is not constant.
+
+    Of D dimensions, [P, D], the means are drawn, and in grey from the least to the largest gamma and dgamma/dt.
+    """
     from matplotlib.figure import Figure
 
     t = np.linspace(0, 1, len(gamma))
-    bent = np.ptp(slope) > 1e-3 * np.abs(slope).max()
+    spread, spread_of_slope = ((values.min(1), values.max(1)) for values in (gamma, slope))
+    gamma, slope = gamma.mean(1), slope.mean(1)
+    bent = np.ptp(spread_of_slope) > 1e-3 * np.abs(slope).max()
     figure = Figure(figsize=(2.6 * (3 + bent), 2.5), layout="constrained")
     level, mixture, snr, *rest = figure.subplots(1, 3 + bent)
+    level.fill_between(t, *spread, color="#dddddd", lw=0)
     level.plot(t, gamma, color=PALETTE[0], lw=1.4)
     if bent:
         level.plot(t[[0, -1]], gamma[[0, -1]], color="#999999", lw=0.8, ls=":")
@@ -66,6 +72,7 @@ def schedule_figure(gamma: np.ndarray, slope: np.ndarray) -> Figure:
     snr.plot(t, np.exp(-gamma), color=PALETTE[0], lw=1.4)
     snr.set(yscale="log", title=r"SNR$(t) = \alpha_t^2 / \sigma_t^2$")
     for axes in rest:
+        axes.fill_between(t, *spread_of_slope, color="#dddddd", lw=0)
         axes.plot(t, slope, color=PALETTE[0], lw=1.4)
         axes.set(ylim=(0, None), title=r"d$\gamma$/d$t$")
     for axes in (level, mixture, snr, *rest):

@@ -148,7 +148,7 @@ def image_path(states: Sequence[State], samples: Tensor, title: str) -> Figure:
 
     z is shown on a scale that grows with its noise.
     """
-    reach = [float(alpha(state.gamma) + 2 * sigma(state.gamma)) for state in states]
+    reach = [float(alpha(state.gamma.mean()) + 2 * sigma(state.gamma.mean())) for state in states]
     noisy = [pictures(state.z / limit) for state, limit in zip(states, reach, strict=True)]
     predicted = [pictures(state.x_hat) for state in states]
     rows: list[list[np.ndarray | None]] = []
@@ -175,9 +175,10 @@ def point_scatter(samples: Tensor, data: Tensor, title: str) -> Figure:
 def point_path(states: Sequence[State], title: str) -> Figure:
     """z [B, 2] of points at each kept state, coloured by where they end; limits shrink with the noise."""
     points = [state.z.float().cpu().numpy() for state in states]
-    reach = [float(alpha(state.gamma) + 3 * sigma(state.gamma)) for state in states]
+    reach = [float(alpha(state.gamma.mean()) + 3 * sigma(state.gamma.mean())) for state in states]
     return point_row(points, [*map(_gamma, states)], title, angles(points[-1]), reach)
 
 
 def _gamma(state: State) -> str:
-    return rf"$\gamma = {float(state.gamma):.1f}$"
+    """Of each dimension the mean."""
+    return rf"$\gamma = {float(state.gamma.mean()):.1f}$"

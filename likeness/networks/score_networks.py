@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likeness.checks import require_batch, require_positive, require_shape
+from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.networks.dual import Dual
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
 from likeness.networks.unet_blocks import ClassEmbedding, NetworkTime, dense, fourier_features
@@ -22,6 +23,9 @@ class ScoreNetwork(ConditionedUNet):
     conv_in reads z and its Fourier features (none where ``fourier_exponents`` is empty; the papers' 6 and 7 suit 256
     levels). Under autocast the time, the Fourier features, conv_in and the sum with z stay in float32: z carries noise
     of 1e-3 that a network must see.
+
+    Of a gamma for each dimension the time is that of its mean. With ``gamma_map`` conv_in also reads gamma itself, in C
+    more channels, on the scale on which ``gamma_min`` and ``gamma_max`` are -1 and 1.
     """
 
     def __init__(
@@ -34,14 +38,15 @@ class ScoreNetwork(ConditionedUNet):
         body: ConstantUNet | PyramidUNet,
         output_groups: int,
         fourier_exponents: Sequence[int],
+        gamma_map: bool,
     ) -> None:
         require_shape("input_shape", input_shape, length=3)
-        in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents))
+        in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents) + gamma_map)
         super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups, in_channels)
-        self.fourier_exponents = tuple(fourier_exponents)
+        self.fourier_exponents, self.gamma_map = tuple(fourier_exponents), gamma_map
 
     def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z [B, C, H, W], gamma [B] and, with ``num_labels``, labels [B] -> o, as z."""
+        """z [B, C, H, W], gamma [B] or as z and, with ``num_labels``, labels [B] -> o, as z."""
         h, cond = self._start(z, gamma, labels)
         return self.head(self.body(h, cond)).value.to(z.dtype) + z
 
@@ -51,10 +56,18 @@ class ScoreNetwork(ConditionedUNet):
         return self.body.encode(h, cond)[0].value.mean((-2, -1))
 
     def _start(self, z: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Dual, Dual]:
-        require_batch("z", z, gamma, (self.input_shape[0], "H", "W"))
+        require_batch("z", z, gamma, (self.input_shape[0], "H", "W"), each_dimension=True)
         with torch.autocast(z.device.type, enabled=False):
             parts = [z, fourier_features(z, self.fourier_exponents)] if self.fourier_exponents else [z]
-            return self.stem(torch.cat(parts, dim=1)), self.time_embedding(Dual(gamma), labels)
+            if self.gamma_map:
+                parts.append(_map(self.time_embedding.time, gamma, z))
+            time = self.time_embedding(Dual(mean_over_dimensions(gamma)), labels)
+            return self.stem(torch.cat(parts, dim=1)), time
+
+
+def _map(time: NetworkTime, gamma: Tensor, z: Tensor) -> Tensor:
+    """2 t - 1 of each dimension, as z, of gamma [B] or as z."""
+    return broadcast(2 * time(Dual(gamma)).value - 1, z).expand_as(z)
 
 
 class ScoreUNet(ScoreNetwork):
@@ -63,6 +76,7 @@ class ScoreUNet(ScoreNetwork):
     ``depth`` blocks lead down and ``depth + 1`` up. ``groups`` is the number of groups of every group norm but the
     last, which has ``output_groups`` (the same where None). ``attention`` adds self-attention after every block.
     ``gamma_min`` and ``gamma_max`` only normalise the network's time. With ``num_labels`` K it takes labels 0 .. K-1.
+    ``gamma_map`` is for a schedule with a gamma for each dimension: see :class:`ScoreNetwork`.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -79,16 +93,18 @@ class ScoreUNet(ScoreNetwork):
         dropout: float = 0.1,
         attention: bool = False,
         fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
+        gamma_map: bool = False,
     ) -> None:
         body = ConstantUNet(width, depth, groups, dropout, attention)
         sizes = (width, body, output_groups or groups)
-        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents, gamma_map)
 
 
 class PyramidScoreUNet(ScoreNetwork):
     """A score network of several resolutions, for larger images: see ``PyramidUNet`` for the body.
 
     ``mid_groups`` and ``output_groups`` are those of the middle blocks' and the last group norm, ``groups`` where None.
+    ``gamma_map`` is as in :class:`ScoreNetwork`.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -109,18 +125,20 @@ class PyramidScoreUNet(ScoreNetwork):
         doubling: bool = True,
         attention_levels: Sequence[int] = (),
         fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
+        gamma_map: bool = False,
     ) -> None:
         rest = (dropout, downsampling, doubling, attention_levels)
         body = PyramidUNet(input_shape[1:], width, levels, blocks, groups, mid_groups, *rest)
         sizes = (width, body, output_groups or groups)
-        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents, gamma_map)
 
 
 class ScoreMLP(nn.Module):
     """o(z, gamma) = MLP(z, 2 t - 1, Fourier features of both) + z for points; swish; z at the start.
 
     The network of the VDM authors' two-dimensional example, with t = (gamma - gamma_min) / (gamma_max - gamma_min) and
-    octaves 0 to 7: 51 inputs for D = 2. With ``num_labels`` each class adds a learned vector to the first layer.
+    octaves 0 to 7: 51 inputs for D = 2. With ``num_labels`` each class adds a learned vector to the first layer. Of a
+    gamma for each dimension t is that of its mean; with ``gamma_map`` 2 t - 1 of each is D more inputs.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -132,28 +150,33 @@ class ScoreMLP(nn.Module):
         num_labels: int | None = None,
         width: int = 512,
         hidden_layers: int = 2,
+        gamma_map: bool = False,
     ) -> None:
         super().__init__()
         require_shape("input_shape", input_shape, length=1)
         require_positive(width=width, hidden_layers=hidden_layers)
         self.input_shape = tuple(input_shape)
         self.time = NetworkTime(gamma_min, gamma_max)
-        inputs = (input_shape[0] + 1) * (1 + 2 * len(POINT_EXPONENTS))
+        self.gamma_map = gamma_map
+        inputs = (input_shape[0] + 1) * (1 + 2 * len(POINT_EXPONENTS)) + input_shape[0] * gamma_map
         sizes = [inputs, *[width] * hidden_layers]
         self.hidden = nn.ModuleList(dense(a, b) for a, b in pairwise(sizes))
         self.out = dense(width, input_shape[0], zero=True)
         self.labels = ClassEmbedding(num_labels, width)
 
     def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z [B, D], gamma [B] and, with ``num_labels``, labels [B] -> o [B, D]."""
+        """z [B, D], gamma [B] or [B, D] and, with ``num_labels``, labels [B] -> o [B, D]."""
         return self.out(self.features(z, gamma, labels)) + z  # type: ignore[no-any-return]
 
     def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """The last hidden layer, [B, width]."""
-        require_batch("z", z, gamma, self.input_shape)
-        t = self.time(Dual(gamma)).value.unsqueeze(1)
+        require_batch("z", z, gamma, self.input_shape, each_dimension=True)
+        t = self.time(Dual(mean_over_dimensions(gamma))).value.unsqueeze(1)
         point = torch.cat([z, 2 * t - 1], dim=1)
-        h = self.hidden[0](torch.cat([point, fourier_features(point, POINT_EXPONENTS)], dim=1))
+        parts = [point, fourier_features(point, POINT_EXPONENTS)]
+        if self.gamma_map:
+            parts.append(_map(self.time, gamma, z))
+        h = self.hidden[0](torch.cat(parts, dim=1))
         h = F.silu(self.labels(h, labels))
         for layer in self.hidden[1:]:
             h = F.silu(layer(h))

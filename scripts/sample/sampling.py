@@ -54,7 +54,7 @@ class Drawn(NamedTuple):
     """N samples, and K states of the paths to them, on the CPU."""
 
     samples: Tensor  # [N, ...] grey levels, uint8 where they fit
-    gamma: Tensor  # [K]
+    gamma: Tensor  # [K], or [K, 1, ...] of each dimension
     z: Tensor  # [K, N, ...]
     x_hat: Tensor  # [K, N, ...]
 

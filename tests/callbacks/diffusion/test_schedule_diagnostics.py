@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from callbacks.diffusion.gamma import ScheduleDiagnostics
-from likeness.diffusion import ConstantRatio, IdentityEncoder, LearnedVolatility, NoiseSchedule, PolynomialSchedule
+from likeness.diffusion import (
+    ConstantRatio,
+    IdentityEncoder,
+    LearnedVolatility,
+    MultivariatePolynomial,
+    NoiseSchedule,
+    PolynomialSchedule,
+)
+from likeness.figures.diffusion import schedule_figure
 from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, fit, keep_figures, table
 
 
@@ -26,6 +34,18 @@ def test_the_derivative_is_drawn_where_it_changes(
     assert axes[2].lines[0].get_ydata() == pytest.approx(torch.exp(-expected).numpy(), rel=1e-4)
     if panels == 4:
         assert axes[3].lines[0].get_ydata() == pytest.approx(slope.numpy(), rel=1e-5)
+
+
+def test_the_spread_over_dimensions() -> None:
+    """Means as lines, and from the least to the largest in grey."""
+    schedule = MultivariatePolynomial(*LIMITS, dims=(6,)).requires_grad_(False)
+    schedule.b.copy_(torch.arange(6.0))
+    found = schedule.with_derivative(torch.linspace(0, 1, 65))
+    level, *_, slope = schedule_figure(*(values.numpy() for values in found)).axes
+    for axes, values in zip((level, slope), found, strict=True):
+        assert axes.lines[0].get_ydata() == pytest.approx(values.mean(1).numpy(), rel=1e-5, abs=1e-5)
+        heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((values.min().item(), values.max().item()), rel=1e-5)
 
 
 @pytest.mark.parametrize("ratio", [None, ConstantRatio()])
