@@ -74,6 +74,7 @@ class VariationalDiffusion(pl.LightningModule):
     """
 
     counter_term = False  # whether the generative steps model how the mean changes
+    plug_in = False  # whether they take that from the encoder, applied to the prediction
     lean = False  # whether training leaves passes of the encoder out
 
     def __init__(
@@ -111,7 +112,8 @@ class VariationalDiffusion(pl.LightningModule):
             score, encoder = network(*sizes), self._build_encoder(*sizes)
             variances = None if ratio is None else ratio()
             volatilities = None if volatility is None else volatility()
-        options = (prediction, self.counter_term, num_steps, variances, volatilities)
+        drift = self.counter_term and not self.plug_in, num_steps, variances, volatilities, self.plug_in
+        options = (prediction, *drift)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
@@ -279,7 +281,8 @@ class DiffEnc(VariationalDiffusion):
         levels: grey levels of the data.
         network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
         encoder: y, a class or factory called with the same; none is the encoder without parameters (DiffEnc-nt).
-        counter_term: whether the generative steps model how the mean changes.
+        counter_term: whether the generative steps model how the mean changes, by sigma^2 times the prediction.
+        plug_in: whether they take that from y itself, applied to the prediction, in place of the counter-term.
         lean: train with fewer passes of the encoder: it is skipped at gamma_0, and the latent term is taken of a
             quarter of the batch. Evaluation is always exact.
         options: the other arguments of :class:`VariationalDiffusion`.
@@ -292,11 +295,12 @@ class DiffEnc(VariationalDiffusion):
         network: NetworkFactory = ScoreUNet,
         encoder: NetworkFactory | None = EncoderUNet,
         counter_term: bool = True,
+        plug_in: bool = False,
         lean: bool = False,
         **options: Any,
     ) -> None:
         self._encoder = plain_factory(encoder)  # before the model is built of it
-        self.counter_term, self.lean = counter_term, lean
+        self.counter_term, self.plug_in, self.lean = counter_term, plug_in, lean
         super().__init__(input_shape, levels, network, **options)
 
     @override

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from likeness.checks import require_positive
 from likeness.diffusion.model import DiffusionModel
-from likeness.diffusion.process import alpha, batched, level_probabilities, posterior, repeated, sigma
+from likeness.diffusion.process import Posterior, alpha, batched, level_probabilities, posterior, repeated, sigma
 from likeness.diffusion.sampling import ratio_on
 from likeness.diffusion.schedules import gamma_grid
 
@@ -206,8 +206,8 @@ class Coder:
         gamma_t, gamma_s = self.gammas[level - 1], self.gammas[level]
         known = z.to(self.model.dtype)
         x_hat = self.model.predict(known, repeated(gamma_t, known), labels).double()
-        mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio)
-        width = self.model.generative_step(z[:1], gamma_s, gamma_t, x_hat[:1]).variance.sqrt() / self.resolution
+        mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio, labels)
+        width = self._posterior(z[:1], z[:1], z[:1], gamma_s, gamma_t).variance.sqrt() / self.resolution
         middle = (mean / width).round()
         return _Cells(width, middle, mean / width - middle, variance.sqrt() / width)
 
@@ -217,8 +217,11 @@ class Coder:
         if z is None:
             return alpha(gamma_s) * x_s
         gamma_t, x_t = self.gammas[level - 1], self._mean(level - 1, x, labels)
-        kappa = self.model.step_volatility(batched(gamma_s, x), batched(gamma_t, x))
-        return posterior(z, x_s, x_t, gamma_s, gamma_t, kappa).mean
+        return self._posterior(z, x_s, x_t, gamma_s, gamma_t).mean
+
+    def _posterior(self, z: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Posterior:
+        kappa = self.model.step_volatility(batched(gamma_s, z), batched(gamma_t, z))
+        return posterior(z, x_s, x_t, gamma_s, gamma_t, kappa)
 
     def _mean(self, level: int, x: Tensor, labels: Tensor | None) -> Tensor:
         t = x.new_full((len(x),), 1 - level / (len(self.gammas) - 1))

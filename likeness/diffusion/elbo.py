@@ -74,6 +74,16 @@ def rate_shift(found: Estimate, direction: Tensor, derivative: Tensor, gamma: Te
     return a * sigma(gamma) * (c * found.x + a.square() * direction + derivative)
 
 
+def plugged_error(found: Estimate, direction: Tensor, gamma: Tensor) -> Tensor:
+    """(alpha / sigma) (x_hat + sigma^2 u(x_hat) - x_t), [B, ...]: e where the encoder is applied to x_hat.
+
+    ``direction`` is u(x_hat). The shift is then less that of u(x_hat) - u(x) in place of u, with c = 0, so that both
+    are 0 where x_hat = x.
+    """
+    gamma = broadcast(gamma, direction)
+    return found.noise_error + alpha(gamma) * sigma(gamma) * direction
+
+
 def continuous_error(noise_error: Tensor, shift: Tensor, kappa: Tensor | None = None) -> Tensor:
     """The error, [B, ...], whose half square times dgamma/dt is the rate of the loss: e + the shift of the rate.
 

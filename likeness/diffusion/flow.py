@@ -22,7 +22,9 @@ def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Ten
 
     Raises ValueError for an encoder that is not x times a function of gamma.
     """
-    variance, (_, rate) = torch.sigmoid(gamma), model.encoder.factor(gamma)
+    variance, (factor, rate) = torch.sigmoid(gamma), model.encoder.factor(gamma)
+    if model.plug_in:  # the head answers E[x | z]
+        return x_hat * factor
     kept: Tensor | float = 1.0
     if model.volatility is not None and model.volatility.of_training:
         kept = 0.5 * (1 + model.volatility(batched(gamma, x_hat)))

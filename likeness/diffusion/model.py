@@ -16,6 +16,7 @@ from likeness.diffusion.elbo import (
     continuous_loss,
     estimate,
     latent_loss,
+    plugged_error,
     rate_shift,
     step_error,
     step_loss,
@@ -31,6 +32,7 @@ from likeness.diffusion.process import (
     log_likelihood,
     neighbours_within_reach,
     posterior,
+    repeated,
     scaled,
     step_of,
 )
@@ -104,6 +106,7 @@ class DiffusionModel(nn.Module):
         prediction: what the network predicts.
         counter_term: whether the generative steps model the change of the mean by sigma^2 x_hat dgamma (DiffEnc,
             eq. 15); it belongs to encoders that change the mean.
+        plug_in: whether they take it from the encoder itself, applied to x_hat, which then predicts the clean data.
         num_steps: T, or None for infinite depth.
         ratio: of the variances, None for 1.
         volatility: how much of the noise is new at each depth, None for 1, as both papers have it.
@@ -136,6 +139,7 @@ class DiffusionModel(nn.Module):
         num_steps: int | None = None,
         ratio: VarianceRatio | None = None,
         volatility: Volatility | None = None,
+        plug_in: bool = False,
     ) -> None:
         super().__init__()
         if levels < 2:
@@ -145,12 +149,15 @@ class DiffusionModel(nn.Module):
         if schedule.may_stop and encoder.has_derivative:
             names = f"{type(schedule).__name__} with floor=0 and {type(encoder).__name__}"
             raise ValueError(f"{names}: the mean would move where gamma stands still, at any cost; set a floor")
+        if plug_in and (counter_term or schedule.multivariate):
+            other = "counter_term: both model how the mean changes" if counter_term else type(schedule).__name__
+            raise ValueError(f"plug_in does not go with {other}")
         schedule.for_samples(input_shape)
         self.network, self.encoder, self.schedule = network, encoder, schedule
         self.ratio, self.volatility = ratio, volatility
         self.input_shape, self.levels = tuple(input_shape), levels
         self.prediction: Prediction = prediction
-        self.counter_term = counter_term
+        self.counter_term, self.plug_in = counter_term, plug_in
         self.reach = None if schedule.learned_ends else neighbours_within_reach(schedule.gamma_min, levels)
         self.num_steps = num_steps
 
@@ -233,6 +240,10 @@ class DiffusionModel(nn.Module):
         """In infinite depth: what makes up the error at times t [B], of any volatility."""
         at = self.motion(x, t, labels)
         found = self._estimate(x, at.direction, at.gamma, eps, labels)
+        if self.plug_in:
+            answered, derivative = self.encoder.direction_with_derivative(found.x, at.gamma, labels)
+            moved = rate_shift(found, answered - at.direction, derivative - at.derivative, at.gamma, 0.0)
+            return Rate(plugged_error(found, answered, at.gamma), -moved, at.gamma, at.dgamma_dt)
         shift = rate_shift(found, at.direction, at.derivative, at.gamma, float(self.counter_term))
         return Rate(found.noise_error, shift, at.gamma, at.dgamma_dt)
 
@@ -274,6 +285,11 @@ class DiffusionModel(nn.Module):
         direction_s, direction = self.encoder.direction(torch.cat([x, x]), both, twice).chunk(2)
         found = self._estimate(x, direction, gamma_t, eps, labels)
         directions, gammas = (direction_s, direction), (gamma_s, gamma_t)
+        if self.plug_in:
+            answered_s, answered = self.encoder.direction(torch.cat([found.x, found.x]), both, twice).chunk(2)
+            differences = answered_s - direction_s, answered - direction
+            moved = step_shift(found, differences, gammas, dgamma, 0.0)
+            return Step(plugged_error(found, answered, gamma_t), -moved, gamma_s, gamma_t, dgamma)
         shift = step_shift(found, directions, gammas, dgamma, float(self.counter_term))
         return Step(found.noise_error, shift, gamma_s, gamma_t, dgamma)
 
@@ -282,16 +298,25 @@ class DiffusionModel(nn.Module):
         return x_hat(self.network(z, gamma, labels), z, gamma, self.prediction)
 
     def generative_step(
-        self, z_t: Tensor, gamma_s: Tensor, gamma_t: Tensor, x_hat: Tensor, ratio: VarianceRatio | None = None
+        self,
+        z_t: Tensor,
+        gamma_s: Tensor,
+        gamma_t: Tensor,
+        x_hat: Tensor,
+        ratio: VarianceRatio | None = None,
+        labels: Tensor | None = None,
     ) -> Posterior:
         """p(z_s | z_t) of the prediction x_hat, gamma_s < gamma_t scalars or [B or 1, ...]; DiffEnc, eq. 14 and 15.
 
         ``ratio`` is of the variances: the model's own, where it is meant for steps of this size.
         """
-        counter = self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)
         ends = batched(gamma_s, z_t), batched(gamma_t, z_t)
-        kappa = self.step_volatility(*ends)
-        mean, variance = posterior(z_t, x_hat * (1 + counter), x_hat, gamma_s, gamma_t, kappa)
+        if self.plug_in:
+            answered = x_hat.to(self.dtype)
+            x_s, x_t = (self.encoder(answered, repeated(end, answered), labels).to(x_hat) for end in (gamma_s, gamma_t))
+        else:
+            x_s, x_t = x_hat * (1 + self.counter_term * (gamma_t - gamma_s) * torch.sigmoid(gamma_t)), x_hat
+        mean, variance = posterior(z_t, x_s, x_t, gamma_s, gamma_t, self.step_volatility(*ends))
         if ratio is None:
             return Posterior(mean, variance)
         return Posterior(mean, variance * torch.exp(ratio(*ends)))  # [1] or [1, ...] of one step

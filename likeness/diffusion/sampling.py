@@ -52,7 +52,7 @@ def ancestral(
     ratio, z = ratio_on(model, gammas), z_1
     for gamma_t, gamma_s in _steps(gammas, z):
         x_hat = clipped(model.predict(z, repeated(gamma_t, z), labels), clip_quantile)
-        mean, variance = model.generative_step(z, gamma_s, gamma_t, x_hat, ratio)
+        mean, variance = model.generative_step(z, gamma_s, gamma_t, x_hat, ratio, labels)
         noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
         z = (mean + variance.sqrt() * noise).to(z)
         yield State(gamma_s, z, x_hat)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # convolutions and attention of the score network; a PyTorch VDM (addtt); the authors' JAX DiffEnc.
 BARE, OTHER_VDM, AUTHORS_DIFFENC = 0.29 + 0.06, 0.61, 2.40
 BARE_NAME, VDM, EXACT, LEAN = "bare convolutions and attention", "VDM-v", "DiffEnc, exact", "DiffEnc, lean"
-FREE = "VDM-v, volatility and density of times"
+FREE, PLUGGED = "VDM-v, volatility and density of times", "DiffEnc, plug-in drift"
 PASSES, CODED = "the coder's network passes", "the coder"
 MEBI = 2**20
 
@@ -101,6 +101,7 @@ def diffusion(
         FREE: (VariationalDiffusion(shape, 256, network, volatility=LearnedVolatility, times=SignalDensity), False),
         EXACT: (DiffEnc(shape, 256, network, encoder), False),
         LEAN: (DiffEnc(shape, 256, network, encoder), True),
+        PLUGGED: (DiffEnc(shape, 256, network, encoder, plug_in=True), False),
     }
     images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, device=device)
     steps: dict[str, Callable[[], None]] = {}
@@ -119,7 +120,7 @@ def diffusion(
     # What is asked for was measured by others in one setting, their ratios to the bare operations with it.
     theirs = (width, depth, encoder_width, levels, size, batch_size, device) == (64, 4, 64, 2, 32, 8, "cpu")
     asked = {(EXACT, VDM): 2.6, (LEAN, VDM): 2.0} if device == "cpu" else {}
-    asked |= {(FREE, VDM): 1.02, (CODED, PASSES): 1.3}
+    asked |= {(FREE, VDM): 1.02, (PLUGGED, EXACT): 1.45, (CODED, PASSES): 1.3}
     if theirs:
         asked |= {(VDM, BARE_NAME): 0.9 * OTHER_VDM / BARE, (LEAN, BARE_NAME): 0.5 * AUTHORS_DIFFENC / BARE}
     title = (

@@ -120,6 +120,14 @@ def test_ratio_and_volatility_have_their_own_rates_and_no_decay() -> None:
         vdm(ratio=LearnedRatio)
 
 
+def test_the_plug_in_drift_replaces_the_counter_term(tmp_path: Path) -> None:
+    module = diffenc(plug_in=True)
+    assert module.diffusion.plug_in
+    assert not module.diffusion.counter_term
+    pl.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=1, **QUIET).fit(module, Digits(batch_size=20))
+    assert not vdm().diffusion.plug_in
+
+
 def test_options_that_choose_the_same_thing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"times \(SignalDensity\) and a schedule's minimise_variance both say where"):
         vdm(schedule=partial(MonotoneSchedule, width=4, minimise_variance=True), times=SignalDensity)
