@@ -12,10 +12,13 @@ from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_ratio
 from likeness.diffusion.likelihoods import log_weight
 from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.process import scaled
 from likeness.diffusion.variance_ratio import LearnedRatio
 from likeness.diffusion.volatility import LearnedVolatility
-from tests.likeness.diffusion.exact_models import Smooth, gaussian_model, model_of
+from tests.likeness.diffusion.exact_models import DiscreteHead, Smooth, factor_of, gaussian_model, model_of
+from tests.likeness.diffusion.multivariate_paths import Path, cubes_with_floor
 from tests.likeness.diffusion.test_bounds import SOURCES, source_model
+from tests.likeness.diffusion.test_multivariate_models import trained
 
 pytest.importorskip("constriction")
 DIMS = 64
@@ -128,3 +131,17 @@ def test_bad_input() -> None:
         Coder(model_of(Smooth(), dims=3))
     with pytest.raises(ValueError, match="resolution must be at least 1, got 0"):
         Coder(everything(), resolution=0)
+
+
+def test_a_schedule_for_each_dimension() -> None:
+    """What went in comes back, of a trained encoder in float32; with exact networks at the cost of the bound."""
+    model = trained(num_steps=6).float()
+    images = torch.randint(0, 256, (12, 3), generator=generator())
+    coder = Coder(model, batch_size=5)
+    assert torch.equal(coder.decode(coder.encode(images)), images)
+    head = DiscreteHead(scaled(SOURCES["two levels"], 256, torch.float64), factor_of(1.0), "v", False)
+    model = model_of(head, schedule=Path(cubes_with_floor), dims=2, num_steps=50)
+    images = SOURCES["two levels"][torch.randint(0, 2, (1000, 2), generator=generator())]
+    bits = -log_weight(model, images, generator(5)) / math.log(2)
+    found = Coder(model, batch_size=500).encode(images).net_bits / 1000
+    assert found == pytest.approx(bits.mean().item(), abs=3 * bits.std().item() * math.sqrt(2 / 1000))
