@@ -112,13 +112,14 @@ class VariationalDiffusion(pl.LightningModule):
             score, encoder = network(*sizes), self._build_encoder(*sizes)
             variances = None if ratio is None else ratio()
             volatilities = None if volatility is None else volatility()
-        drift = self.counter_term and not self.plug_in, num_steps, variances, volatilities, self.plug_in
-        options = (prediction, *drift)
+        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self._optimizer, self._scheduler = plain_factory(optimizer), plain_factory(scheduler)
         self.times = None if times is None else times()
+        if self.times is not None:
+            self.times.for_schedule(noise)
         _require_one_density(self.times, noise, num_steps)
         self.ratio_lr, self.volatility_lr, self.schedule_lr = ratio_lr, volatility_lr, schedule_lr
         self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
@@ -281,7 +282,8 @@ class DiffEnc(VariationalDiffusion):
         levels: grey levels of the data.
         network: the score network, a class or factory called with (input_shape, gamma_min, gamma_max, num_labels).
         encoder: y, a class or factory called with the same; none is the encoder without parameters (DiffEnc-nt).
-        counter_term: whether the generative steps model how the mean changes, by sigma^2 times the prediction.
+        counter_term: whether the generative steps model how the mean changes, by sigma^2 times the prediction; none
+            is as ``plug_in`` is not.
         plug_in: whether they take that from y itself, applied to the prediction, in place of the counter-term.
         lean: train with fewer passes of the encoder: it is skipped at gamma_0, and the latent term is taken of a
             quarter of the batch. Evaluation is always exact.
@@ -294,13 +296,14 @@ class DiffEnc(VariationalDiffusion):
         levels: int,
         network: NetworkFactory = ScoreUNet,
         encoder: NetworkFactory | None = EncoderUNet,
-        counter_term: bool = True,
+        counter_term: bool | None = None,
         plug_in: bool = False,
         lean: bool = False,
         **options: Any,
     ) -> None:
         self._encoder = plain_factory(encoder)  # before the model is built of it
-        self.counter_term, self.plug_in, self.lean = counter_term, plug_in, lean
+        self.counter_term = not plug_in if counter_term is None else counter_term
+        self.plug_in, self.lean = plug_in, lean
         super().__init__(input_shape, levels, network, **options)
 
     @override

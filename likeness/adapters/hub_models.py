@@ -13,6 +13,7 @@ from torch import nn
 
 from likeness.adapters.preprocessing import IMAGENET, Preprocessing
 
+CODE = {"attn_implementation", "experts_implementation", "attn_implementation_internal", "auto_map"}
 KINDS = {
     "ForImageClassification": "AutoModelForImageClassification",
     "ForCausalLM": "AutoModelForCausalLM",
@@ -86,11 +87,19 @@ def _built(name: str, architecture: Mapping[str, Any]) -> tuple[nn.Module, HubTr
     cls = getattr(transformers, architecture["class"], None)
     if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
         raise ValueError(f"transformers has no model {architecture['class']!r}")
-    module = cast(Any, cls)(cast(Any, cls).config_class.from_dict(architecture["config"]))
+    module = cast(Any, cls)(cast(Any, cls).config_class.from_dict(_without_code(architecture["config"])))
     images = architecture["images"]
     if images is not None:
         images = Preprocessing(**images | {key: tuple(images[key]) for key in ("mean", "std")})
     return module.to(getattr(torch, architecture["dtype"])).eval(), HubTransform(name, images)
+
+
+def _without_code(config: Any) -> Any:
+    """A configuration without what names code to be fetched: attention kernels, at any depth, are files of a hub."""
+    if isinstance(config, Mapping):
+        kept = {key: value for key, value in config.items() if key.lstrip("_") not in CODE}
+        return {key: _without_code(value) for key, value in kept.items()}
+    return [_without_code(entry) for entry in config] if isinstance(config, list) else config
 
 
 def _images(source: str, config: Any, size: str | None) -> Preprocessing | None:

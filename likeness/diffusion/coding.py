@@ -103,6 +103,8 @@ class Coder:
             raise ModuleNotFoundError("the coder needs the package constriction: pip install constriction") from error
         self.model, self.resolution, self.seed, self.batch_size = model, resolution, seed, batch_size
         grid = gamma_grid(model.schedule, model.num_steps)  # from gamma_1 down
+        if not (grid.diff(dim=0) < 0).all():
+            raise ValueError(f"a coder needs a schedule that moves in each of the {model.num_steps} steps: set a floor")
         self.ratio = ratio_on(model, grid)
         self.gammas = grid if grid.dim() == 1 else grid[:, None].to(self._device)  # scalars, or [1, ...]
         self._new_stack = constriction.stream.stack.AnsCoder

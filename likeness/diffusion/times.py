@@ -10,7 +10,8 @@ variance 1: the loss per gamma is then proportional to it.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from likeness.checks import require_positive
-from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
+from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN, NoiseSchedule
 from likeness.distributed import gather_rows, num_ranks
 
 DECAY = 0.99  # of what a bin remembers, for each observation in it
@@ -39,6 +40,9 @@ class TimeDensity(nn.Module):
         """t with F(t) = u, and 1 / p(t)."""
         raise NotImplementedError
 
+    def for_schedule(self, schedule: NoiseSchedule) -> None:
+        """Take from a schedule what the density was not told."""
+
     def observe(self, t: Tensor, rate: Tensor) -> None:
         """Learn from losses [B] at times t [B], in nats a dimension and not weighted; on all ranks at once."""
 
@@ -50,18 +54,20 @@ class SignalDensity(TimeDensity):
 
     Args:
         variance: of the data in (-1, 1) at which the density is the best.
-        gamma_min: where the line starts.
-        gamma_max: where it ends.
+
+    The line runs between the limits of the schedule that it is told of.
     """
 
-    def __init__(self, variance: float = 1.0, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
+    def __init__(self, variance: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(variance) and variance > 0):
             raise ValueError(f"variance must be a positive number, got {variance}")
-        if not gamma_min < gamma_max:
-            raise ValueError(f"gamma_min must be below gamma_max, got gamma_min={gamma_min}, gamma_max={gamma_max}")
-        self.gamma_min, self.gamma_max = gamma_min, gamma_max
+        self.gamma_min, self.gamma_max = GAMMA_MIN, GAMMA_MAX
         self.shift = math.log(variance)
+
+    @override
+    def for_schedule(self, schedule: NoiseSchedule) -> None:
+        self.gamma_min, self.gamma_max = schedule.gamma_min, schedule.gamma_max
 
     @override
     def forward(self, u: Tensor) -> Times:
@@ -98,6 +104,12 @@ class AdaptiveDensity(TimeDensity):
         self.register_buffer("sums", torch.zeros(3, num_bins, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(num_bins, dtype=torch.float64))
 
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The sums go to other devices, and stay float64: in fewer digits the density would not have mean 1."""
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
+
     @property
     def density(self) -> Tensor:
         """p(t) in each bin, [num_bins]; its mean is 1."""
@@ -123,7 +135,9 @@ class AdaptiveDensity(TimeDensity):
         # in the order of the global batch, whose row i W + r is row i of rank r: the sums are the same on any number of
         both = both.reshape(num_ranks(), -1, 2).transpose(0, 1).reshape(-1, 2).to(self.sums)
         t, rate = both.unbind(1)
+        finite = rate.isfinite()  # one that is not would stay in its bin for ever
         chosen = F.one_hot((t * self.num_bins).long().clamp(0, self.num_bins - 1), self.num_bins).to(self.sums)
+        chosen, rate = chosen * finite[:, None], rate.where(finite, 0.0)
         new = torch.stack([torch.ones_like(rate), rate, rate.square()]) @ chosen
         self.sums.mul_(DECAY ** new[0]).add_(new)
         self.seen.add_(new[0])

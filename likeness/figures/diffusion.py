@@ -112,7 +112,7 @@ def volatility_figure(profile: VolatilityProfile, *, own: bool) -> Figure:
     known = np.isfinite(gamma)
     label = r"$1 + 2\,\sigma^2$, the best of DiffEnc-nt"
     axes.plot(gamma[known], without[known], color="#999999", lw=1.0, ls="--", label=label)
-    axes.plot(gamma[known], optimal[known], color=PALETTE[1], marker="o", ms=3.5, lw=1.2, label="the best")
+    axes.plot(gamma[known], optimal[known], color=PALETTE[1], marker="o", ms=3.5, lw=1.2, label="the best, T = inf")
     if own:
         axes.plot(gamma[known], kappa[known], color=PALETTE[0], marker="s", ms=3.5, lw=1.2, label="the model's")
     axes.set(xlabel=GAMMA, ylabel=r"volatility $\kappa$", ylim=(0, None))

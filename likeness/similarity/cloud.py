@@ -221,7 +221,25 @@ def half_squares_from(cloud: Cloud, pairs: Pairs, pivot: Tensor) -> Tensor:
     squares = summary.centred.difference
     squares = squares + squares.gather(1, at) - 2 * (along[0] - along[1])
     halves = 0.5 * (squares - (s - t).square()).clamp(min=0) / (s * t)
-    return halves.where(s * t > 0, torch.nan)
+    _take_of_units(halves, cloud, pairs, pivot, (s, t))
+    return halves.clamp(max=2).where(s * t > 0, torch.nan)
+
+
+def _take_of_units(halves: Tensor, cloud: Cloud, pairs: Pairs, pivot: Tensor, distances: tuple[Tensor, Tensor]) -> None:
+    """Half of |v - w|^2 of units for points near the pivot, whose squares are lost in the points' own."""
+    scales = (cloud.summary(pairs).scale[index][:, None] for index in pairs)
+    reach = zip(pairs, distances, scales, strict=True)
+    near = [
+        length <= _NEAR * torch.linalg.vector_norm(cloud.own[index], dim=-1) / scale for index, length, scale in reach
+    ]
+    for pair, chosen in enumerate(near[0] | near[1]):
+        if len(rows := chosen.nonzero().squeeze(1)):
+            units = []
+            for index in (of[pair] for of in pairs):
+                moved = cloud.own[index, rows] - cloud.own[index, pivot[pair]]
+                length = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+                units.append((moved / length.where(length > 0, 1.0)) @ cloud.axes[index])
+            halves[pair, rows] = 0.5 * (units[0] - units[1]).square().sum(-1)
 
 
 class GapRows:

@@ -40,7 +40,8 @@ def mean_row(unembeddings: Tensor, weights: Tensor | None = None) -> Tensor:
     """The mean of g [K, M] over the labels, [M] in float64, with weights [K] of sum 1 where they are given."""
     scale = as_float64(power_of_two(unembeddings))
     if weights is None:
-        return scale * as_float64((unembeddings / scale.to(unembeddings)).mean(0, dtype=torch.float64))
+        scaled = unembeddings / scale.to(unembeddings)
+        return scale * (as_float64(scaled) if scaled.device.type == "mps" else scaled).mean(0, dtype=torch.float64)
     return scale * (weights @ (as_float64(unembeddings) / scale))
 
 

@@ -79,7 +79,7 @@ def diffusion(
     bfloat16: bool = False,
     compiled: bool = False,
 ) -> DiffusionReport:
-    """Seconds for a step of VDM and DiffEnc, forward and backward, and for coding a batch in four steps.
+    """Seconds for a step of VDM and DiffEnc, forward and backward, and for coding a batch in ten steps.
 
     Args:
         width: Of the score network.
@@ -145,9 +145,9 @@ def _faster_step(model: nn.Module, images: Tensor, lean: bool, bfloat16: bool, c
 
 
 def _coding(model: DiffusionModel, images: Tensor) -> dict[str, Callable[[], None]]:
-    """Writing a batch in four steps, and the passes of the network that it takes."""
+    """Writing a batch in ten steps, and the passes of the network that it takes."""
     coded = copy.deepcopy(model).eval()
-    coded.num_steps = 4
+    coded.num_steps = 10
     coder, z = Coder(coded), coded.scale(images)
     gammas = [gamma.to(z).expand(len(z)) for gamma in coder.gammas[:-1]]
 

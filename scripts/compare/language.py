@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import UsageError
-from scripts.inputs import choose_device, names_a_library_model, names_a_model
+from scripts.inputs import choose_device, default_data, load_data, names_a_library_model, names_a_model
 
 if TYPE_CHECKING:
     from likeness.adapters.causal_scorers import TokenScorer
@@ -99,10 +99,18 @@ def _models(path: str) -> list[str | TokenScorer]:
     for name, (_, model) in zip(short_names([own for own, _ in models]), models, strict=True):
         if decoder_in(model) is None:  # type: ignore[arg-type]
             raise ValueError(f"{path} holds a {type(model).__name__}, which is no language model: --texts is for these")
-        read = read_causal(model)  # type: ignore[arg-type]
+        known = getattr(model, "tokenizer", None) is not None
+        read = read_causal(model, tokenizer=None if known else _of_data(path))  # type: ignore[arg-type]
         read.name = name
         found.append(read)
     return found
+
+
+def _of_data(path: str) -> Any:
+    """The tokenizer of a run's own data, for checkpoints that were written before they held theirs."""
+    data = load_data(default_data(path))
+    data.prepare_data()
+    return getattr(data, "tokenizer", None)
 
 
 def names_a_language_model(path: str) -> bool:

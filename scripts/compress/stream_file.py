@@ -107,13 +107,19 @@ def _described(module: Module | None, kind: type[Module]) -> Any:
         return None
     if not isinstance(module, kind):
         return _digest(module.state_dict())
-    return {name: [value.hex() for value in buffer.tolist()] for name, buffer in module.state_dict().items()}
+    state = module.state_dict().items()
+    return {name: [list(x.shape), [value.hex() for value in x.flatten().tolist()]] for name, x in state}
 
 
-def _fitted(kind: Callable[[int], Module], numbers: Mapping[str, list[str]] | None) -> Module | None:
+def _fitted(kind: Callable[..., Module], numbers: Mapping[str, Any] | None) -> Module | None:
     if numbers is None:
         return None
-    values = {name: [float.fromhex(text) for text in texts] for name, texts in numbers.items()}
-    module = kind(len(values["edges"]) - 1)
-    module.load_state_dict({name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in values.items()})
+    state = {
+        name: torch.tensor([float.fromhex(text) for text in texts], dtype=torch.float64).reshape(shape)
+        for name, (shape, texts) in numbers.items()
+    }
+    bins = len(state["edges"]) - 1
+    (dims,) = {tuple(value.shape[1:]) for name, value in state.items() if name in ("kappa", "total")}
+    module = kind(bins, dims or None)
+    module.load_state_dict(state)
     return module

@@ -6,7 +6,7 @@ A bound is taken at a depth: T steps, a ratio of the variances and a volatility.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -120,6 +120,7 @@ class BoundEvaluation:
     train: EvaluatedSplit  # on which ratios and volatilities are fitted: each sample is seen at every step
     draws: int
     seed: int
+    _fitted: dict[Depth, tuple[VarianceRatio | None, Volatility | None]] = field(default_factory=dict, init=False)
 
     @torch.no_grad()
     def elbo(self, depth: Depth, *, uniform: bool = False) -> Row:
@@ -168,7 +169,8 @@ class BoundEvaluation:
             )
 
         name = "ODE-TN" if num_samples == 1 else f"ODE-TN, k = {num_samples}"
-        return {"bound": f"{name}, {trace} trace"} | self._solved(nats, name)
+        how = f"{trace} trace" if trace == "exact" or num_samples == 1 else "one probe, no strict bound"
+        return {"bound": f"{name}, {how}"} | self._solved(nats, name)
 
     def _solved(self, nats: Callable[..., Tensor], description: str) -> Row:
         """An estimate by the solver of an ODE, and how far a tenth of its tolerance moves that of the first batch."""
@@ -194,9 +196,11 @@ class BoundEvaluation:
         return torch.cat(parts, dim=-1)
 
     def variances(self, depth: Depth) -> tuple[VarianceRatio | None, Volatility | None]:
-        """The ratio and the volatility that a depth names."""
-        volatility = self._volatility(depth)
-        return self._ratio(depth, volatility), volatility
+        """The ratio and the volatility that a depth names; what is fitted is fitted once."""
+        if depth not in self._fitted:
+            volatility = self._volatility(depth)
+            self._fitted[depth] = self._ratio(depth, volatility), volatility
+        return self._fitted[depth]
 
     def _at(self, depth: Depth) -> AbstractContextManager[None]:
         return at_depth(self.module.diffusion, depth.num_steps, *self.variances(depth))

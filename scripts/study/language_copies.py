@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from likeness.adapters.causal_models import read_causal
-from likeness.adapters.causal_scorers import TokenScorer
+from likeness.adapters.causal_scorers import CausalModel, TokenScorer
 from likeness.checks import require_one_of
 from likeness.files.tensors import open_safetensors
 from likeness.files.writing import replacing
@@ -85,12 +85,20 @@ def measure_copies(study: CopyStudy, out: Path) -> list[Row]:
     rows: list[Row] = []
     for name in tracked(study.copies, "comparing copies"):
         second = first if name == "gauge" else _kept(study, name, out, original)
-        path = out / "copies" / f"{name}.json"
+        path, about = out / "copies" / f"{name}.json", _about(study, name)
         if not path.is_file():
             with replacing(path) as temporary:
-                temporary.write_text(json.dumps(_row(name, first, second)), encoding="utf-8")
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+                temporary.write_text(json.dumps({"about": about, "row": _row(name, first, second)}), encoding="utf-8")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _require_same(path, content["about"], about)
+        rows.append(content["row"])
     return rows
+
+
+def _about(study: CopyStudy, name: str) -> dict[str, str]:
+    """What a kept file must have been made of."""
+    about = {"model": study.model, "texts": study.texts, "positions": str(study.positions)}
+    return about | ({"tuned_on": study.tuned_on} if name == "tuned" else {})
 
 
 def _row(name: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Row:
@@ -112,25 +120,28 @@ def _kept(study: CopyStudy, name: str, out: Path, original: Callable[[], TokenSc
     """The tensors of a copy, made or read. Raises ValueError for a file of another model, other texts or positions."""
     from safetensors.torch import save_file
 
-    path = out / "copies" / f"{name}.safetensors"
-    about = {"model": study.model, "texts": study.texts, "positions": str(study.positions)}
-    about |= {"tuned_on": study.tuned_on} if name == "tuned" else {}
+    path, about = out / "copies" / f"{name}.safetensors", _about(study, name)
     if not path.is_file():
         model = original() if name == ORIGINAL else copied(original(), name, study.tuned_on)
         with replacing(path) as temporary:
             save_file({key: x.contiguous() for key, x in _positions(model, study).items()}, temporary, about)
     file = open_safetensors(path)
-    found = file.metadata() or {}
+    _require_same(path, file.metadata() or {}, about)
+    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def _require_same(path: Path, found: Mapping[str, str], about: Mapping[str, str]) -> None:
     for key, value in about.items():
         if found.get(key) != value:
             raise ValueError(f"{path} is of {key} {found.get(key)}, not {value}: choose another --out")
-    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def _positions(model: TokenScorer, study: CopyStudy) -> dict[str, Tensor]:
     positions: TokenPositions = model.positions(texts_of(Source(study.texts)), study.positions)
     if (found := len(positions.next)) < study.positions:
         raise ValueError(f"{study.texts} has {found:,} positions that count, not {study.positions:,}")
+    if not isinstance(model, CausalModel):
+        raise ValueError(f"{study.model} caps its logits: its copies are not compared by f and g")
     g, bias = model.output_embedding()
     tensors = {name: x.cpu() for name, x in positions._asdict().items()}
     tensors["f"] = tensors["f"][:, : g.shape[1]]

@@ -126,6 +126,8 @@ def test_the_plug_in_drift_replaces_the_counter_term(tmp_path: Path) -> None:
     assert not module.diffusion.counter_term
     pl.Trainer(default_root_dir=tmp_path, max_steps=2, limit_val_batches=1, **QUIET).fit(module, Digits(batch_size=20))
     assert not vdm().diffusion.plug_in
+    with pytest.raises(ValueError, match="plug_in does not go with counter_term"):
+        diffenc(plug_in=True, counter_term=True)
 
 
 def test_options_that_choose_the_same_thing_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Images to a file and back by the commands, and what they refuse."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from datamodules import Digits
+from likeness.diffusion import MultivariatePolynomial
 from likeness.diffusion.volatility import LearnedVolatility
 from scripts import compress, decompress
 from scripts.cli.entry_point import run_command
 from tests.lightning_modules.points import save
+from tests.lightning_modules.tiny_diffusion import vdm
 from tests.scripts.tiny_diffusion import DIGITS, tiny, tiny_diffenc
 
 pytest.importorskip("constriction")
@@ -25,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(tiny(), folder / "vdm.ckpt")
     save(tiny(seed=1), folder / "other.ckpt")
     save(tiny_diffenc(num_steps=5, volatility=LearnedVolatility), folder / "diffenc.ckpt")
+    save(vdm(schedule=partial(MultivariatePolynomial, gamma_min=-7.9)), folder / "path.ckpt")
     save(tiny(class_conditional=True, num_classes=10), folder / "ten.ckpt")
     (folder / "digits.yaml").write_text(DIGITS)
     data = Digits()
@@ -54,12 +58,13 @@ def run(command: object, *arguments: object) -> int:
         ("vdm.ckpt", ("--data", "digits.yaml", "--steps", 4, "--fit_samples", 60)),
         ("diffenc.ckpt", ("--data", "digits.yaml", "--volatility", "fitted", "--fit_samples", 60)),
         ("diffenc.ckpt", ("--ratio", "one", "--batch_size", 16)),
+        ("path.ckpt", ("--data", "digits.yaml", "--steps", 3, "--volatility", "fitted", "--fit_samples", 60)),
     ],
 )
 def test_images_come_back(
     model: str, options: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a fitted ratio, with a fitted volatility, with a learned one; the size is that of the file."""
+    """With a fitted ratio, with a fitted volatility, a learned one, one of each dimension; the size is the file's."""
     stream, back = tmp_path / "stream", tmp_path / "back.npy"
     assert run(compress, model, "images.npy", stream, *options) == 0
     shown = capsys.readouterr().out

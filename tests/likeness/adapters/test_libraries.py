@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from likeness.adapters.hub_models import hub_architecture, hub_model
+from likeness.adapters.hub_models import _without_code, hub_architecture, hub_model
 from likeness.adapters.libraries import ModelName, library_model
 from likeness.adapters.modules import ModelError
 from likeness.adapters.preprocessing import IMAGENET, Preprocessing
@@ -138,3 +138,14 @@ def test_a_model_of_transformers_is_built_again_from_its_configuration(tmp_path:
     assert torch.equal(again.eval()(x).logits, module.eval()(x).logits)
     with pytest.raises(ValueError, match="transformers has no model 'Trainer'"):
         hub_model("gone", architecture=kept | {"class": "Trainer"})
+
+
+def test_a_configuration_cannot_ask_for_code() -> None:
+    """Attention kernels are fetched from a hub: a checkpoint's configuration that names one is built without."""
+    config = {
+        "model_type": "vit",
+        "_attn_implementation": "some/kernel",
+        "backbone_config": {"attn_implementation": "x"},
+    }
+    assert _without_code(config) == {"model_type": "vit", "backbone_config": {}}
+    assert _without_code([{"auto_map": {"AutoModel": "file.Class"}, "hidden_size": 8}]) == [{"hidden_size": 8}]

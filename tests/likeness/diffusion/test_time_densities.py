@@ -172,6 +172,26 @@ def test_the_moments_of_the_oracle() -> None:
     assert torch.trapezoid(precision.square(), gamma).item() == pytest.approx(MEAN_SQUARE, abs=1e-8)
 
 
+def test_the_line_runs_between_the_schedule_s_limits() -> None:
+    """gamma(u) at both ends of the digits' schedule."""
+    density, schedule = SignalDensity(), LinearSchedule(-7.9, 5.0)
+    density.for_schedule(schedule)
+    gamma = schedule(density(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)).t)
+    assert gamma[0].item() == pytest.approx(-7.9, abs=1e-9)
+    assert gamma[2].item() == pytest.approx(5.0, abs=1e-9)
+    below = torch.sigmoid(-torch.linspace(-7.9, gamma[1].item(), 10_001, dtype=torch.float64))
+    above = torch.sigmoid(-torch.linspace(gamma[1].item(), 5.0, 10_001, dtype=torch.float64))
+    assert (below.mean() * (gamma[1] + 7.9)).item() == pytest.approx((above.mean() * (5 - gamma[1])).item(), rel=1e-3)
+
+
+def test_casts_leave_the_sums_alone_and_losses_that_are_no_numbers_are_left_out() -> None:
+    density = learned().to(torch.bfloat16)
+    assert density.sums.dtype == torch.float64
+    assert torch.equal(density.sums, learned().sums)
+    density.observe(torch.tensor([0.1, 0.6]), torch.tensor([math.nan, math.inf]))
+    assert torch.equal(density.sums, learned().sums)
+
+
 def test_it_survives_a_state_dict() -> None:
     density, copy = learned(), AdaptiveDensity(8)
     copy.load_state_dict(density.state_dict())
@@ -189,7 +209,6 @@ def test_no_density_leaves_noise_alone() -> None:
     [
         (lambda: SignalDensity(0.0), "variance must be a positive number, got 0.0"),
         (lambda: SignalDensity(math.nan), "variance must be a positive number, got nan"),
-        (lambda: SignalDensity(gamma_min=5.0), "gamma_min must be below gamma_max, got gamma_min=5.0, gamma_max=5.0"),
         (lambda: AdaptiveDensity(0), "num_bins must be at least 1, got 0"),
         (lambda: AdaptiveDensity(floor=0.0), r"floor must lie in \(0, 1\], got 0.0"),
     ],

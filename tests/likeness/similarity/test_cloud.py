@@ -41,6 +41,20 @@ def test_gaps_and_half_squares(points: int, dims: tuple[int, int]) -> None:
         torch.testing.assert_close(half_squares_from(cloud, PAIR, at)[0][others], half, rtol=1e-6, atol=1e-11)
 
 
+@pytest.mark.parametrize("distance", [1e-6, 1e-8, 1e-10])
+def test_half_squares_of_points_beside_the_pivot(distance: float) -> None:
+    """Of points that all but coincide in both clouds: as of the same directions at a distance, to 1e-4."""
+    random = torch.Generator().manual_seed(1)
+    x, y, moves = (torch.randn(size, generator=random, dtype=torch.float64) for size in ((50, 6), (50, 6), (2, 6)))
+    x[1], y[1] = x[0] + distance * moves[0], y[0] + distance * moves[1]
+    eye = torch.eye(6, dtype=torch.float64)
+    cloud = Cloud.of_maps([x, y], [eye, eye], torch.zeros(2, 6, dtype=torch.float64))
+    found = half_squares_from(cloud, PAIR, torch.tensor([0]))[0]
+    expected = 1 - torch.cosine_similarity(moves[0], moves[1], dim=0)
+    assert found[1].item() == pytest.approx(expected.item(), rel=max(1e-4, 1e-15 / distance * 10))
+    assert found[2:].max() <= 2
+
+
 def test_the_summary_of_a_pair_is_that_of_its_points_and_is_handed_on() -> None:
     cloud = clouds(300, (40, 33), 0.1)
     summary, scale = cloud.summary(PAIR), cloud.summary(PAIR).scale[:, None, None]

@@ -15,6 +15,7 @@ from datamodules import Digits, Swirl
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import DiffEnc
 from lightning_modules.sibling_classifiers import SiblingClassifiers
+from likeness.diffusion.likelihoods import BOUNDS
 from likeness.diffusion.process import evaluation_noise
 from likeness.diffusion.times import SignalDensity
 from likeness.diffusion.variance_ratio import LearnedRatio
@@ -215,7 +216,9 @@ def test_the_probability_flow() -> None:
     hutchinson, cells = rows(*options, "--ode", "hutchinson", "--ode_samples", 2)[1:3]
     assert hutchinson["bound"] == "ODE, hutchinson trace"
     assert float(hutchinson["bpd"]) == pytest.approx(exact, rel=0.2)
-    assert cells["bound"] == "ODE-TN, k = 2, hutchinson trace"
+    assert cells["bound"] == "ODE-TN, k = 2, one probe, no strict bound"
+    kinds = {row["bound"].partition(",")[0] for row in rows("run", "--steps", 2, "--importance", 2, "--limit", 3)}
+    assert kinds | {"ODE", "ODE-TN"} == {*BOUNDS, "uniform", "histogram"}  # which a test holds against entropies
     assert 0 < float(cells["bpd_solver"]) < 0.05
 
 
