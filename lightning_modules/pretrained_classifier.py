@@ -29,6 +29,8 @@ class PretrainedClassifier(EvaluatedClassifier):
             raise ModelError(f"name must be LIBRARY:MODEL, such as timm:resnet18?weights=FILE, got {name!r}")
         if parts.library in ("torchvision", "timm") and not parts.options.get("weights"):
             raise ModelError(f"{name} has random weights: name its own, as in {name.partition('?')[0]}?weights=FILE")
+        if parts.options.get("weights") == "pretrained" and "num_classes" in parts.options:
+            raise ModelError(f"{name} would have a random head: num_classes is of weights in a file")
         self.name = name
         self.network = LibraryClassifier(parts)
         if (labels := len(self.network.unembeddings())) != num_classes:

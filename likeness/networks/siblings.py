@@ -110,8 +110,8 @@ def clip_member_gradients(stacks: Sequence[nn.Module], num_members: int, max_nor
 
     ``stacks`` are what ``likeness.networks.siblings.stack`` made. Returns the norms before clipping, [P].
     """
-    # Each norm is a sum of its own, in the order of the model alone. One that rounds otherwise makes a difference in
-    # the last bit, and training can amplify that to 1e-7 within a hundred steps of float64.
+    # Each row's norm must round as that of the model alone: a difference in the last bit can grow to 1e-7 within a
+    # hundred steps of float64.
     if any(isinstance(stack, MemberList) for stack in stacks):
         return _clip_one_by_one(stacks, num_members, max_norm)
     gradients = [p.grad for stack in stacks for p in stack.parameters() if p.grad is not None]

@@ -111,6 +111,8 @@ def test_other_labels_and_random_weights_are_refused(tmp_path: Path) -> None:
         PretrainedClassifier(10, f"torchvision:mobilenet_v3_small?weights={file}")
     with pytest.raises(ValueError, match=r"timm:resnet18 has random weights: name its own, as in timm:resnet18\?weigh"):
         PretrainedClassifier(10, "timm:resnet18")
+    with pytest.raises(ValueError, match="would have a random head: num_classes is of weights in a file"):
+        PretrainedClassifier(10, "timm:resnet18?weights=pretrained&num_classes=10")
 
 
 def test_a_model_that_is_not_there_is_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
