@@ -26,6 +26,11 @@ from likeness.adapters.unnoticed import unnoticed
 LIBRARIES = ("torchvision", "timm", "hf")
 EXTRA = 'pip install -e ".[vision]"'
 OPTIONS = ("weights", "num_classes", "size")
+# How torchvision builds those of its models that are others where weights are named.
+WITH_WEIGHTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+}
 
 
 class ModelName(NamedTuple):
@@ -133,6 +138,8 @@ def _torchvision(name: ModelName, trained: bool) -> LibraryModel:
         raise ModelError(f"torchvision:{name.name}: weights are a file or one of {given}, got {weights!r}")
     preset = getattr(chosen or next(iter(known), None), "transforms", lambda: None)()
     options = _num_classes(name, file)
+    if chosen is not None and not trained:
+        options |= WITH_WEIGHTS.get(name.name, {})
     module = models.get_model(name.name, weights=chosen if trained else None, **options)
     _load(module, file)
     if preset is None:

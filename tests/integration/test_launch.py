@@ -64,7 +64,7 @@ def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -
     assert [segment["first_step"] for segment in read_segments(run_dir)] == [0, 10]
 
 
-@pytest.mark.parametrize("killed", ["torchrun", pytest.param("its script", marks=pytest.mark.long)])
+@pytest.mark.parametrize("killed", [pytest.param(name, marks=pytest.mark.long) for name in ("torchrun", "its script")])
 def test_nothing_is_left_of_a_killed_launcher(killed: str, tmp_path: Path, whole: Run) -> None:
     run_dir, mark = tmp_path / "run", {"LIKENESS_TEST": uuid4().hex}
     line = ("--cpus", "2", *options(run_dir, wait_at_step=13), "--allow_changes", "true")
@@ -111,6 +111,7 @@ def _environment(pid: int) -> list[str]:
         return []
 
 
+@pytest.mark.long
 def test_slurm_puts_a_job_back_once_and_it_goes_on(tmp_path: Path, whole: Run) -> None:
     slurm, run_dir = Slurm(tmp_path, nodes=2, per_node=1), tmp_path / "run"
     line = (*options(run_dir), *mishap(run_dir, signal.SIGUSR1, step=7))

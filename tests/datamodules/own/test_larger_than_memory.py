@@ -67,6 +67,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's own memory is Linux's")
 def test_an_epoch_over_more_than_a_process_may_hold(large: Path) -> None:
     ended = Process("-c", TRAINING, str(large), str(ALLOWED)).end()

@@ -149,3 +149,10 @@ def test_a_configuration_cannot_ask_for_code() -> None:
     }
     assert _without_code(config) == {"model_type": "vit", "backbone_config": {}}
     assert _without_code([{"auto_map": {"AutoModel": "file.Class"}, "hidden_size": 8}]) == [{"hidden_size": 8}]
+
+
+def test_googlenet_is_built_again_as_its_weights_would_have_it() -> None:
+    """torchvision turns its inputs round and drops its other heads where weights are named: so does a checkpoint's."""
+    body = library_model(ModelName.of("torchvision:googlenet?weights=IMAGENET1K_V1"), trained=False).module
+    assert body.transform_input
+    assert body.aux1 is None
