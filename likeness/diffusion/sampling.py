@@ -141,7 +141,7 @@ def _steps(gammas: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """(gamma_t, gamma_s) of each step, in float64: scalars, which need not be where z is, or [1, ...], which are."""
     if len(gammas) < 2:
         raise ValueError(f"gammas must be at least two decreasing numbers, got {len(gammas)}")
-    if (kept := (gammas.diff(dim=0) >= 0).flatten(1) if gammas.dim() > 1 else (gammas.diff() >= 0)[:, None]).any():
+    if (kept := ~(gammas.diff(dim=0) < 0).reshape(len(gammas) - 1, -1)).any():  # and what is no number
         step = int(kept.any(1).nonzero()[0])
         after = gammas[step + 1].flatten()[kept[step]][0].item()
         raise ValueError(f"gammas must be at least two decreasing numbers, but step {step + 1} stays at {after}")

@@ -237,7 +237,7 @@ def test_decoding_divides_by_alpha() -> None:
     assert torch.equal(decode(z_0, gamma_0, 17), expected)
 
 
-@pytest.mark.parametrize("gammas", [[5.0], [1.0, 2.0], [3.0, 3.0], []])
+@pytest.mark.parametrize("gammas", [[5.0], [1.0, 2.0], [3.0, 3.0], [3.0, math.nan], []])
 def test_grids_must_decrease(gammas: list[float]) -> None:
     model = model_of(Echo())
     with pytest.raises(ValueError, match="at least two decreasing numbers"):
