@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_modules.hyperparameters import plain_factory, save_hyperparameters
-from lightning_modules.metrics import QUANTITIES, BoundMetric
+from lightning_modules.metrics import BoundMetric
 from lightning_modules.optimization import (
     DiffusionAdamW,
     LinearWarmup,
@@ -20,9 +20,9 @@ from lightning_modules.optimization import (
 )
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
+from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim, mapped
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
-from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.model import Context, DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
 from likeness.diffusion.times import AdaptiveDensity, TimeDensity
@@ -37,6 +37,7 @@ ScheduleFactory = Callable[[], NoiseSchedule]
 RatioFactory = Callable[[], VarianceRatio]
 VolatilityFactory = Callable[[], Volatility]
 TimesFactory = Callable[[], TimeDensity]
+ContextFactory = Callable[[Sequence[int]], Context]
 MONITOR = "val/bpd"
 
 
@@ -56,6 +57,8 @@ class VariationalDiffusion(pl.LightningModule):
         num_steps: T; none is infinite depth.
         ratio: of the variances in finite depth, a class or factory; none is 1.
         volatility: how much of the noise is new at each depth, a class or factory; none is 1.
+        context: what is drawn before z_1 and told the network and the schedule, a class or factory called with
+            (input_shape); none is nothing.
         times: the density from which the times of the diffusion term are drawn, a class or factory; none is uniform.
         class_conditional: give the networks the labels.
         num_classes: how many labels there are.
@@ -87,6 +90,7 @@ class VariationalDiffusion(pl.LightningModule):
         num_steps: int | None = None,
         ratio: RatioFactory | None = None,
         volatility: VolatilityFactory | None = None,
+        context: ContextFactory | None = None,
         times: TimesFactory | None = None,
         class_conditional: bool = False,
         num_classes: int | None = None,
@@ -112,7 +116,9 @@ class VariationalDiffusion(pl.LightningModule):
             score, encoder = network(*sizes), self._build_encoder(*sizes)
             variances = None if ratio is None else ratio()
             volatilities = None if volatility is None else volatility()
-        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in)
+            noise.for_samples(input_shape)
+            drawn = None if context is None else context(input_shape)
+        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in, drawn)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
@@ -125,8 +131,8 @@ class VariationalDiffusion(pl.LightningModule):
         self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
-        self.val_bound, self.test_bound = BoundMetric(eval_draws), BoundMetric(eval_draws)
-        self._terms: Callable[..., ElboTerms] | None = None
+        self.val_bound, self.test_bound = (BoundMetric(eval_draws, model.terms_kind) for _ in range(2))
+        self._terms: Callable[..., AnyTerms] | None = None
 
     def _build_encoder(
         self, input_shape: Sequence[int], gamma_min: float, gamma_max: float, num_labels: int | None
@@ -142,22 +148,26 @@ class VariationalDiffusion(pl.LightningModule):
         eps_0: Tensor,
         eps: Tensor,
         weight: Tensor | None = None,
+        eps_context: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> ElboTerms:
+    ) -> AnyTerms:
         """Reconstruction, latent and diffusion loss of grey levels [B, ...] in nats, [B] each, with every term exact.
 
-        See :meth:`likeness.diffusion.model.DiffusionModel.elbo_terms`.
+        With a context its KL too. See :meth:`likeness.diffusion.model.DiffusionModel.elbo_terms`.
         """
-        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, weight=weight, labels=labels)
+        options = {"weight": weight, "eps_context": eps_context, "labels": labels}
+        return self.diffusion.elbo_terms(images, t=t, eps_0=eps_0, eps=eps, **options)
 
     def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
         x = self.diffusion.scale(images)
-        return self.diffusion.mean(x, self._times(x, t), labels)
+        return self.diffusion.for_data(x)[0].mean(x, self._times(x, t), labels)
 
     def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
         """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""
-        return self.diffusion.features(x, self._times(x, t), labels)
+        times = self._times(x, t)
+        given, _ = self.diffusion.for_data(self.diffusion.scale(x, times.dtype))
+        return given.features(x, times, labels)
 
     @property
     def float_type(self) -> torch.dtype:
@@ -183,7 +193,8 @@ class VariationalDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         step = self.trainer.fit_loop.total_batch_idx
         like = self._like(batch.x)
-        drawn = training_noise(like, self.seed, step, self.global_rank, self.trainer.world_size)
+        place = (self.seed, step, self.global_rank, self.trainer.world_size)
+        drawn = training_noise(like, *place, context_size=self.diffusion.context_size)
         noise = drawn.at_times_of(self.times)
         terms = self._training_terms()(batch.x, **noise._asdict(), labels=self._labels(batch), lean=self.lean)
         dims = batch.x[0].numel()
@@ -192,7 +203,7 @@ class VariationalDiffusion(pl.LightningModule):
         if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
             schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
         self.log("train/loss", loss.mean(), prog_bar=True, sync_dist=True)
-        found = ElboTerms(*(term.detach() for term in terms))
+        found = mapped(Tensor.detach, terms)
         rate = _unweighted(found.diffusion, noise)
         if self.times is not None:
             self.times.observe(noise.t, rate / dims)
@@ -216,7 +227,7 @@ class VariationalDiffusion(pl.LightningModule):
         bpd = bits_per_dim(nats.mean(0), batch.x[0].numel())
         return {"id": batch.id, "bpd": bpd, "representations": self.embed(batch.x, labels=self._labels(batch))}
 
-    def _training_terms(self) -> Callable[..., ElboTerms]:
+    def _training_terms(self) -> Callable[..., AnyTerms]:
         """Made at the first step: a compiled function cannot be copied, and weight averaging copies the module."""
         if self._terms is None:
             terms = self.diffusion.elbo_terms
@@ -231,21 +242,22 @@ class VariationalDiffusion(pl.LightningModule):
         """
         noises = [self._evaluation_noise(batch, draw) for draw in range(self.eval_draws)]
         drawn = [self._noisy_terms(batch, noise) for noise in noises]
-        terms = ElboTerms(*map(torch.stack, zip(*drawn, strict=True)))
+        terms = type(drawn[0])(*map(torch.stack, zip(*drawn, strict=True)))
         bound.update(terms, batch.x[0].numel())
         rate = torch.stack([_unweighted(one.diffusion, noise) for one, noise in zip(drawn, noises, strict=True)])
         return {"terms": terms, "t": torch.stack([noise.t for noise in noises]), "rate": rate}
 
-    def _noisy_terms(self, batch: Batch, noise: Noise) -> ElboTerms:
+    def _noisy_terms(self, batch: Batch, noise: Noise) -> AnyTerms:
         return self.diffusion.elbo_terms(batch.x, **noise._asdict(), labels=self._labels(batch))
 
     def _evaluation_noise(self, batch: Batch, draw: int) -> Noise:
-        return evaluation_noise(self._like(batch.x), batch.id, self.seed, draw).at_times_of(self.times)
+        like, size = self._like(batch.x), self.diffusion.context_size
+        return evaluation_noise(like, batch.id, self.seed, draw, size).at_times_of(self.times)
 
     def _log_bound(self, split: str, bound: BoundMetric) -> None:
         found = bound.compute()
         bound.reset()
-        for name in (*QUANTITIES, "bpd_sample_se", "bpd_draw_se"):  # an error is left out where it is not defined
+        for name in (*bound.quantities, "bpd_sample_se", "bpd_draw_se"):  # an error is left out where it is not defined
             if name in found:
                 self.log(f"{split}/{name}", found[name].float(), prog_bar=name == "bpd")
 

@@ -12,9 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from likeness.checks import require_positive
-from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-
-QUANTITIES = (*ElboTerms._fields, "bpd")
+from likeness.diffusion.elbo import AnyTerms, ElboTerms, bits_per_dim
 
 
 class MemberMean(Metric):
@@ -90,22 +88,24 @@ class BoundMetric(Metric):
 
     Args:
         draws: K.
+        kind: which terms there are, the class of their tuple.
     """
 
     full_state_update = False
     higher_is_better = False
     count: Tensor  # of observations
-    total: Tensor  # [K, 4] bits per dimension
-    squares: Tensor  # [4] of observations, each averaged over its draws
+    total: Tensor  # [K, Q] bits per dimension
+    squares: Tensor  # [Q] of observations, each averaged over its draws
 
-    def __init__(self, draws: int = 1) -> None:
+    def __init__(self, draws: int = 1, kind: type[AnyTerms] = ElboTerms) -> None:
         super().__init__()
+        self.quantities = (*kind._fields, "bpd")
         require_positive(draws=draws)
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(draws, len(QUANTITIES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(len(QUANTITIES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(draws, len(self.quantities), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(len(self.quantities), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, terms: ElboTerms, dims: int) -> None:
+    def update(self, terms: AnyTerms, dims: int) -> None:
         """Add n observations: terms in nats, [K, n] each, of samples with d = ``dims``."""
         nats = torch.stack(terms, dim=-1).to(self.total)
         bits = bits_per_dim(torch.cat([nats, nats.sum(-1, keepdim=True)], dim=-1), dims)
@@ -123,13 +123,15 @@ class BoundMetric(Metric):
         """
         means = self.total / self.count
         mean = means.mean(0)
-        answers = dict(zip(QUANTITIES, mean, strict=True))
+        answers = dict(zip(self.quantities, mean, strict=True))
         if self.count > 1:
             variance = (self.squares / self.count - mean.square()).clamp(min=0) / (self.count - 1)
-            answers |= {f"{name}_sample_se": value for name, value in zip(QUANTITIES, variance.sqrt(), strict=True)}
+            answers |= {
+                f"{name}_sample_se": value for name, value in zip(self.quantities, variance.sqrt(), strict=True)
+            }
         if len(means) > 1:
             error = means.std(0) / math.sqrt(len(means))
-            answers |= {f"{name}_draw_se": value for name, value in zip(QUANTITIES, error, strict=True)}
+            answers |= {f"{name}_draw_se": value for name, value in zip(self.quantities, error, strict=True)}
         return answers
 
 

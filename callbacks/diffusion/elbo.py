@@ -14,7 +14,7 @@ from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
-from likeness.diffusion.elbo import ElboTerms
+from likeness.diffusion.elbo import AnyTerms, mapped
 from likeness.diffusion.metric import on_device
 from likeness.figures.diffusion import depth_figure
 from likeness.protocols import Diffuser
@@ -23,10 +23,11 @@ FIT_DRAW = 1  # so that the noise of the fit is not that of the evaluation
 
 
 class ElboDiagnostics(DiffusionDiagnostic):
-    """Logs the negative ELBO's three terms and their sum, in bits per dimension.
+    """Logs the negative ELBO's terms and their sum, in bits per dimension.
 
-    ``elbo/train/{reconstruction,latent,diffusion,bpd}`` are means over the batches since the last logging, which the
-    training computed anyway; ``<key>_se`` is their standard error, from the spread of the batches' means.
+    ``elbo/train/{reconstruction,latent,diffusion,bpd}``, and ``context`` of a model that has one, are means over the
+    batches since the last logging, which the training computed anyway; ``<key>_se`` is their standard error, from the
+    spread of the batches' means.
     ``elbo/val/...`` are means over the validation samples, with the standard error over samples, ``<key>_sample_se``,
     and over draws of the noise, ``<key>_draw_se``, where ``eval_draws`` is two or more. Evaluation times are spread
     evenly over samples, so the error over samples is an upper limit of the error of the estimate.
@@ -55,7 +56,8 @@ class ElboDiagnostics(DiffusionDiagnostic):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._train = on_device(BoundMetric(), pl_module.device)
+        kind = cast(Diffuser, pl_module).diffusion.terms_kind
+        self._train = on_device(BoundMetric(kind=kind), pl_module.device)
         self._logged_step = trainer.global_step
 
     @torch.no_grad()
@@ -64,7 +66,8 @@ class ElboDiagnostics(DiffusionDiagnostic):
     ) -> None:
         with self._clock():
             # times are stratified over a batch: its mean is one observation
-            mean = ElboTerms(*(term.mean(dtype=self._train.total.dtype)[None, None] for term in outputs["terms"]))
+            kind = self._train.total.dtype
+            mean = mapped(lambda term: term.mean(dtype=kind)[None, None], outputs["terms"])
             self._train.update(mean, batch.x[0].numel())
             if not _is_logged(trainer) or trainer.global_step == self._logged_step:
                 return
@@ -90,9 +93,9 @@ class ElboDiagnostics(DiffusionDiagnostic):
         if trainer.sanity_checking or dataloader_idx > 0:
             return
         with self._clock():
-            terms: ElboTerms = outputs["terms"]  # [K, B] each
+            terms: AnyTerms = outputs["terms"]  # [K, B] each
             if self._val is None:
-                self._val = on_device(BoundMetric(len(terms.diffusion)), pl_module.device)
+                self._val = on_device(BoundMetric(len(terms.diffusion), type(terms)), pl_module.device)
                 model = cast(Diffuser, pl_module).diffusion
                 self._ends = model.schedule.ends(torch.empty((), dtype=model.dtype, device=pl_module.device))
             self._val.update(terms, batch.x[0].numel())
@@ -116,10 +119,10 @@ class ElboDiagnostics(DiffusionDiagnostic):
         """Evaluate training samples as validation samples are; each rank its share."""
         device = trainer.strategy.root_device
         samples = spread_samples(trainer.train_dataloader, self.gap_samples, device)
-        self._on_training_data = on_device(BoundMetric(), device)
+        self._on_training_data = on_device(BoundMetric(kind=module.diffusion.terms_kind), device)
         for part in with_noise(module, rows(samples, trainer.global_rank, trainer.world_size)):
             terms = part.terms(module.diffusion)
-            self._on_training_data.update(ElboTerms(*(term[None] for term in terms)), part.dims)
+            self._on_training_data.update(mapped(lambda term: term[None], terms), part.dims)
 
 
 def _is_logged(trainer: pl.Trainer) -> bool:

@@ -124,7 +124,7 @@ class LossByGamma(DiffusionDiagnostic):
 
     def _add(self, split: str, pl_module: pl.LightningModule, outputs: Any, batch: Batch) -> None:
         t, rate = (outputs[name].flatten() for name in ("t", "rate"))
-        gamma, dgamma_dt = cast(Diffuser, pl_module).diffusion.schedule.with_derivative(t)
+        gamma, dgamma_dt = cast(Diffuser, pl_module).diffusion.schedule.of_no_sample().with_derivative(t)
         self._bins[split].update(gamma, dgamma_dt, bits_per_dim(rate, batch.x[0].numel()))
 
     def _publish(self, trainer: pl.Trainer, *, final: bool) -> None:
@@ -184,7 +184,7 @@ class GradientNorms(pl.Callback):
             norms = self._measure(trainer, module, batch)
         t = (torch.arange(self.num_bins, dtype=module.diffusion.dtype, device=norms.device) + 0.5) / self.num_bins
         with torch.no_grad():
-            gamma = mean_over_dimensions(module.diffusion.schedule(t))
+            gamma = mean_over_dimensions(module.diffusion.schedule.of_no_sample()(t))
         if may_write(trainer):
             columns = (t.tolist(), gamma.tolist(), norms.tolist())
             self.rows += [(step, *row) for row in zip(*columns, strict=True)]
@@ -227,7 +227,7 @@ class ScheduleDiagnostics(DiffusionDiagnostic):
             return
         model, device = module.diffusion, trainer.strategy.root_device
         t = torch.linspace(0, 1, POINTS, dtype=model.dtype, device=device)
-        found = model.schedule.with_derivative(t)
+        found = model.schedule.of_no_sample().with_derivative(t)
         gamma, slope = (values.reshape(POINTS, -1).float().cpu().numpy() for values in found)
         publish_figure(trainer, schedule_figure(gamma, slope), "schedule", keep_history=not final)
         samples = spread_samples(trainer.train_dataloader, self.num_samples, device)

@@ -74,13 +74,14 @@ class SampleFigures(DiffusionDiagnostic):
             publish_figure(trainer, figure, name, keep_history=not final)
 
     def _draw(self, module: Diffuser, labels: Tensor) -> Samples:
-        model = module.diffusion
+        source = generator(module.seed, _SAMPLES, device=labels.device)
+        model = module.diffusion.from_prior(self.num_samples, source)
         places = torch.arange(self.num_samples, device=labels.device) % len(labels)
         return sample(
             model,
             self.num_samples,
             gamma_grid(model.schedule, self.num_steps, self.spacing),
-            generator(module.seed, _SAMPLES, device=labels.device),
+            source,
             self.method,
             labels[places] if module.class_conditional else None,
             self.clip_quantile,

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from likeness.diffusion.elbo import ElboTerms
+from likeness.diffusion.elbo import AnyTerms
 
 
 class NonFiniteError(ArithmeticError):
@@ -31,7 +31,7 @@ class StopOnNonFinite(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self._loss: Tensor | None = None
-        self._terms: ElboTerms | None = None
+        self._terms: AnyTerms | None = None
         self._t: Tensor | None = None
 
     def on_train_batch_end(
@@ -68,7 +68,7 @@ def _check_weights(trainer: pl.Trainer, weights: Mapping[str, Tensor]) -> None:
             raise NonFiniteError(f"weight {name} is not finite at step {trainer.global_step}: no checkpoint written")
 
 
-def worst_term(terms: ElboTerms, t: Tensor) -> str:
+def worst_term(terms: AnyTerms, t: Tensor) -> str:
     """Names the terms [B] that are not finite, and the worst of the times [B] at which they were estimated."""
     losses = {name: term.detach().double() for name, term in terms._asdict().items()}
     wrong = [name for name, loss in losses.items() if not loss.isfinite().all()]

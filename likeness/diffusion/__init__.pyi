@@ -1,9 +1,12 @@
 from .coding import Coder as Coder
+from .context import GaussianContext as GaussianContext
 from .encoders import DepthEncoder as DepthEncoder
 from .encoders import IdentityEncoder as IdentityEncoder
 from .encoders import ParameterFreeEncoder as ParameterFreeEncoder
 from .encoders import TrainableEncoder as TrainableEncoder
+from .model import Context as Context
 from .model import DiffusionModel as DiffusionModel
+from .multivariate import ContextPolynomial as ContextPolynomial
 from .multivariate import MultivariatePolynomial as MultivariatePolynomial
 from .multivariate import MultivariateSchedule as MultivariateSchedule
 from .schedules import AffineSchedule as AffineSchedule

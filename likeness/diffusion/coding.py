@@ -3,7 +3,8 @@
 Townsend et al. 2019 (BB-ANS, arXiv 1901.04866) over the hierarchy of Kingma et al. 2021 (VDM), for any encoder of the
 mean. The sender takes z_1 ~ q(z_1 | x) and each z_s ~ q(z_s | z_t, x) off a stack of bits, and puts x by p(x | z_0),
 each z_s by p(z_s | z_t) and z_1 by N(0, I) onto it. The receiver does the same backwards and gets the bits back. What
-the stack grows by is the negative ELBO of this depth, variances and volatility, for any images.
+the stack grows by is the negative ELBO of this depth, variances and volatility, for any images. A context is taken off
+before z_1, and its bits come onto the stack last.
 
 z at each level is a multiple of the posterior's standard deviation over ``resolution``; every network sees these
 numbers. Both densities are masses of the same cells, so that this costs nothing. Cells are counted from the middle of
@@ -21,11 +22,15 @@ import torch
 from torch import Tensor
 
 from likeness.checks import require_positive
+from likeness.diffusion.context import GaussianContext
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Posterior, alpha, batched, level_probabilities, posterior, repeated, sigma
 from likeness.diffusion.sampling import ratio_on
-from likeness.diffusion.schedules import gamma_grid
+from likeness.diffusion.schedules import NoiseSchedule, gamma_grid
 
+CONTEXT_CELLS = 64  # in a standard deviation of p(w)
+CONTEXT_WINDOW = 8  # standard deviations of p(w) on either side
 WINDOW = 12  # standard deviations of the posterior on either side: the coder gives every cell in it some mass
 _MARGIN = 4  # words below the lowest count of words: the coder's state, and a safe distance
 _SLACK = 1.3  # initial words for each that the first batch is expected to need
@@ -54,10 +59,10 @@ class Coded(NamedTuple):
 class _Cells(NamedTuple):
     """The cells of one level, and p in them: in cells, from the middle of the window."""
 
-    width: Tensor  # float64, a scalar or [1, ...]
+    width: Tensor  # float64, a scalar or [B or 1, ...]
     middle: Tensor  # float64 [B, ...] whole numbers: the cell around the mean of p
     mean: Tensor  # [B, ...]
-    deviation: Tensor  # a scalar or [1, ...]
+    deviation: Tensor  # a scalar or [B or 1, ...]
 
     def place(self, symbols: Tensor) -> Tensor:
         """z of cells, [B, ...]."""
@@ -79,7 +84,8 @@ class Coder:
         seed: of the initial words.
         batch_size: images that are coded together: a part of the format, as its arithmetic is.
 
-    Raises ModuleNotFoundError where the package constriction is missing, and ValueError in infinite depth.
+    Raises ModuleNotFoundError where the package constriction is missing, and ValueError in infinite depth, for a
+    context that is not Gaussian and for a schedule that stands still.
 
     Example:
         >>> import torch
@@ -102,15 +108,14 @@ class Coder:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("the coder needs the package constriction: pip install constriction") from error
         self.model, self.resolution, self.seed, self.batch_size = model, resolution, seed, batch_size
-        grid = gamma_grid(model.schedule, model.num_steps)  # from gamma_1 down
-        if not (grid.diff(dim=0) < 0).all():
-            raise ValueError(f"a coder needs a schedule that moves in each of the {model.num_steps} steps: set a floor")
-        self.ratio = ratio_on(model, grid)
-        self.gammas = grid if grid.dim() == 1 else grid[:, None].to(self._device)  # scalars, or [1, ...]
+        if not isinstance(model.context, GaussianContext | None):
+            raise ValueError(f"a coder takes a Gaussian context, got {type(model.context).__name__}")
+        self.gammas = _moving_grid(model.schedule.of_no_sample(), model.num_steps)  # scalars, or [1, ...]
         self._new_stack = constriction.stream.stack.AnsCoder
-        half = WINDOW * resolution
+        half, wide = WINDOW * resolution, CONTEXT_WINDOW * CONTEXT_CELLS
         self._window = constriction.stream.model.QuantizedGaussian(-half, half)
-        self._levels = constriction.stream.model.Categorical(perfect=False)
+        self._context_window = constriction.stream.model.QuantizedGaussian(-wide, wide)
+        self._categorical = constriction.stream.model.Categorical(perfect=False)
 
     @torch.no_grad()
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Coded:
@@ -158,40 +163,48 @@ class Coder:
     def _need(self, images: int) -> int:
         """Words that a batch takes off the stack: of a cell log2(resolution) + 2.05 bits a level."""
         bits = len(self.gammas) * (math.log2(self.resolution) + 2.05) * images * self.model.dims
+        bits += (math.log2(CONTEXT_CELLS) + 2.05) * images * (self.model.context_size or 0)
         return math.ceil(bits / 32) + 64
 
     def _push(self, stack: "_Stack", images: Tensor, labels: Tensor | None) -> None:
         """Code a batch: its latent variables off the stack by q, and everything onto it by p."""
         x = self.model.scale(images)
+        inferred = self._inferred_context(x)
+        context = None if inferred is None else stack.pop(self._context_window, *inferred)
+        levels, taken = self._levels_of(context, labels), []
         z: Tensor | None = None
-        taken = []
         for level in range(len(self.gammas)):
-            cells = self._cells(level, z, x, labels)
-            inferred = cells.relative(self._inferred(level, x, z, labels))
-            symbols = stack.pop(self._window, inferred, self._own_deviation)
+            cells = levels.cells(level, z, x)
+            symbols = stack.pop(self._window, cells.relative(levels.inferred(level, x, z)), self._own_deviation)
             z = cells.place(symbols)
             taken.append((symbols, cells))
         assert z is not None
-        stack.push_levels(self._levels, images, self._chances(z))
+        stack.push_levels(self._categorical, images, levels.chances(z))
         for symbols, cells in reversed(taken):
             stack.push(self._window, symbols, cells.mean, cells.deviation)
+        if context is not None:
+            stack.push(self._context_window, context, *self._prior_context(len(x)))
 
     def _pop(self, stack: "_Stack", like: Tensor, labels: Tensor | None) -> Tensor:
         """The batch that :meth:`_push` coded, in the shape of ``like``, with its bits back on the stack."""
+        has_context = self.model.context is not None
+        context = stack.pop(self._context_window, *self._prior_context(len(like))) if has_context else None
+        levels, taken = self._levels_of(context, labels), []
         z: Tensor | None = None
-        taken = []
         for level in range(len(self.gammas)):
-            cells = self._cells(level, z, like, labels)
+            cells = levels.cells(level, z, like)
             symbols = stack.pop(self._window, cells.mean, cells.deviation)
             taken.append((symbols, cells, z))
             z = cells.place(symbols)
         assert z is not None
-        images = stack.pop_levels(self._levels, self._chances(z)).reshape(like.shape).to(like.device)
+        images = stack.pop_levels(self._categorical, levels.chances(z)).reshape(like.shape).to(like.device)
         x = self.model.scale(images)
         for level in reversed(range(len(self.gammas))):
             symbols, cells, z = taken[level]
-            inferred = cells.relative(self._inferred(level, x, z, labels))
-            stack.push(self._window, symbols, inferred, self._own_deviation)
+            stack.push(self._window, symbols, cells.relative(levels.inferred(level, x, z)), self._own_deviation)
+        inferred = self._inferred_context(x)
+        if context is not None and inferred is not None:
+            stack.push(self._context_window, context, *inferred)
         return images
 
     @property
@@ -199,41 +212,80 @@ class Coder:
         """Of q in cells: all cells are so wide."""
         return torch.tensor(float(self.resolution), dtype=torch.float64)
 
-    def _cells(self, level: int, z: Tensor | None, like: Tensor, labels: Tensor | None) -> _Cells:
-        """Of z_1 (level 0), or of z_s given the z of the level before."""
+    def _inferred_context(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of q(w | x) in cells, float64 [B, K]; None without a context."""
+        if self.model.context is None:
+            return None
+        mean, deviation = self.model.context.posterior(x)  # type: ignore[operator]  # a Gaussian one
+        return CONTEXT_CELLS * mean.double(), CONTEXT_CELLS * deviation.double()
+
+    def _prior_context(self, count: int) -> tuple[Tensor, Tensor]:
+        """The same of p(w)."""
+        mean = torch.zeros(count, self.model.context_size or 0, dtype=torch.float64, device=self._device)
+        return mean, torch.full_like(mean, CONTEXT_CELLS)
+
+    def _levels_of(self, context: Tensor | None, labels: Tensor | None) -> "_Levels":
+        """What is known of a batch with its labels, and its contexts in cells, [B, K]."""
+        model: Hierarchy = self.model
+        if context is not None:
+            model = self.model.given((context.double() / CONTEXT_CELLS).to(self.model.dtype))
+        grid = self.gammas
+        if model.schedule.of_each_sample:
+            assert model.num_steps is not None
+            grid = _moving_grid(model.schedule, model.num_steps)
+        return _Levels(model, grid.to(self._device) if grid.dim() > 1 else grid, self.resolution, labels)
+
+
+class _Levels:
+    """z_1 (level 0) to z_0 of one batch, under p and under q."""
+
+    def __init__(self, model: Hierarchy, gammas: Tensor, resolution: int, labels: Tensor | None) -> None:
+        self.model, self.gammas, self.resolution, self.labels = model, gammas, resolution, labels
+        self.ratio = ratio_on(model, gammas)
+
+    def cells(self, level: int, z: Tensor | None, like: Tensor) -> _Cells:
+        """Of z_1, or of z_s given the z of the level before."""
         if z is None:
             width = sigma(self.gammas[0]) / self.resolution
             zero = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
             return _Cells(width, zero, zero, 1 / width)
         gamma_t, gamma_s = self.gammas[level - 1], self.gammas[level]
         known = z.to(self.model.dtype)
-        x_hat = self.model.predict(known, repeated(gamma_t, known), labels).double()
-        mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio, labels)
+        x_hat = self.model.predict(known, repeated(gamma_t, known), self.labels).double()
+        mean, variance = self.model.generative_step(z, gamma_s, gamma_t, x_hat, self.ratio, self.labels)
         width = self._posterior(z[:1], z[:1], z[:1], gamma_s, gamma_t).variance.sqrt() / self.resolution
         middle = (mean / width).round()
         return _Cells(width, middle, mean / width - middle, variance.sqrt() / width)
 
-    def _inferred(self, level: int, x: Tensor, z: Tensor | None, labels: Tensor | None) -> Tensor:
+    def inferred(self, level: int, x: Tensor, z: Tensor | None) -> Tensor:
         """The mean of q(z_1 | x), or of q(z_s | z_t, x) with the z of the level before, [B, ...]."""
-        gamma_s, x_s = self.gammas[level], self._mean(level, x, labels)
+        gamma_s, x_s = self.gammas[level], self._mean(level, x)
         if z is None:
             return alpha(gamma_s) * x_s
-        gamma_t, x_t = self.gammas[level - 1], self._mean(level - 1, x, labels)
+        gamma_t, x_t = self.gammas[level - 1], self._mean(level - 1, x)
         return self._posterior(z, x_s, x_t, gamma_s, gamma_t).mean
+
+    def chances(self, z_0: Tensor) -> np.ndarray:
+        """p(x | z_0), float32 [pixels, levels]."""
+        gamma_0 = self.gammas[-1]
+        chances = level_probabilities(z_0 / alpha(gamma_0), gamma_0, self.model.levels)
+        return np.ascontiguousarray(chances.flatten(1).T.float().cpu().numpy())
 
     def _posterior(self, z: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Posterior:
         kappa = self.model.step_volatility(batched(gamma_s, z), batched(gamma_t, z))
         return posterior(z, x_s, x_t, gamma_s, gamma_t, kappa)
 
-    def _mean(self, level: int, x: Tensor, labels: Tensor | None) -> Tensor:
+    def _mean(self, level: int, x: Tensor) -> Tensor:
         t = x.new_full((len(x),), 1 - level / (len(self.gammas) - 1))
-        return self.model.mean(x, t, labels).double()
+        return self.model.mean(x, t, self.labels).double()
 
-    def _chances(self, z_0: Tensor) -> np.ndarray:
-        """p(x | z_0), float32 [pixels, levels]."""
-        gamma_0 = self.gammas[-1]
-        chances = level_probabilities(z_0 / alpha(gamma_0), gamma_0, self.model.levels)
-        return np.ascontiguousarray(chances.flatten(1).T.float().cpu().numpy())
+
+def _moving_grid(schedule: NoiseSchedule, num_steps: int) -> Tensor:
+    """gamma_1 down to gamma_0, [T + 1], or [T + 1, B or 1, ...]; raises ValueError where it stands still."""
+    grid = gamma_grid(schedule, num_steps)
+    if not (grid.diff(dim=0) < 0).all():
+        raise ValueError(f"a coder needs a schedule that moves in each of the {num_steps} steps: set a floor")
+    return grid if grid.dim() == 1 or schedule.of_each_sample else grid[:, None]
 
 
 class _Stack:

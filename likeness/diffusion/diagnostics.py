@@ -10,14 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.diffusion.elbo import ElboTerms, bits_per_dim
-from likeness.diffusion.model import DiffusionModel, Rate, StepError
+from likeness.diffusion.elbo import AnyTerms, bits_per_dim
+from likeness.diffusion.hierarchy import Hierarchy, Rate, StepError
+from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import (
     Noise,
     broadcast,
     diffuse,
     evaluation_noise,
-    mean_over_dimensions,
     stratified,
 )
 from likeness.seeding import generator
@@ -50,30 +50,30 @@ def depth_profile(
 ) -> DepthProfile:
     """The profile at ``times`` [G] of grey levels [B, ...], with noise that is a function of the seed.
 
-    It takes a pass of the encoder and one of the score network at each time.
+    It takes a pass of the encoder and one of the score network at each time. A context is the mean of q(w | x).
     """
     x = model.scale(images, times.dtype)
+    given, _ = model.for_data(x)
     source = generator(seed)
     rows = []
     for t in times:
         eps = torch.randn(x.shape, generator=source, dtype=torch.float32).to(x)
-        rows.append(_row(model, x, t, eps, labels))
-    gammas = mean_over_dimensions(model.schedule(times))
-    return DepthProfile(times, gammas, *torch.stack(rows, dim=1))
+        rows.append(_row(given, x, t, eps, labels))
+    return DepthProfile(times, *torch.stack(rows, dim=1))
 
 
 @torch.no_grad()
 def mean_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """x_t, [B, ...], of grey levels."""
     x = model.scale(images, model.dtype)
-    return model.mean(x, _times(x, t), labels)
+    return model.for_data(x)[0].mean(x, _times(x, t), labels)
 
 
 @torch.no_grad()
 def direction_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """u = (x_t - x) / sigma_t^2, [B, ...], of grey levels; y is x + u."""
     x = model.scale(images, model.dtype)
-    return model.direction(x, _times(x, t), labels)[1]
+    return model.for_data(x)[0].direction(x, _times(x, t), labels)[1]
 
 
 @torch.no_grad()
@@ -83,9 +83,9 @@ def mean_change(model: DiffusionModel, images: Tensor, s: float, t: float, label
     Taken of sigma^2 u at both, because the means themselves hardly differ at small t.
     """
     x = model.scale(images, model.dtype)
-    shifts = []
+    given, shifts = model.for_data(x)[0], []
     for time in (s, t):
-        gamma, direction = model.direction(x, _times(x, time), labels)
+        gamma, direction = given.direction(x, _times(x, time), labels)
         shifts.append(torch.sigmoid(broadcast(gamma, x)) * direction)
     return (shifts[1] - shifts[0]) / (t - s)
 
@@ -95,8 +95,8 @@ def _times(x: Tensor, t: float) -> Tensor:
     return x.new_full((len(x),), t)
 
 
-def _row(model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-    """The fields of a profile behind gamma, [8], at a time, a scalar."""
+def _row(model: Hierarchy, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
+    """The fields of a profile behind t, [9], at a time, a scalar."""
     gamma, _, u, derivative = model.motion(x, t.expand(len(x)), labels)
     of_one = broadcast(gamma[:1], x)
     variance, precision = torch.sigmoid(of_one), torch.sigmoid(-of_one)
@@ -107,7 +107,7 @@ def _row(model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, labels: Tenso
     errors = torch.stack([_size(counter - change), _size(variance * x_t - change), _size(counter + change)])
     size = _size(change)
     return torch.cat([
-        torch.stack([_size(x + u), _size(derivative), _size(variance * u)]),
+        torch.stack([gamma.mean(), _size(x + u), _size(derivative), _size(variance * u)]),
         torch.stack([_variance(z).mean(), (precision * _variance(x) + variance).mean()]),
         (errors / size).masked_fill(size == 0, torch.nan),
     ])  # fmt: skip
@@ -133,18 +133,21 @@ def gradient_norms(
     No ``.grad`` is touched.
     """
     x = model.scale(images, model.dtype)
-    norms = []
+    context, norms = model.context_noise(len(x), generator(seed, num_bins)), []
     for index in range(num_bins):
         source = generator(seed, index)
         within = stratified(torch.rand((), generator=source, dtype=torch.float32), len(x))
         eps = torch.randn(x.shape, generator=source, dtype=torch.float32).to(x)
-        norms.append(_squared_norm(model, x, ((index + within) / num_bins).to(x), eps, labels))
+        norms.append(_squared_norm(model, x, ((index + within) / num_bins).to(x), eps, context, labels))
     return torch.stack(norms)
 
 
 @torch.enable_grad()
-def _squared_norm(model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-    loss = bits_per_dim(model.diffusion_loss(x, t, eps, labels), x[0].numel()).mean()
+def _squared_norm(
+    model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, eps_context: Tensor | None, labels: Tensor | None
+) -> Tensor:
+    given, _ = model.for_data(x, eps_context)
+    loss = bits_per_dim(given.diffusion_loss(x, t, eps, labels), x[0].numel()).mean()
     weights = [weight for network in (model.network, model.encoder) for weight in network.parameters()]
     trained = [weight for weight in weights if weight.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
@@ -164,24 +167,29 @@ class NoisyBatch(NamedTuple):
         """d of a sample."""
         return self.images[0].numel()
 
-    def terms(self, model: DiffusionModel) -> ElboTerms:
+    def terms(self, model: DiffusionModel) -> AnyTerms:
         """The bound's terms in nats, [B] each."""
         return model.elbo_terms(self.images, **self.noise._asdict(), labels=self.labels)
 
     def rate_error(self, model: DiffusionModel) -> tuple[Tensor, Tensor]:
         """Of the model in infinite depth: see :meth:`DiffusionModel.rate_error`."""
-        return model.rate_error(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+        x, given = self._given(model)
+        return given.rate_error(x, self.noise.t, self.noise.eps, self.labels)
 
     def rate(self, model: DiffusionModel) -> Rate:
         """What makes up that error: see :meth:`DiffusionModel.rate`."""
-        return model.rate(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+        x, given = self._given(model)
+        return given.rate(x, self.noise.t, self.noise.eps, self.labels)
 
     def step_error(self, model: DiffusionModel) -> StepError:
         """Of the model's step that contains each time: see :meth:`DiffusionModel.step_error`."""
-        return model.step_error(self._scaled(model), self.noise.t, self.noise.eps, self.labels)
+        x, given = self._given(model)
+        return given.step_error(x, self.noise.t, self.noise.eps, self.labels)
 
-    def _scaled(self, model: DiffusionModel) -> Tensor:
-        return model.scale(self.images, self.noise.eps.dtype)
+    def _given(self, model: DiffusionModel) -> tuple[Tensor, Hierarchy]:
+        """Scaled data, and the model with their contexts."""
+        x = model.scale(self.images, self.noise.eps.dtype)
+        return x, model.for_data(x, self.noise.eps_context)[0]
 
 
 def noisy_batches(
@@ -191,5 +199,5 @@ def noisy_batches(
     for start in range(0, len(images), size):
         own = slice(start, start + size)
         like = torch.empty(images[own].shape, dtype=model.dtype, device=images.device)
-        noise = evaluation_noise(like, ids[own], seed, draw)
+        noise = evaluation_noise(like, ids[own], seed, draw, model.context_size)
         yield NoisyBatch(images[own], noise, None if labels is None else labels[own])

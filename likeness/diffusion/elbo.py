@@ -8,6 +8,7 @@ it may be [B or 1, ...], of each dimension.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -30,6 +31,28 @@ class ElboTerms(NamedTuple):
     def total(self) -> Tensor:
         """Their sum, an upper bound of -log p(x), [B]."""
         return self.reconstruction + self.latent + self.diffusion
+
+
+class ElboTermsWithContext(NamedTuple):
+    """The terms of a model with a context, in nats for each sample, [B]."""
+
+    reconstruction: Tensor
+    latent: Tensor
+    diffusion: Tensor
+    context: Tensor  # KL of the context, see likeness.diffusion.context
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, an upper bound of -log p(x), [B]."""
+        return self.reconstruction + self.latent + self.diffusion + self.context
+
+
+AnyTerms = ElboTerms | ElboTermsWithContext
+
+
+def mapped(function: Callable[[Tensor], Tensor], terms: AnyTerms) -> AnyTerms:
+    """The function of each term."""
+    return type(terms)(*map(function, terms))
 
 
 class Estimate(NamedTuple):

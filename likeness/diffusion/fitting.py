@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import broadcast, mean_over_dimensions, stratified
 from likeness.diffusion.schedules import gamma_grid
@@ -31,23 +32,22 @@ def fit_ratio(
     """
     if model.num_steps is None:
         raise ValueError("a variance ratio needs finite depth, got num_steps=None: set num_steps")
-    edges, ratio = mean_over_dimensions(gamma_grid(model.schedule, model.num_steps)).flip(0), None
+    edges, ratio = mean_over_dimensions(gamma_grid(model.schedule.of_no_sample(), model.num_steps)).flip(0), None
     for images, labels in batches:
         x = model.scale(images, model.dtype)
+        given, _ = model.for_data(x, model.context_noise(len(x), generator))
         if ratio is None:
             ratio = FittedRatio(model.num_steps, dims).to(x.device)
             ratio.edges.copy_(edges)
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        observe_steps(model, ratio, x, eps, labels)
+        observe_steps(given, ratio, x, eps, labels)
     if ratio is None:
         raise ValueError("a variance ratio needs at least one batch to be fitted on, got none")
     return ratio
 
 
 @torch.no_grad()
-def observe_steps(
-    model: DiffusionModel, ratio: FittedRatio, x: Tensor, eps: Tensor, labels: Tensor | None = None
-) -> None:
+def observe_steps(model: Hierarchy, ratio: FittedRatio, x: Tensor, eps: Tensor, labels: Tensor | None = None) -> None:
     """Show ``ratio`` every step of the model on scaled data x with the noise eps, both [B, ...]."""
     assert model.num_steps is not None
     for number in range(1, model.num_steps + 1):
@@ -71,20 +71,27 @@ def fit_volatility(
     of each dimension. kappa is kept between 0.001 and 1000. Give the model the answer by ``model.volatility = ...``.
     In steps of a multivariate schedule it is always that: one for all has no closed form where dgamma differs.
 
-    Raises ValueError for no data.
+    Raises ValueError for no data, and for steps of a schedule that is a function of a context.
     """
     steps, fitted = model.num_steps, None
+    if steps is not None and model.schedule.context_size is not None:
+        name = type(model.schedule).__name__
+        raise ValueError(
+            f"a volatility of finite depth, num_steps={steps}, cannot be fitted where {name} gives each "
+            "sample steps of its own"
+        )
     count, parts = (BINS, _rate_parts) if steps is None else (steps, _step_parts)
     dims = model.input_shape if steps is not None and model.schedule.multivariate else dims
-    grid = gamma_grid(model.schedule, count).flip(0)
+    grid = gamma_grid(model.schedule.of_no_sample(), count).flip(0)
     for images, labels in batches:
         x = model.scale(images, model.dtype)
         if fitted is None:
             fitted = FittedVolatility(count, dims).to(x.device)
             fitted.edges.copy_(mean_over_dimensions(grid))
             total = torch.zeros(2, *fitted.kappa.shape, dtype=torch.float64, device=x.device)
+        given, _ = model.for_data(x, model.context_noise(len(x), generator))
         for index in range(count):
-            found = torch.stack(parts(model, x, index, generator, labels)).double().sum(1)
+            found = torch.stack(parts(given, x, index, generator, labels)).double().sum(1)
             total[:, index] += found.flatten(1).sum(1) if dims is None else found
     if fitted is None:
         raise ValueError("a volatility needs at least one batch to be fitted on, got none")
@@ -96,7 +103,7 @@ def fit_volatility(
 
 
 def _rate_parts(
-    model: DiffusionModel, x: Tensor, index: int, generator: torch.Generator, labels: Tensor | None
+    model: Hierarchy, x: Tensor, index: int, generator: torch.Generator, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """|e / 2 + shift|^2 and |e / 2|^2 of each dimension, [B, ...], at times in one of the bins, by dgamma/dt."""
     offset = torch.rand((), generator=generator, device=x.device, dtype=x.dtype)
@@ -107,7 +114,7 @@ def _rate_parts(
 
 
 def _step_parts(
-    model: DiffusionModel, x: Tensor, index: int, generator: torch.Generator, labels: Tensor | None
+    model: Hierarchy, x: Tensor, index: int, generator: torch.Generator, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """|(1 - h) e + r shift|^2 and 4 h e (e + r shift) of each dimension, [B, ...], in one of the steps."""
     assert model.num_steps is not None

@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor
 
-from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.process import alpha, batched, diffuse, repeated, sigma
 
 
-def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Tensor:
+def conditional_mean(model: Hierarchy, x_hat: Tensor, gamma: Tensor) -> Tensor:
     """E[x_t | z] of the model's x_hat [B, ...] at a gamma that is a scalar, or [B or 1, ...].
 
     Raises ValueError for an encoder that is not x times a function of gamma.
@@ -31,7 +31,7 @@ def conditional_mean(model: DiffusionModel, x_hat: Tensor, gamma: Tensor) -> Ten
     return x_hat * ((kept + model.counter_term * variance) / (kept - rate))
 
 
-def velocity(model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+def velocity(model: Hierarchy, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
     """dz/dgamma along the flow, of z [B, ...] at a gamma that is a scalar, or at that of each dimension, [B or 1, ...].
 
     Raises as :func:`conditional_mean`.
@@ -41,7 +41,7 @@ def velocity(model: DiffusionModel, z: Tensor, gamma: Tensor, labels: Tensor | N
     return 0.5 * torch.sigmoid(-gamma) * z - (0.5 - rate) * alpha(gamma) * mean
 
 
-def flow_step(model: DiffusionModel, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+def flow_step(model: Hierarchy, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
     """z_s, were the noise and the data in z_t [B, ...] those that x_hat says; as DDIM's steps.
 
     gamma_s and gamma_t are scalars or [1, ...]. Raises as :func:`conditional_mean`.
@@ -54,7 +54,7 @@ def flow_step(model: DiffusionModel, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor
 
 @torch.no_grad()
 def log_density(
-    model: DiffusionModel,
+    model: Hierarchy,
     z_0: Tensor,
     labels: Tensor | None = None,
     probe: Tensor | None = None,
@@ -85,7 +85,7 @@ def log_density(
 
 
 def _with_divergence(
-    model: DiffusionModel, z: Tensor, place: Tensor, labels: Tensor | None, probe: Tensor | None
+    model: Hierarchy, z: Tensor, place: Tensor, labels: Tensor | None, probe: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The change of z by gamma, or by t of a multivariate schedule, and its divergence."""
     with torch.enable_grad():

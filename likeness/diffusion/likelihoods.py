@@ -18,6 +18,7 @@ from torch import Tensor
 
 from likeness.checks import require_positive
 from likeness.diffusion.flow import log_density
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, alpha, broadcast, diffuse, log_likelihood, sigma
 
@@ -46,23 +47,25 @@ def importance_weighted_bound(
 def log_weight(
     model: DiffusionModel, images: Tensor, generator: torch.Generator, labels: Tensor | None = None
 ) -> Tensor:
-    """log p(x, z) - log q(z | x) in nats, float64 [B], of one path z for each sample.
+    """log p(x, z) - log q(z | x) in nats, float64 [B], of one path z, with its context, for each sample.
 
     Raises ValueError for a model in infinite depth.
     """
     if model.num_steps is None:
         raise ValueError("the importance-weighted bound needs finite depth, got num_steps=None: set num_steps")
     x = model.scale(images, model.dtype)
+    given, context = model.for_data(x, model.context_noise(len(x), generator))
     eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     gamma_0, gamma_1 = model.schedule.ends(x)
     weight = _prior(model.encoder(x, gamma_1.expand(len(x)), labels), gamma_1, eps)
     for number in range(model.num_steps, 0, -1):
         t = x.new_full((len(x),), (number - 0.5) / model.num_steps)
         eta = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        gain, eps = _step(model, x, t, eps, eta, labels)
+        gain, eps = _step(given, x, t, eps, eta, labels)
         weight = weight + gain
     z_0 = model.encoder(x, gamma_0.expand(len(x)), labels) + torch.exp(0.5 * gamma_0) * eps
-    return weight + _total(log_likelihood(images, z_0, gamma_0, model.levels, model.reach))
+    weight = weight + _total(log_likelihood(images, z_0, gamma_0, model.levels, model.reach))
+    return weight if context is None else weight + context.log_ratio.double()
 
 
 def _prior(x_1: Tensor, gamma_1: Tensor, eps: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ def _prior(x_1: Tensor, gamma_1: Tensor, eps: Tensor) -> Tensor:
 
 
 def _step(
-    model: DiffusionModel, x: Tensor, t: Tensor, eps: Tensor, eta: Tensor, labels: Tensor | None
+    model: Hierarchy, x: Tensor, t: Tensor, eps: Tensor, eta: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """log p(z_s | z_t) - log q(z_s | z_t, x), [B], of the step that contains t, and the noise of z_s."""
     step = model.step_error(x, t, eps, labels)
@@ -98,22 +101,26 @@ def flow_bound(
     labels: Tensor | None = None,
     probe: Tensor | None = None,
     tolerance: float = 1e-5,
+    eps_context: Tensor | None = None,
 ) -> Tensor:
     """An estimate of an upper bound of -log p(x) in nats, [B], of grey levels [B, ...] and noise ``eps_0`` of z_0.
 
     -log p(x | z_0) - log p(z_0) + log q(z_0 | x) at z_0 = alpha_0 x_0 + sigma_0 eps_0, with p(z_0) the density of the
     flow. It is the ELBO of a model with z_0 as its only latent variable: in expectation over eps_0 comparable with
-    that of the diffusion model, to which it is equal for VDM with an exact denoiser in infinite depth.
+    that of the diffusion model, to which it is equal for VDM with an exact denoiser in infinite depth. The flow is that
+    of a model given a context, which is drawn with the noise ``eps_context`` [B, K] and costs its KL.
 
     For the other arguments see :func:`likeness.diffusion.flow.log_density`. Raises where the flow is unknown.
     """
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
+    given, context = model.for_data(x, eps_context)
     x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
     z_0 = diffuse(x_0, gamma_0, eps_0)
-    density = log_density(model, z_0, labels, probe, tolerance)
+    density = log_density(given, z_0, labels, probe, tolerance)
     decoded = log_likelihood(images, z_0 / alpha(gamma_0), gamma_0, model.levels, model.reach)
-    return (_gaussian_log_density(eps_0.square(), gamma_0) - decoded).flatten(1).sum(1) - density
+    bound = (_gaussian_log_density(eps_0.square(), gamma_0) - decoded).flatten(1).sum(1) - density
+    return bound if context is None else bound + context.kl
 
 
 def _gaussian_log_density(square: Tensor, gamma_0: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from likeness.checks import require_shape
+from likeness.checks import require_positive, require_shape
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN, NoiseSchedule
+from likeness.networks.unet_blocks import dense
 
 LEAST = 1e-3  # of k, in MuLAN's code
 START = 0.54  # of the raw k, at which k is 1
@@ -30,6 +31,8 @@ class MultivariateSchedule(NoiseSchedule):
     """gamma_i(t) from gamma_min to gamma_max in each dimension i: of t of any shape [...], [..., *sample]."""
 
     multivariate = True
+    floor: float
+    dims: tuple[int, ...] | None
 
     @override
     def clock(self, t: Tensor, gamma: Tensor) -> Tensor:
@@ -39,13 +42,74 @@ class MultivariateSchedule(NoiseSchedule):
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(self.gamma_min), like.new_tensor(self.gamma_max)
 
+    def _set_floor(self, floor: float) -> None:
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor must lie in [0, 1), got {floor}")
+        self.floor, self.may_stop = floor, floor == 0
 
-class MultivariatePolynomial(MultivariateSchedule):
-    """gamma_min + (gamma_max - gamma_min) ((1 - f) P_i(t) / P_i(1) + f t), a line at the start.
+    def _told(self, input_shape: Sequence[int]) -> bool:
+        """Whether the samples' shape was known; raises ValueError where it was another one."""
+        if self.dims is None:
+            require_shape("dims", input_shape)
+            self.dims = tuple(input_shape)
+            return False
+        if self.dims != tuple(input_shape):
+            raise ValueError(f"the schedule's dims are {list(self.dims)}, the samples {list(input_shape)}")
+        return True
 
-    P_i is the integral from 0 of the square of q_i(t) = a_i t^2 + b_i t + k_i, all three learned for each dimension.
-    It is taken by three Gauss nodes, which are exact and add squares, so that no difference costs float32 its digits.
-    MuLAN has no floor, f = 0, and a, b and k that are functions of a context.
+
+class Polynomials(MultivariateSchedule):
+    """gamma_min + (gamma_max - gamma_min) ((1 - f) P_i(t) / P_i(1) + f t) of any a, b and k.
+
+    P_i is the integral from 0 of the square of q_i(t) = a_i t^2 + b_i t + k_i with k = 0.001 + softplus(raw). It is
+    taken by three Gauss nodes, which are exact and add squares, so that no difference costs float32 its digits.
+
+    ``a``, ``b`` and ``raw`` are [*sample], or [B, *sample] of samples with a path each: times are then [..., B] or
+    [..., 1].
+    """
+
+    a: Tensor
+    b: Tensor
+    raw: Tensor
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = self._over_dimensions(t)
+        whole, slope = self._whole(t), self.gamma_max - self.gamma_min
+        risen = (1 - self.floor) * (self._risen(t, t) / whole) + self.floor * t
+        speed = (1 - self.floor) * (self._root(t).square() / whole) + self.floor
+        return self.gamma_min + slope * risen, slope * speed
+
+    @override
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        t = self._over_dimensions(t)
+        risen = (1 - self.floor) * (self._risen(t, torch.full_like(t, width)) / self._whole(t)) + self.floor * width
+        return (self.gamma_max - self.gamma_min) * risen
+
+    def _over_dimensions(self, t: Tensor) -> Tensor:
+        return t.reshape(*t.shape, *[1] * (self.a.dim() - self.of_each_sample))
+
+    def _root(self, t: Tensor) -> Tensor:
+        """q(t)."""
+        return (self.a * t + self.b) * t + (LEAST + F.softplus(self.raw))
+
+    def _risen(self, t: Tensor, width: Tensor) -> Tensor:
+        """P(t) - P(t - width)."""
+        half = 0.5 * width
+        middle = t - half
+        squares = [weight * self._root(middle + half * node).square() for node, weight in GAUSS]
+        return half * (squares[0] + squares[1] + squares[2])
+
+    def _whole(self, t: Tensor) -> Tensor:
+        """P(1)."""
+        one = t.new_ones(())
+        return self._risen(one, one)
+
+
+class MultivariatePolynomial(Polynomials):
+    """:class:`Polynomials` whose a, b and k are learned for each dimension, a line at the start.
+
+    MuLAN has no floor, f = 0, and a, b and k that are functions of a context: see :class:`ContextPolynomial`.
 
     Args:
         gamma_min: gamma(0) in every dimension.
@@ -64,9 +128,7 @@ class MultivariatePolynomial(MultivariateSchedule):
         dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__(gamma_min, gamma_max)
-        if not 0 <= floor < 1:
-            raise ValueError(f"floor must lie in [0, 1), got {floor}")
-        self.floor, self.may_stop = floor, floor == 0
+        self._set_floor(floor)
         self.dims: tuple[int, ...] | None = None
         self._start(())
         if dims is not None:
@@ -74,47 +136,93 @@ class MultivariatePolynomial(MultivariateSchedule):
 
     @override
     def for_samples(self, input_shape: Sequence[int]) -> None:
-        if self.dims is None:
-            require_shape("dims", input_shape)
-            self.dims = tuple(input_shape)
-            self._start(self.dims)
-        elif self.dims != tuple(input_shape):
-            raise ValueError(f"the schedule's dims are {list(self.dims)}, the samples {list(input_shape)}")
-
-    @override
-    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        t = self._over_dimensions(t)
-        whole, slope = self._whole(t), self.gamma_max - self.gamma_min
-        risen = (1 - self.floor) * (self._risen(t, t) / whole) + self.floor * t
-        speed = (1 - self.floor) * (self._root(t).square() / whole) + self.floor
-        return self.gamma_min + slope * risen, slope * speed
-
-    @override
-    def increment(self, t: Tensor, width: float) -> Tensor:
-        t = self._over_dimensions(t)
-        risen = (1 - self.floor) * (self._risen(t, torch.full_like(t, width)) / self._whole(t)) + self.floor * width
-        return (self.gamma_max - self.gamma_min) * risen
+        if not self._told(input_shape):
+            self._start(tuple(input_shape))
 
     def _start(self, dims: tuple[int, ...]) -> None:
         """a = b = 0 and k = 1, at which gamma is a line."""
         self.a, self.b = (nn.Parameter(torch.zeros(dims)) for _ in range(2))
         self.raw = nn.Parameter(torch.full(dims, START))
 
-    def _over_dimensions(self, t: Tensor) -> Tensor:
-        return t.reshape(*t.shape, *[1] * self.a.dim())
 
-    def _root(self, t: Tensor) -> Tensor:
-        """q(t)."""
-        return (self.a * t + self.b) * t + (LEAST + F.softplus(self.raw))
+class ContextPolynomial(MultivariateSchedule):
+    """:class:`Polynomials` whose a, b and raw are functions of a context w; a line at the start.
 
-    def _risen(self, t: Tensor, width: Tensor) -> Tensor:
-        """P(t) - P(t - width)."""
-        half = 0.5 * width
-        middle = t - half
-        squares = [weight * self._root(middle + half * node).square() for node, weight in GAUSS]
-        return half * (squares[0] + squares[1] + squares[2])
+    Three linear heads on h = swish(L2 swish(L1 w)). MuLAN's hidden width is the number of dimensions, it has no floor,
+    and its b and raw start at random.
 
-    def _whole(self, t: Tensor) -> Tensor:
-        """P(1)."""
-        one = t.new_ones(())
-        return self._risen(one, one)
+    Args:
+        gamma_min: gamma(0) in every dimension.
+        gamma_max: gamma(1) in every dimension.
+        floor: f, the least dgamma/dt as a share of the line's.
+        context_size: how many numbers w has.
+        width: of the hidden layers; none is the number of dimensions.
+        dims: shape of one sample; by default the model says it.
+
+    Raises ValueError for a floor outside [0, 1), and of gamma(t) before :meth:`given` has told w.
+    """
+
+    def __init__(
+        self,
+        gamma_min: float = GAMMA_MIN,
+        gamma_max: float = GAMMA_MAX,
+        floor: float = 0.1,
+        context_size: int = 16,
+        width: int | None = 64,
+        dims: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(gamma_min, gamma_max)
+        require_positive(context_size=context_size, width=width)
+        self._set_floor(floor)
+        self.context_size: int = context_size
+        self.width = width
+        self.dims: tuple[int, ...] | None = None
+        if dims is not None:
+            self.for_samples(dims)
+
+    @override
+    def for_samples(self, input_shape: Sequence[int]) -> None:
+        if self._told(input_shape):
+            return
+        count = int(torch.Size(input_shape).numel())
+        size, width = self.context_size, self.width or count
+        self.hidden = nn.ModuleList([dense(size, width), dense(width, width)])
+        self.head_a, self.head_b, self.head_raw = (dense(width, count, zero=True) for _ in range(3))
+        nn.init.constant_(self.head_raw.bias, START)
+
+    @override
+    def given(self, context: Tensor) -> Polynomials:
+        if self.dims is None or context.shape[1:] != (self.context_size,):
+            raise ValueError(
+                f"the schedule takes a context [B, {self.context_size}] of samples {self.dims}, got {[*context.shape]}"
+            )
+        with torch.autocast(context.device.type, enabled=False):
+            h = context.to(self.head_a.weight.dtype)
+            for layer in self.hidden:
+                h = F.silu(layer(h))
+            heads = (self.head_a, self.head_b, self.head_raw)
+            return _GivenPolynomials(self, *(head(h).reshape(-1, *self.dims) for head in heads))
+
+    @override
+    def of_no_sample(self) -> Polynomials:
+        return self.given(self.head_a.weight.new_zeros(1, self.context_size))
+
+    @override
+    def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        raise ValueError("gamma(t) of a ContextPolynomial is a function of a context: ask what given(context) answers")
+
+    @override
+    def increment(self, t: Tensor, width: float) -> Tensor:
+        return self.with_derivative(t)[0]
+
+
+class _GivenPolynomials(Polynomials):
+    """Of one batch of contexts; a, b and raw are [B, *sample]."""
+
+    of_each_sample = True
+
+    def __init__(self, schedule: ContextPolynomial, a: Tensor, b: Tensor, raw: Tensor) -> None:
+        super().__init__(schedule.gamma_min, schedule.gamma_max)
+        self._set_floor(schedule.floor)
+        for name, values in (("a", a), ("b", b), ("raw", raw)):
+            self.register_buffer(name, values)

@@ -119,13 +119,16 @@ class Noise(NamedTuple):
     eps_0: Tensor  # [B, ...]
     eps: Tensor  # [B, ...]
     weight: Tensor | None = None  # [B], of the diffusion term, where times are not uniform
+    eps_context: Tensor | None = None  # [B, K], of a model with a context
 
     def at_times_of(self, density: TimeDensity | None) -> "Noise":
         """With times of this density in place of the uniform ones; None leaves them."""
         return self if density is None else self._replace(**density(self.t)._asdict())
 
 
-def training_noise(like: Tensor, seed: int, step: int, rank: int, world_size: int) -> Noise:
+def training_noise(
+    like: Tensor, seed: int, step: int, rank: int, world_size: int, context_size: int | None = None
+) -> Noise:
     """The noise of this rank's batch, where ``like`` [B, ...] has the shape, device and dtype.
 
     Global batch row i W + r is row i of rank r, as the datamodules deal them out. Each rank draws for the whole
@@ -137,14 +140,12 @@ def training_noise(like: Tensor, seed: int, step: int, rank: int, world_size: in
     offset = torch.rand((), generator=source, device=like.device, dtype=like.dtype)
     own = slice(rank, None, world_size)
     t = stratified(offset, size)[own]
-    eps_0, eps = (
-        torch.randn(size, *like.shape[1:], generator=source, device=like.device, dtype=like.dtype)[own]
-        for _ in range(2)
-    )
-    return Noise(t, eps_0, eps)
+    shapes = [like.shape[1:]] * 2 + ([] if context_size is None else [(context_size,)])
+    drawn = [torch.randn(size, *shape, generator=source, device=like.device, dtype=like.dtype)[own] for shape in shapes]
+    return Noise(t, drawn[0], drawn[1], eps_context=drawn[2] if len(drawn) == 3 else None)
 
 
-def evaluation_noise(like: Tensor, ids: Tensor, seed: int, draw: int) -> Noise:
+def evaluation_noise(like: Tensor, ids: Tensor, seed: int, draw: int, context_size: int | None = None) -> Noise:
     """The noise of samples [B, ...] with these ids in this draw: of nothing else, not of batches, ranks or devices.
 
     Times cover [0, 1) evenly over any run of consecutive ids.
@@ -152,11 +153,14 @@ def evaluation_noise(like: Tensor, ids: Tensor, seed: int, draw: int) -> Noise:
     offset = mix(seed, _EVALUATE, draw) / 2**63
     source = torch.Generator()
     noise = torch.empty(2, *like.shape, dtype=torch.float32)  # for every dtype of ``like`` the same numbers
+    context = torch.empty(len(like), context_size or 0, dtype=torch.float32)
     for row, sample in enumerate(ids.tolist()):
         source.manual_seed(mix(seed, _EVALUATE, draw, sample))
         noise[:, row] = torch.randn(noise[:, row].shape, generator=source, dtype=noise.dtype)
+        context[row] = torch.randn(context[row].shape, generator=source, dtype=noise.dtype)
     eps_0, eps = noise.to(like)
-    return Noise(spread_by_id(offset, ids).to(like), eps_0, eps)
+    eps_context = None if context_size is None else context.to(like)
+    return Noise(spread_by_id(offset, ids).to(like), eps_0, eps, eps_context=eps_context)
 
 
 def scaled(levels_of_x: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:

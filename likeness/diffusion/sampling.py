@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.flow import flow_step
-from likeness.diffusion.model import DiffusionModel
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.process import alpha, broadcast, nearest_level, repeated, sample_level
 from likeness.diffusion.schedules import gamma_grid
 from likeness.diffusion.variance_ratio import VarianceRatio
@@ -23,7 +23,7 @@ Method = Literal["ancestral", "flow"]
 class State(NamedTuple):
     """Where one step of a path has led."""
 
-    gamma: Tensor  # a scalar, or [1, ...]
+    gamma: Tensor  # a scalar, or [1 or B, ...]
     z: Tensor  # [B, ...] at gamma
     x_hat: Tensor  # [B, ...], predicted of the z before
 
@@ -37,7 +37,7 @@ class Samples(NamedTuple):
 
 @torch.no_grad()
 def ancestral(
-    model: DiffusionModel,
+    model: Hierarchy,
     z_1: Tensor,
     gammas: Tensor,
     generator: torch.Generator,
@@ -46,8 +46,9 @@ def ancestral(
 ) -> Iterator[State]:
     """The states after each generative step p(z_s | z_t) from z_1 [B, ...], with noise of ``generator``.
 
-    ``gammas`` decrease, [S + 1] or [S + 1, ...]. The model's variance ratio is used where it fits steps of any size, or
-    where the steps are those of the model's own finite depth. See :func:`clipped` for ``clip_quantile``.
+    ``gammas`` decrease, [S + 1] or [S + 1, ...], or [S + 1, B, ...] where each sample has a path of its own. The
+    model's variance ratio is used where it fits steps of any size, or where the steps are those of the model's own
+    finite depth. See :func:`clipped` for ``clip_quantile``.
     """
     ratio, z = ratio_on(model, gammas), z_1
     for gamma_t, gamma_s in _steps(gammas, z):
@@ -60,7 +61,7 @@ def ancestral(
 
 @torch.no_grad()
 def flow(
-    model: DiffusionModel,
+    model: Hierarchy,
     z_1: Tensor,
     gammas: Tensor,
     labels: Tensor | None = None,
@@ -99,7 +100,7 @@ def decode(z_0: Tensor, gamma_0: Tensor, levels: int, generator: torch.Generator
 
 @torch.no_grad()
 def sample(
-    model: DiffusionModel,
+    model: Hierarchy,
     count: int,
     gammas: Tensor,
     generator: torch.Generator,
@@ -112,7 +113,7 @@ def sample(
     """Draw ``count`` samples on the device of ``generator``, from which all noise comes.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; of one with a context, what its ``from_prior`` answers.
         count: how many.
         gammas: the grid, see :func:`likeness.diffusion.schedules.gamma_grid`.
         generator: of all noise.
@@ -138,22 +139,25 @@ def sample(
 
 
 def _steps(gammas: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(gamma_t, gamma_s) of each step, in float64: scalars, which need not be where z is, or [1, ...], which are."""
+    """(gamma_t, gamma_s) of each step, in float64: scalars, which need not be where z is, or maps, which are."""
     if len(gammas) < 2:
         raise ValueError(f"gammas must be at least two decreasing numbers, got {len(gammas)}")
     if (kept := ~(gammas.diff(dim=0) < 0).reshape(len(gammas) - 1, -1)).any():  # and what is no number
         step = int(kept.any(1).nonzero()[0])
         after = gammas[step + 1].flatten()[kept[step]][0].item()
         raise ValueError(f"gammas must be at least two decreasing numbers, but step {step + 1} stays at {after}")
-    gammas = gammas.double() if gammas.dim() == 1 else gammas[:, None].to(z.device, torch.float64)
+    if gammas.dim() > 1:
+        gammas = (gammas if gammas.dim() > z.dim() else gammas[:, None]).to(z.device)
+    gammas = gammas.double()
     yield from pairwise(gammas.unbind())
 
 
-def ratio_on(model: DiffusionModel, gammas: Tensor) -> VarianceRatio | None:
-    """The model's ratio, where it is meant for the steps of a grid of gammas [S + 1]."""
+def ratio_on(model: Hierarchy, gammas: Tensor) -> VarianceRatio | None:
+    """The model's ratio, where it is meant for the steps of a grid of gammas [S + 1] or [S + 1, ...]."""
     if model.ratio is None or model.ratio.any_steps:
         return model.ratio
     if model.num_steps is None or len(gammas) != model.num_steps + 1:
         return None
     own = gamma_grid(model.schedule, model.num_steps).to(gammas)
+    own = own[:, None] if own.dim() < gammas.dim() else own
     return model.ratio if torch.allclose(own, gammas, rtol=0, atol=1e-4) else None

@@ -6,6 +6,7 @@ normalise their time by them, whatever a learned schedule makes of its ends.
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, get_args
 
 import torch
@@ -26,6 +27,8 @@ class NoiseSchedule(nn.Module):
 
     learned_ends = False  # whether gamma(0) and gamma(1) change in training
     multivariate = False  # whether each dimension has a gamma of its own, see likeness.diffusion.multivariate
+    of_each_sample = False  # whether samples of a batch have paths of their own
+    context_size: int | None = None  # how many numbers the context has that it must be given
     may_stop = False  # whether dgamma/dt may be 0 where an encoder still moves the mean
 
     def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
@@ -53,6 +56,14 @@ class NoiseSchedule(nn.Module):
 
     def for_samples(self, input_shape: Sequence[int]) -> None:
         """Told once of which shape samples are; it matters where there is a gamma for each dimension."""
+
+    def given(self, context: Tensor) -> "NoiseSchedule":
+        """The schedule of samples with these contexts, [B, K]: itself, unless it is a function of them."""
+        return self
+
+    def of_no_sample(self) -> "NoiseSchedule":
+        """What stands for the schedule where no sample is meant, as in bins and figures: itself without contexts."""
+        return self
 
     def clock(self, t: Tensor, gamma: Tensor) -> Tensor:
         """What an encoder takes for its gamma at times t, [B], where gamma(t) is ``gamma``: one for all dimensions.
@@ -215,7 +226,8 @@ class MonotoneSchedule(NoiseSchedule):
 def gamma_grid(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "t") -> Tensor:
     """gamma(1) down to gamma(0) in ``num_steps`` steps that are equal in t or in gamma: [num_steps + 1], float64.
 
-    Of a multivariate schedule [num_steps + 1, ...], of steps that are equal in t.
+    Of a multivariate schedule [num_steps + 1, ...], of steps that are equal in t; [num_steps + 1, B, ...] where each
+    sample has a path of its own.
 
     Raises ValueError for num_steps < 1, an unknown spacing, and one by gamma where there is no one gamma.
     """
@@ -226,12 +238,12 @@ def gamma_grid(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "t") 
         raise ValueError(
             f"spacing 'gamma' needs one gamma for all dimensions, {type(schedule).__name__} has many: use 't'"
         )
-    like = next(schedule.parameters(), torch.empty((), dtype=torch.float64))
+    like = next(chain(schedule.parameters(), schedule.buffers()), torch.empty((), dtype=torch.float64))
     with torch.no_grad():
         gamma_0, gamma_1 = (end.double().cpu() for end in schedule.ends(like))
         t = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
         if spacing == "gamma":
             return gamma_0 + (gamma_1 - gamma_0) * t
-        grid: Tensor = schedule(t.to(like)).double().cpu()
+        grid: Tensor = schedule(t.to(like)[:, None] if schedule.of_each_sample else t.to(like)).double().cpu()
         grid[0], grid[-1] = gamma_1, gamma_0
         return grid

@@ -5,6 +5,8 @@ from .classifier_networks import LabelNetwork as LabelNetwork
 from .classifier_networks import LabelTable as LabelTable
 from .classifier_networks import LinearHead as LinearHead
 from .classifier_networks import ResNet18 as ResNet18
+from .context_networks import ContextCNN as ContextCNN
+from .context_networks import ContextMLP as ContextMLP
 from .decoder import GPT2 as GPT2
 from .decoder import Decoder as Decoder
 from .decoder import Llama as Llama

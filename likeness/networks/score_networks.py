@@ -11,7 +11,7 @@ from likeness.checks import require_batch, require_positive, require_shape
 from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.networks.dual import Dual
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
-from likeness.networks.unet_blocks import ClassEmbedding, NetworkTime, dense, fourier_features
+from likeness.networks.unet_blocks import ClassEmbedding, ContextEmbedding, NetworkTime, dense, fourier_features
 
 FOURIER_EXPONENTS = (6, 7)  # of images of 256 levels, as in the papers
 POINT_EXPONENTS = range(8)
@@ -25,7 +25,8 @@ class ScoreNetwork(ConditionedUNet):
     of 1e-3 that a network must see.
 
     Of a gamma for each dimension the time is that of its mean. With ``gamma_map`` conv_in also reads gamma itself, in C
-    more channels, on the scale on which ``gamma_min`` and ``gamma_max`` are -1 and 1.
+    more channels, on the scale on which ``gamma_min`` and ``gamma_max`` are -1 and 1. With ``context_size`` K it takes
+    a context [B, K] of a model that has one.
     """
 
     def __init__(
@@ -39,29 +40,32 @@ class ScoreNetwork(ConditionedUNet):
         output_groups: int,
         fourier_exponents: Sequence[int],
         gamma_map: bool,
+        context_size: int | None,
     ) -> None:
         require_shape("input_shape", input_shape, length=3)
-        in_channels = input_shape[0] * (1 + 2 * len(fourier_exponents) + gamma_map)
-        super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups, in_channels)
+        channels = input_shape[0] * (1 + 2 * len(fourier_exponents) + gamma_map)
+        rest = (num_labels, width, body, output_groups, channels, context_size)
+        super().__init__(input_shape, gamma_min, gamma_max, *rest)
         self.fourier_exponents, self.gamma_map = tuple(fourier_exponents), gamma_map
+        self.context_size = context_size
 
-    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z [B, C, H, W], gamma [B] or as z and, with ``num_labels``, labels [B] -> o, as z."""
-        h, cond = self._start(z, gamma, labels)
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """z [B, C, H, W], gamma [B] or as z and, where it is built for them, labels [B], context [B, K] -> o, as z."""
+        h, cond = self._start(z, gamma, labels, context)
         return self.head(self.body(h, cond)).value.to(z.dtype) + z
 
-    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The output of the middle, averaged over positions: [B, M]."""
-        h, cond = self._start(z, gamma, labels)
+        h, cond = self._start(z, gamma, labels, context)
         return self.body.encode(h, cond)[0].value.mean((-2, -1))
 
-    def _start(self, z: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Dual, Dual]:
+    def _start(self, z: Tensor, gamma: Tensor, labels: Tensor | None, context: Tensor | None) -> tuple[Dual, Dual]:
         require_batch("z", z, gamma, (self.input_shape[0], "H", "W"), each_dimension=True)
         with torch.autocast(z.device.type, enabled=False):
             parts = [z, fourier_features(z, self.fourier_exponents)] if self.fourier_exponents else [z]
             if self.gamma_map:
                 parts.append(_map(self.time_embedding.time, gamma, z))
-            time = self.time_embedding(Dual(mean_over_dimensions(gamma)), labels)
+            time = self.time_embedding(Dual(mean_over_dimensions(gamma)), labels, context)
             return self.stem(torch.cat(parts, dim=1)), time
 
 
@@ -76,7 +80,8 @@ class ScoreUNet(ScoreNetwork):
     ``depth`` blocks lead down and ``depth + 1`` up. ``groups`` is the number of groups of every group norm but the
     last, which has ``output_groups`` (the same where None). ``attention`` adds self-attention after every block.
     ``gamma_min`` and ``gamma_max`` only normalise the network's time. With ``num_labels`` K it takes labels 0 .. K-1.
-    ``gamma_map`` is for a schedule with a gamma for each dimension: see :class:`ScoreNetwork`.
+    ``gamma_map`` is for a schedule with a gamma for each dimension, ``context_size`` for a model with a context: see
+    :class:`ScoreNetwork`.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -94,17 +99,18 @@ class ScoreUNet(ScoreNetwork):
         attention: bool = False,
         fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
         gamma_map: bool = False,
+        context_size: int | None = None,
     ) -> None:
         body = ConstantUNet(width, depth, groups, dropout, attention)
-        sizes = (width, body, output_groups or groups)
-        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents, gamma_map)
+        inputs = (fourier_exponents, gamma_map, context_size)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups or groups, *inputs)
 
 
 class PyramidScoreUNet(ScoreNetwork):
     """A score network of several resolutions, for larger images: see ``PyramidUNet`` for the body.
 
     ``mid_groups`` and ``output_groups`` are those of the middle blocks' and the last group norm, ``groups`` where None.
-    ``gamma_map`` is as in :class:`ScoreNetwork`.
+    ``gamma_map`` and ``context_size`` are as in :class:`ScoreNetwork`.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -126,11 +132,12 @@ class PyramidScoreUNet(ScoreNetwork):
         attention_levels: Sequence[int] = (),
         fourier_exponents: Sequence[int] = FOURIER_EXPONENTS,
         gamma_map: bool = False,
+        context_size: int | None = None,
     ) -> None:
         rest = (dropout, downsampling, doubling, attention_levels)
         body = PyramidUNet(input_shape[1:], width, levels, blocks, groups, mid_groups, *rest)
-        sizes = (width, body, output_groups or groups)
-        super().__init__(input_shape, gamma_min, gamma_max, num_labels, *sizes, fourier_exponents, gamma_map)
+        inputs = (fourier_exponents, gamma_map, context_size)
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups or groups, *inputs)
 
 
 class ScoreMLP(nn.Module):
@@ -138,7 +145,8 @@ class ScoreMLP(nn.Module):
 
     The network of the VDM authors' two-dimensional example, with t = (gamma - gamma_min) / (gamma_max - gamma_min) and
     octaves 0 to 7: 51 inputs for D = 2. With ``num_labels`` each class adds a learned vector to the first layer. Of a
-    gamma for each dimension t is that of its mean; with ``gamma_map`` 2 t - 1 of each is D more inputs.
+    gamma for each dimension t is that of its mean; with ``gamma_map`` 2 t - 1 of each is D more inputs. With
+    ``context_size`` a context adds a linear map of itself to the first layer.
     Raises ValueError for sizes that do not fit, naming them.
     """
 
@@ -151,6 +159,7 @@ class ScoreMLP(nn.Module):
         width: int = 512,
         hidden_layers: int = 2,
         gamma_map: bool = False,
+        context_size: int | None = None,
     ) -> None:
         super().__init__()
         require_shape("input_shape", input_shape, length=1)
@@ -163,12 +172,13 @@ class ScoreMLP(nn.Module):
         self.hidden = nn.ModuleList(dense(a, b) for a, b in pairwise(sizes))
         self.out = dense(width, input_shape[0], zero=True)
         self.labels = ClassEmbedding(num_labels, width)
+        self.context, self.context_size = ContextEmbedding(context_size, width), context_size
 
-    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z [B, D], gamma [B] or [B, D] and, with ``num_labels``, labels [B] -> o [B, D]."""
-        return self.out(self.features(z, gamma, labels)) + z  # type: ignore[no-any-return]
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """z [B, D], gamma [B] or [B, D] and, where it is built for them, labels [B], context [B, K] -> o [B, D]."""
+        return self.out(self.features(z, gamma, labels, context)) + z  # type: ignore[no-any-return]
 
-    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The last hidden layer, [B, width]."""
         require_batch("z", z, gamma, self.input_shape, each_dimension=True)
         t = self.time(Dual(mean_over_dimensions(gamma))).value.unsqueeze(1)
@@ -177,7 +187,7 @@ class ScoreMLP(nn.Module):
         if self.gamma_map:
             parts.append(_map(self.time, gamma, z))
         h = self.hidden[0](torch.cat(parts, dim=1))
-        h = F.silu(self.labels(h, labels))
+        h = F.silu(self.context(self.labels(h, labels), context))
         for layer in self.hidden[1:]:
             h = F.silu(layer(h))
         return h

@@ -167,10 +167,11 @@ class ConditionedUNet(nn.Module):
         body: ConstantUNet | PyramidUNet,
         output_groups: int,
         in_channels: int | None = None,
+        context_size: int | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
-        self.time_embedding = TimeEmbedding(width, NetworkTime(gamma_min, gamma_max), num_labels)
+        self.time_embedding = TimeEmbedding(width, NetworkTime(gamma_min, gamma_max), num_labels, context_size)
         self.conv_in = convolution(in_channels or input_shape[0], width)
         self.body = body
         self.norm_out = NormSwish(output_groups, width)

@@ -97,6 +97,27 @@ class ClassEmbedding(nn.Module):
         return h + self.weight[labels]
 
 
+class ContextEmbedding(nn.Module):
+    """Adds a linear map of w [B, context_size], zero at the start, to h [B, dim]; nothing where the size is None.
+
+    So a network that is told a context starts as the one that is not.
+    """
+
+    def __init__(self, context_size: int | None, dim: int) -> None:
+        super().__init__()
+        require_positive(context_size=context_size)
+        self.size = context_size
+        self.map = None if context_size is None else dense(context_size, dim, zero=True)
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        """h + map(w). Raises ValueError for a context that is missing, extra or of another shape."""
+        expected = None if self.size is None else [len(h), self.size]
+        given = None if context is None else list(context.shape)
+        if expected != given:
+            raise ValueError(f"a network with context_size={self.size} takes a context {expected}, got {given}")
+        return h if self.map is None or context is None else h + self.map(context)
+
+
 class NetworkTime:
     """t = (gamma - gamma_min) / (gamma_max - gamma_min), the same whatever schedule produced gamma.
 
@@ -119,11 +140,14 @@ class TimeEmbedding(nn.Module):
     """gamma [B] -> a conditioning vector [B, 4 width], by two layers with swish over sines and cosines of the time.
 
     After the sines and cosines stands one conditioning number, always 0 here and in the published models. With
-    ``num_labels`` each class adds a learned vector to the first layer. Kingma et al. 2021 and their code.
+    ``num_labels`` each class adds a learned vector to the first layer, with ``context_size`` a context of so many
+    numbers adds a linear map of itself. Kingma et al. 2021 and their code.
     Raises ValueError for an odd width or one below 4.
     """
 
-    def __init__(self, width: int, time: NetworkTime, num_labels: int | None = None) -> None:
+    def __init__(
+        self, width: int, time: NetworkTime, num_labels: int | None = None, context_size: int | None = None
+    ) -> None:
         super().__init__()
         if width < 4 or width % 2:
             raise ValueError(f"width must be even and at least 4, got {width}")
@@ -132,12 +156,13 @@ class TimeEmbedding(nn.Module):
         self.dense0 = dense(width + 1, 4 * width)
         self.dense1 = dense(4 * width, 4 * width)
         self.labels = ClassEmbedding(num_labels, 4 * width)
+        self.context = ContextEmbedding(context_size, 4 * width)
 
-    def forward(self, gamma: Dual, labels: Tensor | None = None) -> Dual:
-        """The conditioning vectors [B, 4 width]. Raises ValueError where labels are missing, or not expected."""
+    def forward(self, gamma: Dual, labels: Tensor | None = None, context: Tensor | None = None) -> Dual:
+        """The conditioning vectors [B, 4 width]. Raises ValueError where labels or contexts are missing or extra."""
         conditioning = Dual(torch.zeros_like(gamma.value).unsqueeze(1))
         h = affine(self.dense0, concat([sinusoids(self.time(gamma), self.width), conditioning]))
-        h = Dual(self.labels(h.value, labels), h.tangent)
+        h = Dual(self.context(self.labels(h.value, labels), context), h.tangent)
         return swish(affine(self.dense1, swish(h)))
 
 

@@ -95,7 +95,7 @@ def read_images(path: Path, key: str | None, module: VariationalDiffusion) -> Te
     """Grey levels [N, ...], int64; raises ValueError naming the file where they are not the model's."""
     import torch
 
-    from likeness.diffusion.model import require_levels
+    from likeness.diffusion.hierarchy import require_levels
     from likeness.files.columns import open_columns
 
     columns = open_columns(path)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
-from likeness.diffusion.elbo import ElboTerms, bits_per_dim
+from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
@@ -124,15 +124,15 @@ class BoundEvaluation:
 
     @torch.no_grad()
     def elbo(self, depth: Depth, *, uniform: bool = False) -> Row:
-        """The ELBO and its three terms, at times of the module's own density or at ``uniform`` ones."""
+        """The ELBO and its terms, at times of the module's own density or at ``uniform`` ones."""
 
         def nats(batch: Batch, draw: int) -> Tensor:
             noise = self._noise(batch, draw).at_times_of(None if uniform else self.module.times)._asdict()
-            return torch.stack(self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch)))
+            return torch.stack(tuple(self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch))))
 
         with self._at(depth):
-            terms = self._bits(nats, f"ELBO, T = {depth.label}")  # [draws, 3, N]
-        means = zip(ElboTerms._fields, terms.mean((0, 2)).tolist(), strict=True)
+            terms = self._bits(nats, f"ELBO, T = {depth.label}")  # [draws, terms, N]
+        means = zip(self.module.diffusion.terms_kind._fields, terms.mean((0, 2)).tolist(), strict=True)
         return _row("ELBO, uniform times" if uniform else "ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class BoundEvaluation:
         def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
             noise = self._noise(batch, draw)
             probe = noise.eps if trace == "hutchinson" else None
-            options = (self._labels(batch), probe, tolerance)
+            options = (self._labels(batch), probe, tolerance, noise.eps_context)
             return flow_bound(self.module.diffusion, batch.x, noise.eps_0, *options)
 
         return {"bound": f"ODE, {trace} trace"} | self._solved(nats, "probability flow")
@@ -226,7 +226,7 @@ class BoundEvaluation:
 
     def _noise(self, batch: Batch, draw: int) -> Noise:
         like = torch.empty(batch.x.shape, dtype=self.module.diffusion.dtype, device=batch.x.device)
-        return evaluation_noise(like, batch.id, self.seed, draw)
+        return evaluation_noise(like, batch.id, self.seed, draw, self.module.diffusion.context_size)
 
     def _labels(self, batch: Batch) -> Tensor | None:
         return batch.y if self.module.class_conditional else None

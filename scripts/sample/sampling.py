@@ -14,6 +14,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor
 
 from likeness.checks import require_positive
+from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
@@ -65,7 +66,6 @@ def draw(model: DiffusionModel, count: int, recipe: Recipe, device: torch.device
     They are a function of the weights, the recipe, the count and the kind of device. Raises ValueError for the ODE of
     an encoder whose flow is unknown.
     """
-    gammas = gamma_grid(model.schedule, recipe.num_steps, recipe.spacing)
     drawn = []
     with _progress() as progress:
         task = progress.add_task("sampling", total=math.ceil(count / recipe.batch_size) * recipe.num_steps)
@@ -73,15 +73,16 @@ def draw(model: DiffusionModel, count: int, recipe: Recipe, device: torch.device
             size = min(recipe.batch_size, count - start)
             own = None if labels is None else labels[start : start + size].to(device)
             source = generator(recipe.seed, _SAMPLE, start, device=device)
-            states = _states(model, size, gammas, recipe, source, own)
+            states = _states(model.from_prior(size, source), size, recipe, source, own)
             drawn.append(_follow(model, states, recipe, lambda: progress.advance(task)))
     samples, gamma, z, x_hat = zip(*drawn, strict=True)
     return Drawn(torch.cat(samples), gamma[0], torch.cat(z, dim=1), torch.cat(x_hat, dim=1))
 
 
 def _states(
-    model: DiffusionModel, count: int, gammas: Tensor, recipe: Recipe, source: torch.Generator, labels: Tensor | None
+    model: Hierarchy, count: int, recipe: Recipe, source: torch.Generator, labels: Tensor | None
 ) -> Iterator[State]:
+    gammas = gamma_grid(model.schedule, recipe.num_steps, recipe.spacing)
     z_1 = torch.randn(count, *model.input_shape, generator=source, device=source.device, dtype=model.dtype)
     quantile = None if recipe.threshold is None else recipe.threshold / 100
     if recipe.sampler == "ode":

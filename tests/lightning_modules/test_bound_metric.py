@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.metrics import QUANTITIES, BoundMetric
+from lightning_modules.metrics import BoundMetric
 from likeness.diffusion.elbo import ElboTerms
 
 
@@ -42,7 +42,7 @@ def test_errors_that_are_not_defined_are_left_out(draws: int, samples: int) -> N
     metric = BoundMetric(draws)
     metric.update(ElboTerms(*torch.rand(3, draws, samples)), dims=5)
     errors = [name for name, count in (("_sample_se", samples), ("_draw_se", draws)) if count > 1]
-    assert set(metric.compute()) == {f"{name}{error}" for name in QUANTITIES for error in ("", *errors)}
+    assert set(metric.compute()) == {f"{name}{error}" for name in BoundMetric().quantities for error in ("", *errors)}
 
 
 def test_states_made_in_inference_mode_go_on_outside() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from likeness.diffusion.elbo import ElboTerms, Prediction, bits_per_dim
+from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import scaled
 from tests.likeness.diffusion.exact_models import (
@@ -31,16 +31,17 @@ def discrete_model(
     return model_of(head, encoder_of(kappa), counter_term=counter_term, prediction=prediction, levels=levels)
 
 
-def expected_terms(model: DiffusionModel, data: Tensor, times: int, step: float, reach: float = 7.0) -> ElboTerms:
+def expected_terms(model: DiffusionModel, data: Tensor, times: int, step: float, reach: float = 7.0) -> AnyTerms:
     """The expectations of the terms in bits, over equally likely ``data`` [K], both noises and times."""
     (t, of_t), (eps, of_eps) = legendre(times), normal_grid(step, reach)
     weights = (of_eps[:, None] / len(data)).expand(-1, len(data)).flatten()
     noise, images = eps.repeat_interleave(len(data))[:, None], data.repeat(len(eps))[:, None]
-    total = torch.zeros(3, dtype=torch.float64)
+    total = torch.zeros(len(model.terms_kind._fields), dtype=torch.float64)
+    others = {} if model.context is None else {"eps_context": noise}
     for at, weight in zip(t, of_t, strict=True):
-        terms = model.elbo_terms(images, t=at.expand(len(images)), eps_0=noise, eps=noise)
+        terms = model.elbo_terms(images, t=at.expand(len(images)), eps_0=noise, eps=noise, **others)
         total += weight * torch.stack([(weights * bits_per_dim(term, 1)).sum() for term in terms])
-    return ElboTerms(*total)
+    return model.terms_kind(*total)
 
 
 def prior_bits(data: Tensor, levels: int = 256) -> float:
