@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from likeness.checks import require_positive
+from likeness.diffusion.dequantisation import Dequantisation, centred, truncation
 from likeness.diffusion.flow import log_density
 from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
@@ -119,13 +121,9 @@ def flow_bound(
     z_0 = diffuse(x_0, gamma_0, eps_0)
     density = log_density(given, z_0, labels, probe, tolerance)
     decoded = log_likelihood(images, z_0 / alpha(gamma_0), gamma_0, model.levels, model.reach)
-    bound = (_gaussian_log_density(eps_0.square(), gamma_0) - decoded).flatten(1).sum(1) - density
+    encoded = -0.5 * (eps_0.square() + math.log(2 * math.pi) + logsigmoid(gamma_0))
+    bound = (encoded - decoded).flatten(1).sum(1) - density
     return bound if context is None else bound + context.kl
-
-
-def _gaussian_log_density(square: Tensor, gamma_0: Tensor) -> Tensor:
-    """log q(z_0 | x) of each dimension, of eps^2."""
-    return -0.5 * (square + math.log(2 * math.pi) + torch.log(torch.sigmoid(gamma_0)))
 
 
 @torch.no_grad()
@@ -136,12 +134,17 @@ def dequantised_bound(
     labels: Tensor | None = None,
     probe: Tensor | None = None,
     tolerance: float = 1e-5,
+    dequantisation: Dequantisation = centred,
+    eps_context: Tensor | None = None,
 ) -> Tensor:
     """An estimate of an upper bound of -log p(x) in nats, [B], of grey levels [B, ...], by K draws in their cell.
 
     z_0 is alpha_0 x_0 + sigma_0 eps with eps cut to +-tau, half a grey level, and p(z_0) the density of the flow. With
     ``eps_0`` [K, B, ...], standard normal noise that is mapped to the cut one, the answer is -log of the mean of K
     weights p(z_0) / q(z_0 | x), for K = 1 with log q in expectation. It falls towards -log p(x) as K grows.
+
+    ``dequantisation`` says how eps is distributed: standard normal noise that is cut, or learned. Of a model with a
+    context each draw has its own, from ``eps_context`` [K, B, ...]: it costs its KL, and is a part of the weights.
 
     With K > 1 use the exact trace (``probe`` None): an estimated one has noise, which the log of the mean turns into a
     number below the bound, by up to half its variance. One ``probe`` is used for all K, which keeps most of that out.
@@ -151,33 +154,24 @@ def dequantised_bound(
     """
     require_positive(draws=len(eps_0))
     gamma_0, _ = model.schedule.ends(eps_0)
-    tau = truncation(model, gamma_0)
-    mass = torch.erf(tau / math.sqrt(2))
     x = model.scale(images, eps_0.dtype)
     x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
-    cut = _cut(eps_0, tau)
-    densities = [log_density(model, diffuse(x_0, gamma_0, eps), labels, probe, tolerance).double() for eps in cut]
+    noise = dequantisation(x, truncation(model, gamma_0))
+    cut, log_sigma = noise.cut(eps_0), 0.5 * logsigmoid(gamma_0.double())
+    contexts = [model.for_data(x, each) for each in ([None] * len(cut) if eps_context is None else eps_context)]
+    densities = [
+        log_density(given, diffuse(x_0, gamma_0, eps), labels, probe, tolerance).double()
+        for (given, _), eps in zip(contexts, cut.to(eps_0), strict=True)
+    ]
+    drawn = [context for _, context in contexts if context is not None]
     if len(eps_0) == 1:
-        square = 1 - math.sqrt(2 / math.pi) * tau * torch.exp(-0.5 * tau.square()) / mass  # E eps^2
-        entropy: Tensor = torch.log(mass) - _gaussian_log_density(square, gamma_0.double())
-        return -densities[0] - model.dims * entropy
-    encoded = _gaussian_log_density(cut.double().square(), gamma_0.double()) - torch.log(mass)
+        kl = sum(context.kl for context in drawn)
+        return kl - densities[0] - (noise.entropy() + log_sigma).expand(x.shape).flatten(1).sum(1)
+    encoded = noise.log_density(cut) - log_sigma
     weights = torch.stack(densities) - encoded.flatten(2).sum(2)
+    if drawn:
+        weights = weights + torch.stack([context.log_ratio for context in drawn])
     return math.log(len(weights)) - weights.logsumexp(0)
-
-
-def truncation(model: DiffusionModel, gamma_0: Tensor) -> Tensor:
-    """tau: half a grey level in z_0 over sigma_0, a scalar in float64; raises where the flow is unknown."""
-    factor, _ = model.encoder.factor(gamma_0.double())
-    tau: Tensor = factor * torch.exp(-0.5 * gamma_0.double()) / model.levels
-    return tau
-
-
-def _cut(eps: Tensor, tau: Tensor) -> Tensor:
-    """Standard normal noise mapped to the normal distribution cut to +-tau."""
-    below = torch.special.ndtr(-tau)
-    inside: Tensor = torch.special.ndtri(below + (1 - 2 * below) * torch.special.ndtr(eps.double()))
-    return inside.clamp(-tau, tau).to(eps)
 
 
 def elbo(model: DiffusionModel, images: Tensor, noise: Noise, labels: Tensor | None = None) -> Tensor:
@@ -190,5 +184,6 @@ BOUNDS: Mapping[str, Callable[..., Tensor]] = {
     "IW": importance_weighted_bound,
     "ODE": flow_bound,
     "ODE-TN": dequantised_bound,
+    "ODE-VD": dequantised_bound,  # with a dequantisation that is learned
 }
 """Every estimate of -log p(x) that is reported as a bound, by its kind: none may fall below the entropy of a source."""

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from scripts.reporting import Report, Row
 
 DRAWS = 5
+DEQUANTISATION_STEPS = 1000
 # Options that say something about models or samples of one kind only.
-OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "importance", "ode", "ode_samples")
+OF_CELLS = ("ode_samples", "dequantisation", "dequantisation_steps")  # of the bound without a decoder
+OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "importance", "ode", *OF_CELLS)
 OF_SAMPLES = ("features",)
-COUNTS = ("draws", "importance", "ode_samples", "fit_samples", "batch_size", "limit")
+COUNTS = ("draws", "importance", "ode_samples", "dequantisation_steps", "fit_samples", "batch_size", "limit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +57,9 @@ def build_parser() -> ArgumentParser:
     add("--draws", type=int | None, help=f"Of the noise, for each sample; {DRAWS} by default.")
     add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
     add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bounds: their trace.")
-    add("--ode_samples", type=int | None, help="Draws in the cell of each sample, for the bound ODE-TN; 1 by default.")
+    add("--ode_samples", type=int | None, help="Draws in the cell of each sample, for that without a decoder; or 1.")
+    add("--dequantisation", type=Literal["truncated", "learned"] | None, help="Noise in the cells; learned on train.")
+    add("--dequantisation_steps", type=int | None, help=f"In which it is learned; {DEQUANTISATION_STEPS} by default.")
     add("--features", type=str | None, help="For samples: inception (default), pixels, a checkpoint, or a class path.")
     add("--seed", type=int | None, help="Of the noise; by default the run's.")
     add("--batch_size", type=int | None, help="Samples at a time; it changes no result.")
@@ -130,8 +134,10 @@ def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[D
     steps = [model.num_steps] if arguments.steps is None else parse_steps(arguments.steps)
     if arguments.importance and None in steps:
         raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
-    if arguments.ode_samples and not arguments.ode:
-        raise ValueError("--ode_samples needs --ode: it is of the probability flow's bound")
+    if not arguments.ode and (given := [name for name in OF_CELLS if arguments[name] is not None]):
+        raise ValueError(f"--{given[0]} needs --ode: it is of the probability flow's bound")
+    if arguments.dequantisation_steps and arguments.dequantisation != "learned":
+        raise ValueError("--dequantisation_steps needs --dequantisation learned")
     if arguments.ode:
         model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown
     return choose_depths(model, steps, arguments.ratio, arguments.volatility)
@@ -145,7 +151,9 @@ def _bounds(evaluation: BoundEvaluation, depths: Sequence[Depth], arguments: Nam
         yield from (evaluation.importance_weighted(depth, arguments.importance) for depth in depths)
     if arguments.ode:
         yield evaluation.probability_flow(arguments.ode)
-        yield evaluation.dequantised_flow(arguments.ode, arguments.ode_samples or 1)
+        steps = arguments.dequantisation_steps or DEQUANTISATION_STEPS
+        learned = evaluation.learn_dequantisation(steps) if arguments.dequantisation == "learned" else None
+        yield evaluation.dequantised_flow(arguments.ode, arguments.ode_samples or 1, learned)
 
 
 def evaluate_samples(arguments: Namespace) -> Report:

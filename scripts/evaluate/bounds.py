@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
 from likeness.diffusion.baselines import LevelHistogram, uniform_bits
+from likeness.diffusion.dequantisation import LearnedDequantisation, centred, fit_dequantisation
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
@@ -117,7 +118,7 @@ class BoundEvaluation:
 
     module: VariationalDiffusion  # in evaluation mode
     split: EvaluatedSplit
-    train: EvaluatedSplit  # on which ratios and volatilities are fitted: each sample is seen at every step
+    train: EvaluatedSplit  # on which ratios, volatilities and dequantisations are fitted
     draws: int
     seed: int
     _fitted: dict[Depth, tuple[VarianceRatio | None, Volatility | None]] = field(default_factory=dict, init=False)
@@ -157,18 +158,28 @@ class BoundEvaluation:
 
         return {"bound": f"ODE, {trace} trace"} | self._solved(nats, "probability flow")
 
-    def dequantised_flow(self, trace: Trace, num_samples: int) -> Row:
-        """The bound with the mass of the flow's density in the cells of the grey levels, of so many draws in them."""
+    def learn_dequantisation(self, num_steps: int) -> LearnedDequantisation:
+        """The noise in the cells that suits the training data, in so many steps."""
+        source = generator(self.seed, _FIT, 2, device=self.split.device)
+        batches = self._training_batches("the dequantisation")
+        return fit_dequantisation(self.module.diffusion, batches, source, num_steps)
+
+    def dequantised_flow(self, trace: Trace, num_samples: int, learned: LearnedDequantisation | None) -> Row:
+        """The bound with the mass of the flow's density in the cells of the grey levels, of so many draws in them.
+
+        The noise in the cells is ``learned``, or truncated normal.
+        """
 
         def nats(batch: Batch, draw: int, tolerance: float = TOLERANCE) -> Tensor:
             noises = [self._noise(batch, draw * num_samples + number) for number in range(num_samples)]
             probe = noises[0].eps if trace == "hutchinson" else None
-            options = (self._labels(batch), probe, tolerance)
-            return dequantised_bound(
-                self.module.diffusion, batch.x, torch.stack([noise.eps_0 for noise in noises]), *options
-            )
+            drawn = torch.stack([noise.eps_0 for noise in noises])
+            contexts = [noise.eps_context for noise in noises if noise.eps_context is not None]
+            options = (probe, tolerance, learned or centred, torch.stack(contexts) if contexts else None)
+            return dequantised_bound(self.module.diffusion, batch.x, drawn, self._labels(batch), *options)
 
-        name = "ODE-TN" if num_samples == 1 else f"ODE-TN, k = {num_samples}"
+        kind = "ODE-VD" if learned else "ODE-TN"
+        name = kind if num_samples == 1 else f"{kind}, k = {num_samples}"
         how = f"{trace} trace" if trace == "exact" or num_samples == 1 else "one probe, no strict bound"
         return {"bound": f"{name}, {how}"} | self._solved(nats, name)
 
@@ -210,18 +221,20 @@ class BoundEvaluation:
             return self.module.diffusion.volatility if depth.volatility == "learned" else None
         with at_depth(self.module.diffusion, depth.num_steps, None, None):
             source = generator(self.seed, _FIT, 1, device=self.split.device)
-            return fit_volatility(self.module.diffusion, self._training_batches("volatility", depth), source)
+            batches = self._training_batches(f"the volatility, T = {depth.label}")
+            return fit_volatility(self.module.diffusion, batches, source)
 
     def _ratio(self, depth: Depth, volatility: Volatility | None) -> VarianceRatio | None:
         if depth.ratio != "fitted":
             return self.module.diffusion.ratio if depth.ratio == "learned" else None
         with at_depth(self.module.diffusion, depth.num_steps, None, volatility):
             source = generator(self.seed, _FIT, device=self.split.device)
-            return fit_ratio(self.module.diffusion, self._training_batches("ratio", depth), source)
+            batches = self._training_batches(f"the ratio, T = {depth.label}")
+            return fit_ratio(self.module.diffusion, batches, source)
 
-    def _training_batches(self, what: str, depth: Depth) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _training_batches(self, what: str) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Of one size, so that what is fitted does not depend on the batch size either."""
-        for batch in replace(self.train, batch_size=FIT_BATCH).batches(f"fitting the {what}, T = {depth.label}"):
+        for batch in replace(self.train, batch_size=FIT_BATCH).batches(f"fitting {what}"):
             yield batch.x, self._labels(batch)
 
     def _noise(self, batch: Batch, draw: int) -> Noise:

@@ -218,7 +218,8 @@ def test_the_probability_flow() -> None:
     assert float(hutchinson["bpd"]) == pytest.approx(exact, rel=0.2)
     assert cells["bound"] == "ODE-TN, k = 2, one probe, no strict bound"
     kinds = {row["bound"].partition(",")[0] for row in rows("run", "--steps", 2, "--importance", 2, "--limit", 3)}
-    assert kinds | {"ODE", "ODE-TN"} == {*BOUNDS, "uniform", "histogram"}  # which a test holds against entropies
+    flows = {"ODE", "ODE-TN", "ODE-VD"}
+    assert kinds | flows == {*BOUNDS, "uniform", "histogram"}  # which a test holds against entropies
     assert 0 < float(cells["bpd_solver"]) < 0.05
 
 
@@ -230,6 +231,16 @@ def test_the_cells_of_the_flow() -> None:
     assert float(cells["bpd"]) == pytest.approx(float(flow["bpd"]), abs=0.1)
     more = rows(*options, "--ode_samples", 4)[2]
     assert float(more["bpd"]) < float(cells["bpd"]) + 0.01
+
+
+def test_the_learned_dequantisation() -> None:
+    """A row in place of the truncated normal's, of another number that is no looser by more than noise."""
+    options = ("swirl.ckpt", "--data", "swirl.yaml", "--limit", 3, "--draws", 1, "--ode", "exact")
+    truncated = rows(*options, "--dequantisation", "truncated")[2]
+    learned = rows(*options, "--dequantisation", "learned", "--dequantisation_steps", 30)[2]
+    assert (truncated["bound"], learned["bound"]) == ("ODE-TN, exact trace", "ODE-VD, exact trace")
+    assert learned["bpd"] != truncated["bpd"]
+    assert float(learned["bpd"]) < float(truncated["bpd"]) + 0.01
 
 
 def test_labels_reach_a_class_conditional_model() -> None:
@@ -292,6 +303,8 @@ def test_one_member_of_siblings() -> None:
         (("run", "--steps", "10", "--ratio", "learned"), 1, "the model has no ratio"),
         (("run", "--ratio", "fitted"), 1, "at T = inf any variance ratio but 1 costs infinity"),
         (("run", "--ode_samples", "2"), 1, "--ode_samples needs --ode"),
+        (("run", "--dequantisation", "learned"), 1, "--dequantisation needs --ode"),
+        (("run", "--ode", "exact", "--dequantisation_steps", "2"), 1, "steps needs --dequantisation learned"),
         (("run", "--volatility", "learned"), 1, "the model has none, it was trained with 1; fitted takes no training"),
         (("ratio.ckpt", "--steps", "4,inf", "--ratio", "learned"), 1, "at T = inf"),
         (("run", "--importance", "2"), 1, "--importance needs finite --steps"),
