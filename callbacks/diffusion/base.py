@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from likeness.diffusion.diagnostics import NoisyBatch, noisy_batches
+from likeness.diffusion.diagnostics.by_depth import NoisyBatch, noisy_batches
 from likeness.protocols import Diffuser
 
 PART = 128  # samples that pass through the networks at once

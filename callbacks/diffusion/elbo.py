@@ -13,9 +13,9 @@ from callbacks.run.publishing import publish_figure, publish_table
 from lightning_modules.metrics import BoundMetric
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from likeness.diffusion.bound_profiles import DepthPoint, depth_curve
+from likeness.diffusion.diagnostics.bound_profiles import DepthPoint, depth_curve
+from likeness.diffusion.diagnostics.metric import on_device
 from likeness.diffusion.elbo import AnyTerms, mapped
-from likeness.diffusion.metric import on_device
 from likeness.figures.diffusion import depth_figure
 from likeness.protocols import Diffuser
 

@@ -13,7 +13,7 @@ from callbacks.diffusion.base import DiffusionDiagnostic, first_samples
 from callbacks.measure_at_validation import may_write
 from callbacks.run.publishing import publish_figure, publish_table
 from likeness.checks import require_positive
-from likeness.diffusion.diagnostics import DepthProfile, depth_profile, direction_at, mean_at, mean_change
+from likeness.diffusion.diagnostics.by_depth import DepthProfile, depth_profile, direction_at, mean_at, mean_change
 from likeness.diffusion.model import DiffusionModel
 from likeness.figures.diffusion import heat_maps, point_strips, profile_figure, strips
 from likeness.figures.samples import is_image, is_point, pictures

@@ -13,7 +13,7 @@ from callbacks.measure_at_validation import may_write
 from callbacks.run.publishing import publish_figure, publish_table
 from likeness.batch import Batch
 from likeness.checks import require_positive
-from likeness.diffusion.bound_profiles import (
+from likeness.diffusion.diagnostics.bound_profiles import (
     GammaProfile,
     RatioProfile,
     VolatilityProfile,
@@ -21,10 +21,10 @@ from likeness.diffusion.bound_profiles import (
     ratio_profile,
     volatility_profile,
 )
-from likeness.diffusion.diagnostics import gradient_norms
+from likeness.diffusion.diagnostics.by_depth import gradient_norms
+from likeness.diffusion.diagnostics.metric import GammaBins, on_device
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.encoders import IdentityEncoder
-from likeness.diffusion.metric import GammaBins, on_device
 from likeness.diffusion.process import mean_over_dimensions
 from likeness.figures.diffusion import (
     gradient_figure,

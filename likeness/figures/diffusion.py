@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likeness.diffusion.bound_profiles import DepthPoint, GammaProfile, RatioProfile, VolatilityProfile
-from likeness.diffusion.diagnostics import DepthProfile
+from likeness.diffusion.diagnostics.bound_profiles import DepthPoint, GammaProfile, RatioProfile, VolatilityProfile
+from likeness.diffusion.diagnostics.by_depth import DepthProfile
 from likeness.figures.output import PALETTE
 from likeness.figures.samples import GAMMA, angles, finish, image_table, point_row
 

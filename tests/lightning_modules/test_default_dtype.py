@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
 from lightning_modules.diffusion import VariationalDiffusion
-from likeness.diffusion.bound_profiles import depth_curve, ratio_profile
-from likeness.diffusion.diagnostics import depth_profile, gradient_norms, noisy_batches
+from likeness.diffusion.diagnostics.bound_profiles import depth_curve, ratio_profile
+from likeness.diffusion.diagnostics.by_depth import depth_profile, gradient_norms, noisy_batches
 from likeness.diffusion.fitting import fit_ratio
 from likeness.diffusion.likelihoods import flow_bound, importance_weighted_bound
 from likeness.diffusion.process import training_noise

@@ -5,7 +5,7 @@ For x from N(0, 1/4) and Gaussian noise the mean over the four rows of a time is
 
 import torch
 
-from likeness.diffusion.diagnostics import NoisyBatch
+from likeness.diffusion.diagnostics.by_depth import NoisyBatch
 from likeness.diffusion.process import Noise
 
 VARIANCE, LEVELS = 0.25, 2

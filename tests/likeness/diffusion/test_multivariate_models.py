@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likeness.diffusion.bound_profiles import bin_sums, from_sums, gamma_edges, ratio_profile, volatility_profile
-from likeness.diffusion.diagnostics import depth_profile, mean_at, noisy_batches
+from likeness.diffusion.diagnostics.bound_profiles import (
+    bin_sums,
+    from_sums,
+    gamma_edges,
+    ratio_profile,
+    volatility_profile,
+)
+from likeness.diffusion.diagnostics.by_depth import depth_profile, mean_at, noisy_batches
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.flow import log_density

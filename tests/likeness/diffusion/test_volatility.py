@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from likeness.diffusion.bound_profiles import volatility_profile
+from likeness.diffusion.diagnostics.bound_profiles import volatility_profile
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_volatility
 from likeness.diffusion.likelihoods import importance_weighted_bound

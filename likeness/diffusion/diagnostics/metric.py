@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from likeness.diffusion.bound_profiles import SUMS, GammaProfile, bin_sums, from_sums
+from likeness.diffusion.diagnostics.bound_profiles import SUMS, GammaProfile, bin_sums, from_sums
 
 
 class GammaBins(Metric):

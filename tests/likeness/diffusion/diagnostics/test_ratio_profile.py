@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from likeness.diffusion.bound_profiles import ratio_profile
+from likeness.diffusion.diagnostics.bound_profiles import ratio_profile
 from likeness.diffusion.variance_ratio import LearnedRatio, VarianceRatio
 from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, gaussian_model
 from tests.likeness.diffusion.gaussian_batches import LEVELS, VARIANCE, four_rows, middles

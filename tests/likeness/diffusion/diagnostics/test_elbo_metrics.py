@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from likeness.diffusion.bound_profiles import bin_sums, from_sums, gamma_edges
-from likeness.diffusion.metric import GammaBins
+from likeness.diffusion.diagnostics.bound_profiles import bin_sums, from_sums, gamma_edges
+from likeness.diffusion.diagnostics.metric import GammaBins
 from tests.callbacks.two_ranks import on_two_ranks
 
 SOURCE = torch.Generator().manual_seed(0)

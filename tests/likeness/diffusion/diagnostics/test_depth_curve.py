@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from likeness.diffusion.bound_profiles import depth_curve
+from likeness.diffusion.diagnostics.bound_profiles import depth_curve
 from likeness.diffusion.variance_ratio import LearnedRatio
 from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, gaussian_model
 from tests.likeness.diffusion.gaussian_batches import LEVELS, VARIANCE, four_rows, middles

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likeness.diffusion.diagnostics import depth_profile, direction_at, mean_at, mean_change
+from likeness.diffusion.diagnostics.by_depth import depth_profile, direction_at, mean_at, mean_change
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
 from tests.likeness.diffusion.exact_models import Smooth, gaussian_model, model_of

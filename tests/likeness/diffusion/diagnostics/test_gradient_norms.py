@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from likeness.diffusion.diagnostics import gradient_norms
+from likeness.diffusion.diagnostics.by_depth import gradient_norms
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import stratified

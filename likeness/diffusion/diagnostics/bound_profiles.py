@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likeness.diffusion.diagnostics import NoisyBatch
+from likeness.diffusion.diagnostics.by_depth import NoisyBatch
 from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import broadcast, mean_over_dimensions

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likeness.diffusion.bound_profiles import bin_sums, from_sums, gamma_edges
+from likeness.diffusion.diagnostics.bound_profiles import bin_sums, from_sums, gamma_edges
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.schedules import LinearSchedule, NoiseSchedule, PolynomialSchedule
 from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, gaussian_model

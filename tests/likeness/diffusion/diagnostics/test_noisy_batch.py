@@ -2,7 +2,7 @@
 
 import torch
 
-from likeness.diffusion.diagnostics import noisy_batches
+from likeness.diffusion.diagnostics.by_depth import noisy_batches
 from likeness.diffusion.process import evaluation_noise
 from tests.likeness.diffusion.exact_models import Smooth, model_of
 
