@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from likeness.diffusion import ContextPolynomial, GaussianContext, LinearSchedule, MultivariatePolynomial
 from likeness.diffusion.coding import Coder
+from likeness.diffusion.dequantisation import centred, truncation
 from likeness.diffusion.elbo import ElboTerms, ElboTermsWithContext
 from likeness.diffusion.fitting import fit_volatility
 from likeness.diffusion.hierarchy import Drawn
-from likeness.diffusion.likelihoods import flow_bound, importance_weighted_bound, log_weight
+from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, importance_weighted_bound, log_weight
 from likeness.diffusion.model import Context, DiffusionModel
 from likeness.diffusion.process import evaluation_noise, scaled, training_noise
 from likeness.diffusion.sampling import sample
@@ -21,7 +22,7 @@ from likeness.diffusion.schedules import gamma_grid
 from likeness.networks import ContextCNN, ContextMLP, ScoreMLP, ScoreUNet
 from likeness.seeding import generator
 from tests.likeness.diffusion.exact_models import GAMMA_0, DiscreteHead, encoder_of, factor_of, model_of
-from tests.likeness.diffusion.test_bounds import SOURCES
+from tests.likeness.diffusion.source_models import SOURCES
 from tests.likeness.diffusion.test_discrete_data import expected_terms
 
 DIMS, SIZE = 3, 2
@@ -234,6 +235,30 @@ def test_the_flow_is_that_of_each_context() -> None:
         given = model.given(drawn.value[own])
         alone = flow_bound(given, images[own], eps_0[own], tolerance=1e-7)  # type: ignore[arg-type]
         torch.testing.assert_close(found[own], alone + drawn.kl[own], rtol=1e-3, atol=1e-3)
+
+
+def test_draws_in_a_cell_have_contexts_of_their_own() -> None:
+    """One draw costs the KL; the weight of one of several is p(w) p(z_0 | w) over q(w | x) q(z_0 | x).
+
+    To .001 nats, which the solver leaves; the KL is more than ten times that.
+    """
+    model, noise = exact(), draw(2)[1]
+    images = SOURCES["sixteen"][torch.tensor([[3, 15, 0]])]
+    eps_0, eps_context = noise["eps_0"][:, None], noise["eps_context"][:, None]
+    drawn = [model.context.draw(model.scale(images), noise) for noise in eps_context]
+    assert all(one.kl.item() > 0.02 for one in drawn)
+    alone = [
+        dequantised_bound(model.given(one.value), images, eps[None], tolerance=1e-5)  # type: ignore[arg-type]
+        for one, eps in zip(drawn, eps_0, strict=True)
+    ]
+    found = dequantised_bound(model, images, eps_0[:1], tolerance=1e-5, eps_context=eps_context[:1])
+    torch.testing.assert_close(found, alone[0] + drawn[0].kl, rtol=0, atol=1e-3)
+    q = centred(eps_0, truncation(model, torch.tensor(GAMMA_0, dtype=torch.float64)))
+    surprise = [q.log_density(q.cut(eps)).sum(1) + DIMS * q.entropy() for eps in eps_0]  # beside its mean
+    weights = [one.log_ratio - bits - more for one, bits, more in zip(drawn, alone, surprise, strict=True)]
+    expected = math.log(2) - torch.stack(weights).logsumexp(0)
+    both = dequantised_bound(model, images, eps_0, tolerance=1e-5, eps_context=eps_context)
+    torch.testing.assert_close(both, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["ancestral", "flow"])
