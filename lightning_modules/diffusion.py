@@ -22,7 +22,7 @@ from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim, mapped
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
-from likeness.diffusion.model import Context, DiffusionModel
+from likeness.diffusion.model import Basis, Context, DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
 from likeness.diffusion.times import AdaptiveDensity, TimeDensity
@@ -37,6 +37,7 @@ ScheduleFactory = Callable[[], NoiseSchedule]
 RatioFactory = Callable[[], VarianceRatio]
 VolatilityFactory = Callable[[], Volatility]
 TimesFactory = Callable[[], TimeDensity]
+BasisFactory = Callable[[], Basis]
 ContextFactory = Callable[[Sequence[int]], Context]
 MONITOR = "val/bpd"
 
@@ -59,6 +60,7 @@ class VariationalDiffusion(pl.LightningModule):
         volatility: how much of the noise is new at each depth, a class or factory; none is 1.
         context: what is drawn before z_1 and told the network and the schedule, a class or factory called with
             (input_shape); none is nothing.
+        basis: orthonormal, in which the latent variables live, a class or factory; none is pixels.
         times: the density from which the times of the diffusion term are drawn, a class or factory; none is uniform.
         class_conditional: give the networks the labels.
         num_classes: how many labels there are.
@@ -91,6 +93,7 @@ class VariationalDiffusion(pl.LightningModule):
         ratio: RatioFactory | None = None,
         volatility: VolatilityFactory | None = None,
         context: ContextFactory | None = None,
+        basis: BasisFactory | None = None,
         times: TimesFactory | None = None,
         class_conditional: bool = False,
         num_classes: int | None = None,
@@ -118,7 +121,8 @@ class VariationalDiffusion(pl.LightningModule):
             volatilities = None if volatility is None else volatility()
             noise.for_samples(input_shape)
             drawn = None if context is None else context(input_shape)
-        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in, drawn)
+        axes = None if basis is None else basis()
+        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in, drawn, axes)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
@@ -161,7 +165,7 @@ class VariationalDiffusion(pl.LightningModule):
     def encode(self, images: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean x_t, [B, ...], of grey levels at time t, one for all or [B]."""
         x = self.diffusion.scale(images)
-        return self.diffusion.for_data(x)[0].mean(x, self._times(x, t), labels)
+        return self.diffusion.pixels(self.diffusion.for_data(x)[0].mean(x, self._times(x, t), labels))
 
     def embed(self, x: Tensor, t: float | Tensor = 0.5, labels: Tensor | None = None) -> Tensor:
         """Middle features of the score network at the encoder's mean at time t, without noise, [B, M]."""

@@ -128,6 +128,8 @@ def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) ->
     "experiment", ["digits_diffenc", "swirl_diffenc", pytest.param("digits_vdm", marks=pytest.mark.long)]
 )
 def test_what_is_put_over_a_diffusion_experiment(experiment: str, overlay: str) -> None:
+    if (experiment, overlay) == ("swirl_diffenc", "configs/diffusion/haar_cascade.yaml"):
+        pytest.skip("points have no wavelets")
     run(*compose(f"configs/experiment/{experiment}.yaml", overlay), *FAST, "--data.batch_size", "8")
 
 

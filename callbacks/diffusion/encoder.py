@@ -94,7 +94,7 @@ class EncoderDiagnostics(DiffusionDiagnostic):
         return {"encoder_mean": shown} | self._heat_maps(model, batch.x, labels)
 
     def _heat_maps(self, model: DiffusionModel, images: Tensor, labels: Tensor | None) -> dict[str, Figure]:
-        x, times = model.scale(images, model.dtype), self.change_times
+        x, times = model.pixels(model.scale(images, model.dtype)), self.change_times
         directions = [direction_at(model, images, t, labels) for t in times]
         maps = {
             "encoder_change": (

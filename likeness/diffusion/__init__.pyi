@@ -1,9 +1,14 @@
+from .basis import CascadeSchedule as CascadeSchedule
+from .basis import Composed as Composed
+from .basis import Haar as Haar
+from .basis import OpponentColours as OpponentColours
 from .coding import Coder as Coder
 from .context import GaussianContext as GaussianContext
 from .encoders import DepthEncoder as DepthEncoder
 from .encoders import IdentityEncoder as IdentityEncoder
 from .encoders import ParameterFreeEncoder as ParameterFreeEncoder
 from .encoders import TrainableEncoder as TrainableEncoder
+from .model import Basis as Basis
 from .model import Context as Context
 from .model import DiffusionModel as DiffusionModel
 from .multivariate import ContextPolynomial as ContextPolynomial

@@ -13,27 +13,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from likeness.checks import require_positive
+from likeness.diffusion.model import Basis
 from likeness.diffusion.multivariate import MultivariateSchedule
 from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN
-
-
-class Basis(nn.Module):
-    """An orthonormal map of images [..., C, H, W] to coefficients that are laid out as they are."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The coefficients of images."""
-        raise NotImplementedError
-
-    def inverse(self, coefficients: Tensor) -> Tensor:
-        """The images of coefficients, by the transpose of the map."""
-        raise NotImplementedError
-
-    def low(self, input_shape: Sequence[int]) -> Tensor:
-        """Which coefficients of a sample of this shape are of the low band, bool [C, H, W].
-
-        Raises ValueError for images of which this is no basis.
-        """
-        raise NotImplementedError
 
 
 class Haar(Basis):
@@ -146,65 +128,36 @@ class Composed(Basis):
         return torch.stack(bands).all(0)
 
 
-def _at_places(x: Tensor, step: int) -> Tensor:
-    """One level of Haar, its own inverse, of every ``step``-th row and column of images [..., H, W]."""
-    if step == 1:
-        return _blocks(x)
-    whole = x.clone()
-    whole[..., ::step, ::step] = _blocks(x[..., ::step, ::step])
-    return whole
-
-
-def _blocks(x: Tensor) -> Tensor:
-    for dim in (-1, -2):
-        first, second = x.unflatten(dim, (-1, 2)).unbind(dim)  # type: ignore[no-untyped-call]
-        x = torch.stack([first + second, first - second], dim).flatten(dim - 1, dim)
-    return 0.5 * x
-
-
 class CascadeSchedule(MultivariateSchedule):
     """gamma_min + (gamma_max - gamma_min) ((1 - f) s(t) + f t), s = 2 t - 1 of the low band and 2 t of the rest.
 
     s is kept in [0, 1]. Fixed: as t falls from 1 the low band gets rid of its noise until t = 1/2, then the others do.
 
     Args:
-        basis: which says what the low band is.
         gamma_min: gamma(0) of every coefficient.
         gamma_max: gamma(1) of every coefficient.
         floor: f, the least dgamma/dt as a share of the line's.
-        dims: shape of one sample; by default the model says it.
 
-    Raises ValueError for a floor outside [0, 1), and for samples of which the basis is none.
+    Raises ValueError for a floor outside [0, 1), and of gamma(t) before :meth:`for_band` has told the low band.
     """
 
+    needs_band = True
     late: Tensor  # 1 of the low band, 0 of the rest
 
-    def __init__(
-        self,
-        basis: Basis,
-        gamma_min: float = GAMMA_MIN,
-        gamma_max: float = GAMMA_MAX,
-        floor: float = 0.1,
-        dims: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX, floor: float = 0.1) -> None:
         super().__init__(gamma_min, gamma_max)
-        if not 0 <= floor < 1:
-            raise ValueError(f"floor must lie in [0, 1), got {floor}")
-        self.floor, self.may_stop = floor, floor == 0
-        self.basis = basis
-        self.register_buffer("late", torch.zeros(()), persistent=False)
-        if dims is not None:
-            self.for_samples(dims)
+        self._set_floor(floor)
+        self.register_buffer("late", torch.empty(0), persistent=False)
 
     @override
-    def for_samples(self, input_shape: Sequence[int]) -> None:
-        self.late = self.basis.low(input_shape).to(self.late)
+    def for_band(self, low: Tensor) -> None:
+        self.late = low.to(self.late)
 
     @override
     def with_derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t = self._over_dimensions(t)
         share = self._of_halves((2 * t).clamp(max=1), (2 * t - 1).clamp(min=0))
-        speed = self._of_halves(2.0 * (t < 0.5), 2.0 * (t >= 0.5))
+        speed = self._of_halves(2 * (t < 0.5).to(t), 2 * (t >= 0.5).to(t))
         return self.gamma_min + self._risen(share, t), self._risen(speed, torch.ones_like(t))
 
     @override
@@ -221,4 +174,22 @@ class CascadeSchedule(MultivariateSchedule):
         return self.clock_rate * ((1 - self.floor) * share + self.floor * line)
 
     def _over_dimensions(self, t: Tensor) -> Tensor:
+        if not self.late.numel():
+            raise ValueError("a CascadeSchedule must be told the low band: give the model a basis")
         return t.reshape(*t.shape, *[1] * self.late.dim())
+
+
+def _at_places(x: Tensor, step: int) -> Tensor:
+    """One level of Haar, its own inverse, of every ``step``-th row and column of images [..., H, W]."""
+    if step == 1:
+        return _blocks(x)
+    whole = x.clone()
+    whole[..., ::step, ::step] = _blocks(x[..., ::step, ::step])
+    return whole
+
+
+def _blocks(x: Tensor) -> Tensor:
+    for dim in (-1, -2):
+        first, second = x.unflatten(dim, (-1, 2)).unbind(dim)  # type: ignore[no-untyped-call]
+        x = torch.stack([first + second, first - second], dim).flatten(dim - 1, dim)
+    return 0.5 * x

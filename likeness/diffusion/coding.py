@@ -216,7 +216,7 @@ class Coder:
         """Mean and deviation of q(w | x) in cells, float64 [B, K]; None without a context."""
         if self.model.context is None:
             return None
-        mean, deviation = self.model.context.posterior(x)  # type: ignore[operator]  # a Gaussian one
+        mean, deviation = self.model.context.posterior(self.model.pixels(x))  # type: ignore[operator]  # a Gaussian one
         return CONTEXT_CELLS * mean.double(), CONTEXT_CELLS * deviation.double()
 
     def _prior_context(self, count: int) -> tuple[Tensor, Tensor]:
@@ -268,7 +268,7 @@ class _Levels:
     def chances(self, z_0: Tensor) -> np.ndarray:
         """p(x | z_0), float32 [pixels, levels]."""
         gamma_0 = self.gammas[-1]
-        chances = level_probabilities(z_0 / alpha(gamma_0), gamma_0, self.model.levels)
+        chances = level_probabilities(self.model.pixels(z_0) / alpha(gamma_0), gamma_0, self.model.levels)
         return np.ascontiguousarray(chances.flatten(1).T.float().cpu().numpy())
 
     def _posterior(self, z: Tensor, x_s: Tensor, x_t: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Posterior:

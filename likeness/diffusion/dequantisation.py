@@ -164,16 +164,17 @@ def pathwise_loss(
 ) -> Tensor:
     """[B], whose gradient is in expectation that of E_q[log q(z_0) - log p(z_0)], as :func:`fit_dequantisation` says.
 
-    x and eps are scaled data and standard normal noise, [B, ...]. What log q depends on beside z_0 is held fixed: the
-    expectation of that part is zero, and without it no draw has a gradient where q is p (Roeder et al. 2017, arXiv
-    1703.09194).
+    x and eps are data as the model scales them and standard normal noise, [B, ...]. What log q depends on beside z_0 is
+    held fixed: the expectation of that part is zero, and without it no draw has a gradient where q is p (Roeder et al.
+    2017, arXiv 1703.09194).
     """
     gamma_0, _ = model.schedule.ends(x)
-    noise = dequantisation(x, truncation(model, gamma_0))
+    noise = dequantisation(model.pixels(x), truncation(model, gamma_0))
     cut = noise.cut(eps)
     with torch.no_grad():
-        z_0 = diffuse(model.encoder(x, gamma_0.expand(len(x)), labels), gamma_0, cut.to(x))
+        eps_0 = model.coefficients(cut.to(x))
+        z_0 = diffuse(model.encoder(x, gamma_0.expand(len(x)), labels), gamma_0, eps_0)
         mean = conditional_mean(model, model.predict(z_0, repeated(gamma_0, z_0), labels), gamma_0)
-        eps_hat = (z_0 - alpha(gamma_0) * mean) / sigma(gamma_0)
+        eps_hat = model.pixels((z_0 - alpha(gamma_0) * mean) / sigma(gamma_0))
     fixed = CutNormal(noise.tau, noise.shift.detach(), noise.scale.detach())
     return (eps_hat * cut + fixed.log_density(cut)).flatten(1).sum(1)

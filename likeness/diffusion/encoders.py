@@ -5,13 +5,16 @@ parameter-free encoder, and y(x, gamma) - x with a network y in the trainable on
 respect to gamma is sigma^2 alpha^2, that of the mean is D x_t = sigma^2 (alpha^2 u + D u).
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from likeness.diffusion.process import broadcast
+
+if TYPE_CHECKING:
+    from likeness.diffusion.model import Basis
 
 
 class InnerEncoder(Protocol):
@@ -38,6 +41,10 @@ class DepthEncoder(nn.Module):
     def direction_with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """u and du/dgamma, in one pass."""
         raise NotImplementedError
+
+    def in_basis(self, basis: "Basis") -> "DepthEncoder":
+        """The encoder of coefficients in this basis; raises ValueError where none is known."""
+        raise ValueError(f"{type(self).__name__} has no form in another basis, such as {type(basis).__name__}")
 
     def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """m(gamma) and d log m/dgamma of an encoder that is x_t = m(gamma) x; raises ValueError if it is not."""
@@ -72,6 +79,10 @@ class IdentityEncoder(DepthEncoder):
         return torch.zeros_like(x), torch.zeros_like(x)
 
     @override
+    def in_basis(self, basis: "Basis") -> DepthEncoder:
+        return self
+
+    @override
     def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(gamma), torch.zeros_like(gamma)
 
@@ -88,6 +99,10 @@ class ParameterFreeEncoder(DepthEncoder):
     @override
     def direction_with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         return -x, torch.zeros_like(x)
+
+    @override
+    def in_basis(self, basis: "Basis") -> DepthEncoder:
+        return self
 
     @override
     def factor(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,3 +127,7 @@ class TrainableEncoder(DepthEncoder):
     def direction_with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         y, derivative = self.network.with_derivative(x, gamma, labels)  # type: ignore[operator]
         return y - x, derivative
+
+    @override
+    def in_basis(self, basis: "Basis") -> DepthEncoder:
+        return TrainableEncoder(basis.in_pixels(self.network))

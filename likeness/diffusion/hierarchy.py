@@ -4,7 +4,7 @@ Kingma et al. 2021 (VDM) and Nielsen et al. 2024 (DiffEnc). The errors and losse
 the densities those of likeness.diffusion.process; here they are put together.
 """
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ from likeness.diffusion.process import (
 from likeness.diffusion.schedules import NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
 from likeness.diffusion.volatility import Volatility
+
+if TYPE_CHECKING:
+    from likeness.diffusion.model import Basis
 
 
 class ScoreFunction(Protocol):
@@ -120,6 +123,7 @@ class Hierarchy:
     counter_term: bool
     plug_in: bool
     reach: int | None
+    basis: "Basis | None"  # in which z lives, and all that is said of its dimensions; None for pixels
 
     @property
     def dtype(self) -> torch.dtype:
@@ -191,14 +195,25 @@ class Hierarchy:
         gamma_0, gamma_1 = self.schedule.ends(t)
         x_0, latent = self._endpoints(x, gamma_0, gamma_1, labels, lean)
         z_0 = x_0 + torch.exp(0.5 * gamma_0) * eps_0
-        reconstruction = -log_likelihood(images, z_0, gamma_0, self.levels, self.reach).flatten(1).sum(1)
+        reconstruction = -log_likelihood(images, self.pixels(z_0), gamma_0, self.levels, self.reach).flatten(1).sum(1)
         diffusion = self.diffusion_loss(x, t, eps, labels)
         return ElboTerms(reconstruction, latent, diffusion if weight is None else weight * diffusion)
 
     def scale(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """x in (-1, 1), [B, ...], of grey levels, by default in the model's dtype; raises ValueError for others."""
+        """x, [B, ...], of grey levels, by default in the model's dtype; raises ValueError for others.
+
+        It is in (-1, 1), or the coefficients of that in the model's basis.
+        """
         require_levels(images, self.levels)
-        return scaled(images, self.levels, dtype or self.dtype)
+        return self.coefficients(scaled(images, self.levels, dtype or self.dtype))
+
+    def coefficients(self, pixels: Tensor) -> Tensor:
+        """Of images [B, ...] in the model's basis; they are the pixels themselves where there is none."""
+        return pixels if self.basis is None else self.basis(pixels)
+
+    def pixels(self, z: Tensor) -> Tensor:
+        """The images [B, ...] of which x or z are the coefficients."""
+        return z if self.basis is None else self.basis.inverse(z)
 
     def diffusion_loss(self, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
         """The diffusion term's estimate at times t, of scaled data x, in nats, [B]."""

@@ -66,7 +66,7 @@ def log_weight(
         gain, eps = _step(given, x, t, eps, eta, labels)
         weight = weight + gain
     z_0 = model.encoder(x, gamma_0.expand(len(x)), labels) + torch.exp(0.5 * gamma_0) * eps
-    weight = weight + _total(log_likelihood(images, z_0, gamma_0, model.levels, model.reach))
+    weight = weight + _total(log_likelihood(images, model.pixels(z_0), gamma_0, model.levels, model.reach))
     return weight if context is None else weight + context.log_ratio.double()
 
 
@@ -120,7 +120,7 @@ def flow_bound(
     x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
     z_0 = diffuse(x_0, gamma_0, eps_0)
     density = log_density(given, z_0, labels, probe, tolerance)
-    decoded = log_likelihood(images, z_0 / alpha(gamma_0), gamma_0, model.levels, model.reach)
+    decoded = log_likelihood(images, model.pixels(z_0) / alpha(gamma_0), gamma_0, model.levels, model.reach)
     encoded = -0.5 * (eps_0.square() + math.log(2 * math.pi) + logsigmoid(gamma_0))
     bound = (encoded - decoded).flatten(1).sum(1) - density
     return bound if context is None else bound + context.kl
@@ -156,11 +156,11 @@ def dequantised_bound(
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
     x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
-    noise = dequantisation(x, truncation(model, gamma_0))
+    noise = dequantisation(model.pixels(x), truncation(model, gamma_0))  # cells are of pixels
     cut, log_sigma = noise.cut(eps_0), 0.5 * logsigmoid(gamma_0.double())
     contexts = [model.for_data(x, each) for each in ([None] * len(cut) if eps_context is None else eps_context)]
     densities = [
-        log_density(given, diffuse(x_0, gamma_0, eps), labels, probe, tolerance).double()
+        log_density(given, diffuse(x_0, gamma_0, model.coefficients(eps)), labels, probe, tolerance).double()
         for (given, _), eps in zip(contexts, cut.to(eps_0), strict=True)
     ]
     drawn = [context for _, context in contexts if context is not None]

@@ -32,6 +32,29 @@ class Context(nn.Module):
         raise NotImplementedError
 
 
+class Basis(nn.Module):
+    """An orthonormal map of images [..., C, H, W] to as many coefficients; see likeness.diffusion.basis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The coefficients of images."""
+        raise NotImplementedError
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """The images of coefficients, by the transpose of the map."""
+        raise NotImplementedError
+
+    def low(self, input_shape: Sequence[int]) -> Tensor:
+        """Which coefficients of a sample of this shape are of the low band, bool [C, H, W].
+
+        Raises ValueError for images of which this is no basis.
+        """
+        raise NotImplementedError
+
+    def in_pixels(self, network: nn.Module) -> nn.Module:
+        """A network of images as one of coefficients: a score network, or the inner network of an encoder."""
+        return _InPixels(network, self)
+
+
 class DiffusionModel(nn.Module, Hierarchy):
     """VDM and DiffEnc in finite and infinite depth.
 
@@ -50,9 +73,12 @@ class DiffusionModel(nn.Module, Hierarchy):
         volatility: how much of the noise is new at each depth, None for 1, as both papers have it.
         context: what is drawn before z_1 and told the network and the schedule, None for nothing. All that follows
             from a context is asked of what :meth:`given`, :meth:`for_data` and :meth:`from_prior` answer.
+        basis: orthonormal, in which z lives and a multivariate schedule has its gammas, None for pixels. The networks
+            are called with images all the same, and what is decoded are images.
 
     Raises ValueError for fewer than two levels, T < 1, an unknown prediction, a ratio in infinite depth, a schedule
-    that may stop while the encoder moves the mean, and a network or schedule for another context.
+    that may stop while the encoder moves the mean, a network or schedule for another context, and a basis of other
+    images, with learned ends, or missing where the schedule needs one.
 
     Example:
         >>> import torch
@@ -81,6 +107,7 @@ class DiffusionModel(nn.Module, Hierarchy):
         volatility: Volatility | None = None,
         plug_in: bool = False,
         context: Context | None = None,
+        basis: Basis | None = None,
     ) -> None:
         super().__init__()
         if levels < 2:
@@ -95,7 +122,11 @@ class DiffusionModel(nn.Module, Hierarchy):
             raise ValueError(f"plug_in does not go with {other}")
         _require_context(context, network, schedule)
         schedule.for_samples(input_shape)
-        self.network, self.encoder, self.schedule = network, encoder, schedule
+        _require_basis(basis, schedule)
+        if basis is not None:
+            schedule.for_band(basis.low(input_shape))
+            network, encoder = basis.in_pixels(network), encoder.in_basis(basis)
+        self.network, self.encoder, self.schedule, self.basis = network, encoder, schedule, basis
         self.ratio, self.volatility, self.context = ratio, volatility, context
         self.input_shape, self.levels = tuple(input_shape), levels
         self.prediction: Prediction = prediction
@@ -126,7 +157,7 @@ class DiffusionModel(nn.Module, Hierarchy):
         """As :meth:`Hierarchy.elbo_terms`; with a context, drawn with the noise ``eps_context`` [B, K], its KL too."""
         if self.context is None:
             return super().elbo_terms(images, eps=eps, **options)
-        context = self.context.draw(self.scale(images, eps.dtype), eps_context)
+        context = self.context.draw(self.pixels(self.scale(images, eps.dtype)), eps_context)
         terms = self.given(context.value).elbo_terms(images, eps=eps, **options)
         return ElboTermsWithContext(*terms, context.kl)
 
@@ -148,7 +179,7 @@ class DiffusionModel(nn.Module, Hierarchy):
     def for_data(self, x: Tensor, eps_context: Tensor | None = None) -> tuple[Hierarchy, Drawn | None]:
         if self.context is None:
             return self, None
-        context = self.context.draw(x, eps_context)
+        context = self.context.draw(self.pixels(x), eps_context)
         return self.given(context.value), context
 
     @override
@@ -166,7 +197,7 @@ class _Given(Hierarchy):
         if getattr(model.network, "context_size", None) is not None:
             self.network = _Informed(model.network, context)
         self.encoder, self.schedule = model.encoder, model.schedule.given(context)
-        self.ratio, self.volatility = model.ratio, model.volatility
+        self.ratio, self.volatility, self.basis = model.ratio, model.volatility, model.basis
         self.input_shape, self.levels, self.reach = model.input_shape, model.levels, model.reach
         self.prediction, self.counter_term, self.plug_in = model.prediction, model.counter_term, model.plug_in
         self._dtype = model.dtype
@@ -193,6 +224,37 @@ class _Informed(nn.Module):
     def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
         """As the network's, of the contexts too."""
         return self.network.features(z, gamma, labels, self.context)  # type: ignore[operator, no-any-return]
+
+
+class _InPixels(nn.Module):
+    """A network whose images are given and answered by their coefficients; gamma and a context go in as they are."""
+
+    def __init__(self, network: nn.Module, basis: Basis) -> None:
+        super().__init__()
+        self.network, self.basis = network, basis
+        self.context_size: int | None = getattr(network, "context_size", None)
+
+    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, *context: Tensor) -> Tensor:
+        """The coefficients of its answer, in the dtype of z."""
+        return self.basis(self.network(self.basis.inverse(z), gamma, labels, *context).to(z))  # type: ignore[no-any-return]
+
+    def features(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None, *context: Tensor) -> Tensor:
+        """As the network's."""
+        return self.network.features(self.basis.inverse(z), gamma, labels, *context)  # type: ignore[operator, no-any-return]
+
+    def with_derivative(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The coefficients of its answer and of the derivative with respect to gamma."""
+        y, derivative = self.network.with_derivative(self.basis.inverse(x), gamma, labels)  # type: ignore[operator]
+        return self.basis(y.to(x)), self.basis(derivative.to(x))
+
+
+def _require_basis(basis: Basis | None, schedule: NoiseSchedule) -> None:
+    """Raise ValueError for a schedule that lacks a basis, and for a basis whose ends might not stay equal."""
+    name = type(schedule).__name__
+    if basis is None and schedule.needs_band:
+        raise ValueError(f"{name} says when the low band of a basis is made: set basis")
+    if basis is not None and schedule.learned_ends:
+        raise ValueError(f"a basis needs ends that stay the same for all coefficients, {name} learns them")
 
 
 def _require_context(context: Context | None, network: nn.Module, schedule: NoiseSchedule) -> None:

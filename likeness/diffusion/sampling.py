@@ -24,8 +24,8 @@ class State(NamedTuple):
     """Where one step of a path has led."""
 
     gamma: Tensor  # a scalar, or [1 or B, ...]
-    z: Tensor  # [B, ...] at gamma
-    x_hat: Tensor  # [B, ...], predicted of the z before
+    z: Tensor  # [B, ...] at gamma, in pixels
+    x_hat: Tensor  # [B, ...], predicted of the z before, in pixels
 
 
 class Samples(NamedTuple):
@@ -52,11 +52,11 @@ def ancestral(
     """
     ratio, z = ratio_on(model, gammas), z_1
     for gamma_t, gamma_s in _steps(gammas, z):
-        x_hat = clipped(model.predict(z, repeated(gamma_t, z), labels), clip_quantile)
+        x_hat = _predicted(model, z, gamma_t, labels, clip_quantile)
         mean, variance = model.generative_step(z, gamma_s, gamma_t, x_hat, ratio, labels)
         noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
         z = (mean + variance.sqrt() * noise).to(z)
-        yield State(gamma_s, z, x_hat)
+        yield State(gamma_s, model.pixels(z), model.pixels(x_hat))
 
 
 @torch.no_grad()
@@ -73,9 +73,17 @@ def flow(
     """
     z = z_1
     for gamma_t, gamma_s in _steps(gammas, z):
-        x_hat = clipped(model.predict(z, repeated(gamma_t, z), labels), clip_quantile)
+        x_hat = _predicted(model, z, gamma_t, labels, clip_quantile)
         z = flow_step(model, z, x_hat, gamma_s, gamma_t).to(z)
-        yield State(gamma_s, z, x_hat)
+        yield State(gamma_s, model.pixels(z), model.pixels(x_hat))
+
+
+def _predicted(
+    model: Hierarchy, z: Tensor, gamma_t: Tensor, labels: Tensor | None, clip_quantile: float | None
+) -> Tensor:
+    """x_hat, whose pixels are clipped."""
+    x_hat = model.predict(z, repeated(gamma_t, z), labels)
+    return x_hat if clip_quantile is None else model.coefficients(clipped(model.pixels(x_hat), clip_quantile))
 
 
 def clipped(x_hat: Tensor, quantile: float | None) -> Tensor:

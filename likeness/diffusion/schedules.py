@@ -29,6 +29,7 @@ class NoiseSchedule(nn.Module):
     multivariate = False  # whether each dimension has a gamma of its own, see likeness.diffusion.multivariate
     of_each_sample = False  # whether samples of a batch have paths of their own
     context_size: int | None = None  # how many numbers the context has that it must be given
+    needs_band = False  # whether it must be told which dimensions are of the low band
     may_stop = False  # whether dgamma/dt may be 0 where an encoder still moves the mean
 
     def __init__(self, gamma_min: float = GAMMA_MIN, gamma_max: float = GAMMA_MAX) -> None:
@@ -56,6 +57,9 @@ class NoiseSchedule(nn.Module):
 
     def for_samples(self, input_shape: Sequence[int]) -> None:
         """Told once of which shape samples are; it matters where there is a gamma for each dimension."""
+
+    def for_band(self, low: Tensor) -> None:
+        """Told once which dimensions of a sample are of a basis's low band, bool; see likeness.diffusion.basis."""
 
     def given(self, context: Tensor) -> "NoiseSchedule":
         """The schedule of samples with these contexts, [B, K]: itself, unless it is a function of them."""

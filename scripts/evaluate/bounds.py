@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
-from likeness.diffusion.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.dequantisation import LearnedDequantisation, centred, fit_dequantisation
+from likeness.diffusion.diagnostics.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight

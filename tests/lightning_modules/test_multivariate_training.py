@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
-from likeness.diffusion import MultivariatePolynomial
+from likeness.diffusion import CascadeSchedule, Haar, MultivariatePolynomial
 from likeness.diffusion.process import evaluation_noise
 from tests.lightning_modules.tiny_diffusion import SCORE, SHAPE, awake, batch, diffenc, vdm
 
@@ -94,6 +94,27 @@ def test_a_checkpoint_is_the_module(tmp_path: Path) -> None:
     assert torch.equal(loaded.elbo_terms(batch(5).x, **noise).total, own.eval().elbo_terms(batch(5).x, **noise).total)
     assert torch.equal(loaded.embed(batch(5).x), own.embed(batch(5).x))
     assert torch.equal(loaded.encode(batch(5).x, 0.3), own.encode(batch(5).x, 0.3))
+
+
+def test_a_cascade_in_another_basis(tmp_path: Path) -> None:
+    """Its checkpoint is the module; what is encoded are images; every weight is trained, none of a fixed schedule."""
+    from scripts.import_published import save
+
+    options = {"schedule": partial(CascadeSchedule, gamma_min=-7.9), "network": TOLD, "basis": Haar}
+    own = awake(diffenc(**options)).eval()
+    groups = own.configure_optimizers()["optimizer"].param_groups
+    assert sum(len(group["params"]) for group in groups) == sum(1 for _ in own.diffusion.parameters())
+    assert all(group["params"] for group in groups)
+    save(own, tmp_path / "model.ckpt")
+    noise = evaluation_noise(torch.empty(5, *SHAPE), torch.arange(5), 0, 0)._asdict()
+    loaded = load_module(tmp_path / "model.ckpt").eval()
+    found = own.elbo_terms(batch(5).x, **noise)
+    assert torch.equal(loaded.elbo_terms(batch(5).x, **noise).total, found.total)
+    plain = awake(diffenc(network=TOLD)).eval()
+    assert not torch.allclose(found.diffusion, plain.elbo_terms(batch(5).x, **noise).diffusion)
+    torch.testing.assert_close(own.encode(batch(5).x, 0.0), plain.encode(batch(5).x, 0.0), rtol=0, atol=1e-3)
+    found.total.mean().backward()
+    assert all(weight.grad is not None for weight in own.diffusion.parameters())
 
 
 def test_pairs_that_exclude_each_other_are_refused() -> None:

@@ -1,1 +1,1 @@
-"""A trained diffusion model looked at: its bound by gamma and by depth, its encoder, the gradients of its networks."""
+"""A trained model looked at: its bound by gamma and by depth, its encoder and gradients, and the least of baselines."""

@@ -66,14 +66,14 @@ def depth_profile(
 def mean_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """x_t, [B, ...], of grey levels."""
     x = model.scale(images, model.dtype)
-    return model.for_data(x)[0].mean(x, _times(x, t), labels)
+    return model.pixels(model.for_data(x)[0].mean(x, _times(x, t), labels))
 
 
 @torch.no_grad()
 def direction_at(model: DiffusionModel, images: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
     """u = (x_t - x) / sigma_t^2, [B, ...], of grey levels; y is x + u."""
     x = model.scale(images, model.dtype)
-    return model.for_data(x)[0].direction(x, _times(x, t), labels)[1]
+    return model.pixels(model.for_data(x)[0].direction(x, _times(x, t), labels)[1])
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def mean_change(model: DiffusionModel, images: Tensor, s: float, t: float, label
     for time in (s, t):
         gamma, direction = given.direction(x, _times(x, time), labels)
         shifts.append(torch.sigmoid(broadcast(gamma, x)) * direction)
-    return (shifts[1] - shifts[0]) / (t - s)
+    return model.pixels(shifts[1] - shifts[0]) / (t - s)
 
 
 def _times(x: Tensor, t: float) -> Tensor:

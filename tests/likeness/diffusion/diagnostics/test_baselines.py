@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.naive_bayes import CategoricalNB
 
-from likeness.diffusion.baselines import LevelHistogram, uniform_bits
+from likeness.diffusion.diagnostics.baselines import LevelHistogram, uniform_bits
 
 
 def images(size: int, seed: int, levels: int = 5) -> torch.Tensor:
