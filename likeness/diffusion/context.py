@@ -14,7 +14,7 @@ from typing_extensions import override
 from likeness.checks import require_positive
 from likeness.diffusion.hierarchy import Drawn
 from likeness.diffusion.model import Context
-from likeness.networks.context_networks import ContextCNN
+from likeness.networks.context_networks import ContextCNN, ContextMLP
 
 ContextNetworkFactory = Callable[[Sequence[int], int], nn.Module]
 
@@ -28,22 +28,25 @@ class GaussianContext(Context):
         input_shape: of one sample.
         size: how many numbers w has.
         network: of x; a class or factory called with (input_shape, outputs), here 2 ``size``: mean and log variance.
+            None is ``ContextCNN`` for images and ``ContextMLP`` for all else.
 
     Example:
         >>> import torch
         >>> from likeness.diffusion import GaussianContext
-        >>> from likeness.networks import ContextMLP
-        >>> context = GaussianContext((3,), size=2, network=ContextMLP)
+        >>> context = GaussianContext((3,), size=2)
         >>> drawn = context.draw(torch.zeros(5, 3), torch.ones(5, 2))
         >>> drawn.value.shape, drawn.kl.sum().item()
         (torch.Size([5, 2]), 0.0)
     """
 
-    def __init__(self, input_shape: Sequence[int], size: int = 16, network: ContextNetworkFactory = ContextCNN) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], size: int = 16, network: ContextNetworkFactory | None = None
+    ) -> None:
         super().__init__()
         require_positive(size=size)
         self.size = size
-        self.network = network(input_shape, 2 * size)
+        usual = ContextCNN if len(input_shape) == 3 else ContextMLP
+        self.network = (network or usual)(input_shape, 2 * size)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(w | x), [B, size] each."""
