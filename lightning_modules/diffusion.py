@@ -22,6 +22,7 @@ from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim, mapped
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
+from likeness.diffusion.flow import flow_matching_loss
 from likeness.diffusion.model import Basis, Context, DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
@@ -61,6 +62,8 @@ class VariationalDiffusion(pl.LightningModule):
         context: what is drawn before z_1 and told the network and the schedule, a class or factory called with
             (input_shape); none is nothing.
         basis: orthonormal, in which the latent variables live, a class or factory; none is pixels.
+        flow_head: have a second network like the first from which the probability flow is taken, for encoders whose
+            flow is unknown; it is trained beside the bound, which does not depend on it.
         times: the density from which the times of the diffusion term are drawn, a class or factory; none is uniform.
         class_conditional: give the networks the labels.
         num_classes: how many labels there are.
@@ -94,6 +97,7 @@ class VariationalDiffusion(pl.LightningModule):
         volatility: VolatilityFactory | None = None,
         context: ContextFactory | None = None,
         basis: BasisFactory | None = None,
+        flow_head: bool = False,
         times: TimesFactory | None = None,
         class_conditional: bool = False,
         num_classes: int | None = None,
@@ -121,8 +125,9 @@ class VariationalDiffusion(pl.LightningModule):
             volatilities = None if volatility is None else volatility()
             noise.for_samples(input_shape)
             drawn = None if context is None else context(input_shape)
+            head = network(*sizes) if flow_head else None
         axes = None if basis is None else basis()
-        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in, drawn, axes)
+        options = (prediction, self.counter_term, num_steps, variances, volatilities, self.plug_in, drawn, axes, head)
         model = DiffusionModel(score, encoder, noise, input_shape, levels, *options)
         # only the layout: the results are the same, and on most machines this one is faster
         self.diffusion = model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
@@ -207,11 +212,16 @@ class VariationalDiffusion(pl.LightningModule):
         if isinstance(schedule, MonotoneSchedule) and schedule.minimise_variance:
             schedule.weigh_gradient(bits_per_dim(terms.diffusion, dims))
         self.log("train/loss", loss.mean(), prog_bar=True, sync_dist=True)
+        objective = loss.mean()
+        if self.diffusion.flow_head is not None:
+            matching = bits_per_dim(self._flow_matching_loss(batch, noise), dims).mean()
+            self.log("train/flow_matching", matching, sync_dist=True)
+            objective = objective + matching
         found = mapped(Tensor.detach, terms)
         rate = _unweighted(found.diffusion, noise)
         if self.times is not None:
             self.times.observe(noise.t, rate / dims)
-        return {"loss": loss.mean(), "terms": found, "t": noise.t, "rate": rate}
+        return {"loss": objective, "terms": found, "t": noise.t, "rate": rate}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         return self._evaluate(batch, self.val_bound)
@@ -238,6 +248,13 @@ class VariationalDiffusion(pl.LightningModule):
             # the outer function: compiled networks under a derivative lose their tangents
             self._terms = torch.compile(terms) if self.compiled else terms
         return self._terms
+
+    def _flow_matching_loss(self, batch: Batch, noise: Noise) -> Tensor:
+        x = self.diffusion.scale(batch.x, self.float_type)
+        with torch.no_grad():
+            given, _ = self.diffusion.for_data(x, noise.eps_context)
+        loss = flow_matching_loss(given, x, noise.t, noise.eps, self._labels(batch))
+        return loss if noise.weight is None else noise.weight * loss
 
     def _evaluate(self, batch: Batch, bound: BoundMetric) -> dict[str, Any]:
         """Add the batch to the bound; what callbacks read, of K draws, is nats and times, [K, B] each.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from likeness.checks import require_positive
-from likeness.diffusion.flow import conditional_mean
+from likeness.diffusion.flow import conditional_mean, flow_mean
 from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import alpha, diffuse, repeated, sigma
@@ -112,9 +112,15 @@ class LearnedDequantisation(nn.Module):
         return CutNormal(tau, farthest * torch.tanh(shift / farthest), torch.exp(WIDEST * torch.tanh(scale / WIDEST)))
 
 
+def centres(model: Hierarchy, x: Tensor, gamma_0: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The middles of the cells of scaled data x [B, ...]: x_0, or with a flow head x, as x_0 is no scale of it then."""
+    return x if model.flow_head is not None else model.encoder(x, gamma_0.expand(len(x)), labels)
+
+
 def truncation(model: Hierarchy, gamma_0: Tensor) -> Tensor:
     """tau: half a grey level in z_0 over sigma_0, a scalar in float64; raises where the flow is unknown."""
-    factor, _ = model.encoder.factor(gamma_0.double())
+    at = gamma_0.double()
+    factor = torch.ones_like(at) if model.flow_head is not None else model.encoder.factor(at)[0]
     tau: Tensor = factor * torch.exp(-0.5 * gamma_0.double()) / model.levels
     return tau
 
@@ -173,8 +179,11 @@ def pathwise_loss(
     cut = noise.cut(eps)
     with torch.no_grad():
         eps_0 = model.coefficients(cut.to(x))
-        z_0 = diffuse(model.encoder(x, gamma_0.expand(len(x)), labels), gamma_0, eps_0)
-        mean = conditional_mean(model, model.predict(z_0, repeated(gamma_0, z_0), labels), gamma_0)
+        z_0 = diffuse(centres(model, x, gamma_0, labels), gamma_0, eps_0)
+        if model.flow_head is not None:
+            mean = flow_mean(model, z_0, gamma_0, labels)  # at gamma_0 the mean of the data hardly moves
+        else:
+            mean = conditional_mean(model, model.predict(z_0, repeated(gamma_0, z_0), labels), gamma_0)
         eps_hat = model.pixels((z_0 - alpha(gamma_0) * mean) / sigma(gamma_0))
     fixed = CutNormal(noise.tau, noise.shift.detach(), noise.scale.detach())
     return (eps_hat * cut + fixed.log_density(cut)).flatten(1).sum(1)

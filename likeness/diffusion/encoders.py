@@ -51,7 +51,8 @@ class DepthEncoder(nn.Module):
         name = type(self).__name__
         raise ValueError(
             f"the probability flow of {name} is unknown: it needs the expectation of dx_t/dgamma given z, which the "
-            "network does not answer; it is defined for IdentityEncoder (VDM) and ParameterFreeEncoder"
+            "network does not answer; it is defined for IdentityEncoder (VDM) and ParameterFreeEncoder, and for all "
+            "that are trained with a flow_head"
         )
 
     def forward(self, x: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:

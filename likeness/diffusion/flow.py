@@ -6,6 +6,10 @@ counter-term answers E[x_t - dx_t/dgamma | z] / (1 + sigma^2), so that both can 
 factor m(gamma), in VDM and with the parameter-free encoder; with a trained encoder they cannot. With a volatility kappa
 in training, (1 + kappa) / 2 stands in place of both ones. The flow itself has no volatility. It is integrated over
 gamma, or over t where each dimension has a gamma of its own: dz_i/dt = dgamma_i/dt dz_i/dgamma_i.
+
+For a trained encoder a second network can learn what is missing, E[x_t - 2 dx_t/dgamma | z], by flow matching (Lipman
+et al. 2023, arXiv 2210.02747): see :func:`flow_matching_loss`. Any smooth vector field carries a normalised density, so
+that bounds by it are bounds however well it was learned.
 """
 
 import math
@@ -13,8 +17,46 @@ import math
 import torch
 from torch import Tensor
 
+from likeness.diffusion.elbo import continuous_loss, estimate
+from likeness.diffusion.elbo import x_hat as data_of
 from likeness.diffusion.hierarchy import Hierarchy
-from likeness.diffusion.process import alpha, batched, diffuse, repeated, sigma
+from likeness.diffusion.process import alpha, batched, broadcast, diffuse, repeated, sigma
+
+
+def require_flow(model: Hierarchy) -> None:
+    """Raise ValueError for an encoder that is not x times a function of gamma, unless the model has a flow head."""
+    if model.flow_head is None:
+        model.encoder.factor(torch.zeros(()))
+
+
+def flow_matching_loss(model: Hierarchy, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None = None) -> Tensor:
+    """What the flow head is trained on, in nats, [B], at times t [B] of scaled data x with noise eps, [B, ...].
+
+    dgamma/dt |(alpha / sigma) (q - (x_t - 2 dx_t/dgamma))|^2 / 2 of its answer q: least at the conditional mean. Only
+    the head is trained by it. In VDM it is the diffusion term. Raises ValueError for a model without a flow head.
+    """
+    if model.flow_head is None:
+        raise ValueError("flow matching trains a flow head, but the model has none")
+    with torch.no_grad():
+        at = model.motion(x, t, labels)
+        gamma = broadcast(at.gamma, x)
+        x_t = x + torch.sigmoid(gamma) * at.direction
+        z = diffuse(x_t, at.gamma, eps)
+        twice = 2 * alpha(gamma) * sigma(gamma) * (torch.sigmoid(-gamma) * at.direction + at.derivative)
+    found = estimate(model.flow_head(z, at.gamma, labels), z, x_t, eps, at.gamma, model.prediction)
+    return continuous_loss(found.noise_error + twice, at.dgamma_dt)
+
+
+def flow_mean(model: Hierarchy, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
+    """E[x_t - 2 dx_t/dgamma | z], of z [B, ...] at a gamma that is a scalar, or [B or 1, ...].
+
+    By the flow head, or of the model's x_hat. Raises as :func:`conditional_mean`.
+    """
+    if model.flow_head is not None:
+        at = repeated(gamma, z)
+        return data_of(model.flow_head(z, at, labels), z, at, model.prediction)
+    mean = conditional_mean(model, model.predict(z, repeated(gamma, z), labels), gamma)
+    return 2 * (0.5 - model.encoder.factor(gamma)[1]) * mean
 
 
 def conditional_mean(model: Hierarchy, x_hat: Tensor, gamma: Tensor) -> Tensor:
@@ -36,16 +78,21 @@ def velocity(model: Hierarchy, z: Tensor, gamma: Tensor, labels: Tensor | None =
 
     Raises as :func:`conditional_mean`.
     """
-    mean = conditional_mean(model, model.predict(z, repeated(gamma, z), labels), gamma)
-    rate = model.encoder.factor(gamma)[1]
-    return 0.5 * torch.sigmoid(-gamma) * z - (0.5 - rate) * alpha(gamma) * mean
+    return 0.5 * torch.sigmoid(-gamma) * z - 0.5 * alpha(gamma) * flow_mean(model, z, gamma, labels)
 
 
-def flow_step(model: Hierarchy, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor) -> Tensor:
+def flow_step(
+    model: Hierarchy, z_t: Tensor, x_hat: Tensor, gamma_s: Tensor, gamma_t: Tensor, labels: Tensor | None = None
+) -> Tensor:
     """z_s, were the noise and the data in z_t [B, ...] those that x_hat says; as DDIM's steps.
 
-    gamma_s and gamma_t are scalars or [1, ...]. Raises as :func:`conditional_mean`.
+    With a flow head q it is the solution of the ODE with q held fixed, d(z / alpha)/dgamma = (z / alpha - q) / 2, which
+    are DDIM's steps too where q is x. gamma_s and gamma_t are scalars or [B or 1, ...]. Raises as
+    :func:`conditional_mean`.
     """
+    if model.flow_head is not None:
+        fixed = flow_mean(model, z_t, gamma_t, labels)
+        return alpha(gamma_s) * (fixed + torch.exp(0.5 * (gamma_s - gamma_t)) * (z_t / alpha(gamma_t) - fixed))
     mean = conditional_mean(model, x_hat, gamma_t)
     eps = (z_t - alpha(gamma_t) * mean) / sigma(gamma_t)
     moved = mean * (model.encoder.factor(gamma_s)[0] / model.encoder.factor(gamma_t)[0])

@@ -113,6 +113,7 @@ class Hierarchy:
     """
 
     network: nn.Module  # a ScoreFunction
+    flow_head: nn.Module | None  # a ScoreFunction too, see likeness.diffusion.flow
     encoder: DepthEncoder
     schedule: NoiseSchedule
     ratio: VarianceRatio | None

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from likeness.checks import require_positive
-from likeness.diffusion.dequantisation import Dequantisation, centred, truncation
+from likeness.diffusion.dequantisation import Dequantisation, centred, centres, truncation
 from likeness.diffusion.flow import log_density
 from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
@@ -155,7 +155,7 @@ def dequantised_bound(
     require_positive(draws=len(eps_0))
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
-    x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
+    x_0 = centres(model, x, gamma_0, labels)
     noise = dequantisation(model.pixels(x), truncation(model, gamma_0))  # cells are of pixels
     cut, log_sigma = noise.cut(eps_0), 0.5 * logsigmoid(gamma_0.double())
     contexts = [model.for_data(x, each) for each in ([None] * len(cut) if eps_context is None else eps_context)]

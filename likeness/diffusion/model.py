@@ -71,6 +71,8 @@ class DiffusionModel(nn.Module, Hierarchy):
         num_steps: T, or None for infinite depth.
         ratio: of the variances, None for 1.
         volatility: how much of the noise is new at each depth, None for 1, as both papers have it.
+        flow_head: a second network like the first, from which the probability flow is taken: for encoders whose flow
+            is unknown. See :func:`likeness.diffusion.flow.flow_matching_loss`.
         context: what is drawn before z_1 and told the network and the schedule, None for nothing. All that follows
             from a context is asked of what :meth:`given`, :meth:`for_data` and :meth:`from_prior` answer.
         basis: orthonormal, in which z lives and a multivariate schedule has its gammas, None for pixels. The networks
@@ -108,6 +110,7 @@ class DiffusionModel(nn.Module, Hierarchy):
         plug_in: bool = False,
         context: Context | None = None,
         basis: Basis | None = None,
+        flow_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if levels < 2:
@@ -126,8 +129,9 @@ class DiffusionModel(nn.Module, Hierarchy):
         if basis is not None:
             schedule.for_band(basis.low(input_shape))
             network, encoder = basis.in_pixels(network), encoder.in_basis(basis)
+            flow_head = None if flow_head is None else basis.in_pixels(flow_head)
         self.network, self.encoder, self.schedule, self.basis = network, encoder, schedule, basis
-        self.ratio, self.volatility, self.context = ratio, volatility, context
+        self.ratio, self.volatility, self.context, self.flow_head = ratio, volatility, context, flow_head
         self.input_shape, self.levels = tuple(input_shape), levels
         self.prediction: Prediction = prediction
         self.counter_term, self.plug_in = counter_term, plug_in
@@ -193,9 +197,8 @@ class _Given(Hierarchy):
 
     def __init__(self, model: DiffusionModel, context: Tensor) -> None:
         self._num_steps = model.num_steps
-        self.network = model.network
-        if getattr(model.network, "context_size", None) is not None:
-            self.network = _Informed(model.network, context)
+        self.network = _informed(model.network, context)
+        self.flow_head = None if model.flow_head is None else _informed(model.flow_head, context)
         self.encoder, self.schedule = model.encoder, model.schedule.given(context)
         self.ratio, self.volatility, self.basis = model.ratio, model.volatility, model.basis
         self.input_shape, self.levels, self.reach = model.input_shape, model.levels, model.reach
@@ -209,6 +212,10 @@ class _Given(Hierarchy):
     @property
     def num_steps(self) -> int | None:
         return self._num_steps
+
+
+def _informed(network: nn.Module, context: Tensor) -> nn.Module:
+    return network if getattr(network, "context_size", None) is None else _Informed(network, context)
 
 
 class _Informed(nn.Module):

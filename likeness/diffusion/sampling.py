@@ -69,12 +69,13 @@ def flow(
 ) -> Iterator[State]:
     """The states after each step along the probability flow from z_1 [B, ...]: no noise but that of z_1.
 
-    In VDM these are the steps of DDIM (Song et al. 2021). Raises ValueError for an encoder whose flow is unknown.
+    In VDM these are the steps of DDIM (Song et al. 2021); with a flow head nothing is clipped. Raises ValueError for an
+    encoder whose flow is unknown.
     """
     z = z_1
     for gamma_t, gamma_s in _steps(gammas, z):
         x_hat = _predicted(model, z, gamma_t, labels, clip_quantile)
-        z = flow_step(model, z, x_hat, gamma_s, gamma_t).to(z)
+        z = flow_step(model, z, x_hat, gamma_s, gamma_t, labels).to(z)
         yield State(gamma_s, model.pixels(z), model.pixels(x_hat))
 
 

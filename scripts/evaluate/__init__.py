@@ -125,8 +125,7 @@ def evaluate_diffusion(arguments: Namespace, module: VariationalDiffusion) -> Re
 
 def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[Depth]:
     """The depths to evaluate; refuses what cannot be computed before anything is."""
-    import torch
-
+    from likeness.diffusion.flow import require_flow
     from scripts.evaluate.bounds import choose_depths, parse_steps
 
     _refuse(arguments, OF_SAMPLES, "diffusion models")
@@ -139,7 +138,7 @@ def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[D
     if arguments.dequantisation_steps and arguments.dequantisation != "learned":
         raise ValueError("--dequantisation_steps needs --dequantisation learned")
     if arguments.ode:
-        model.encoder.factor(torch.zeros(()))  # raises where the flow is unknown
+        require_flow(model)
     return choose_depths(model, steps, arguments.ratio, arguments.volatility)
 
 

@@ -74,12 +74,11 @@ def load(arguments: Namespace) -> VariationalDiffusion:
 
 def choose_recipe(arguments: Namespace, module: VariationalDiffusion) -> Recipe:
     """How to sample; raises ValueError for numbers that cannot be meant, and for the ODE where it is unknown."""
-    import torch
-
+    from likeness.diffusion.flow import require_flow
     from scripts.sample.sampling import Recipe
 
     if arguments.sampler == "ode":
-        module.diffusion.encoder.factor(torch.zeros(()))
+        require_flow(module.diffusion)
     steps = (module.diffusion.num_steps or STEPS) if arguments.steps is None else arguments.steps
     names = ("sampler", "spacing", "threshold", "keep_every", "batch_size", "seed")
     return Recipe(steps, **{name: arguments[name] for name in names})
