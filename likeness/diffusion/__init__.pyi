@@ -4,6 +4,7 @@ from .basis import Haar as Haar
 from .basis import OpponentColours as OpponentColours
 from .coding import Coder as Coder
 from .context import GaussianContext as GaussianContext
+from .context import TopKContext as TopKContext
 from .encoders import DepthEncoder as DepthEncoder
 from .encoders import IdentityEncoder as IdentityEncoder
 from .encoders import ParameterFreeEncoder as ParameterFreeEncoder

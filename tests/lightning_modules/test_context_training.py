@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 import torch
 
@@ -11,7 +12,7 @@ from callbacks import ElboDiagnostics
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
-from likeness.diffusion import ContextPolynomial, GaussianContext
+from likeness.diffusion import ContextPolynomial, GaussianContext, TopKContext
 from likeness.diffusion.process import evaluation_noise
 from tests.lightning_modules.test_multivariate_training import QUIET, SaveEach
 from tests.lightning_modules.tiny_diffusion import SCORE, SHAPE, awake, batch, diffenc, vdm
@@ -24,21 +25,25 @@ TOLD: dict[str, Any] = {
 }
 
 
-def fit(folder: Path, resume: Path | None = None) -> tuple[VariationalDiffusion, dict[str, torch.Tensor]]:
+def fit(
+    folder: Path, told: dict[str, Any], resume: Path | None = None
+) -> tuple[VariationalDiffusion, dict[str, torch.Tensor]]:
     """Four steps, or what is left of them, and what was logged."""
     limits: dict[str, Any] = {"max_steps": 4, "limit_val_batches": 1, "val_check_interval": 4, "log_every_n_steps": 2}
     callbacks = [SaveEach(), ElboDiagnostics(gap_samples=4)]
     trainer = pl.Trainer(default_root_dir=folder, callbacks=callbacks, use_distributed_sampler=False, **limits, **QUIET)
-    trained = vdm(**TOLD, seed=2, eval_draws=2)
+    trained = vdm(**told, seed=2, eval_draws=2)
     trainer.fit(trained, Digits(batch_size=10, seed=2), ckpt_path=resume)
     return trained, dict(trainer.logged_metrics)
 
 
-def test_it_trains_logs_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("context", [partial(GaussianContext, size=SIZE), partial(TopKContext, size=SIZE, k=1)])
+def test_it_trains_logs_and_resumes_bit_for_bit(context: Any, tmp_path: Path) -> None:
     """Two steps and two more are four; every part of the context has moved, and its KL is in the sum."""
-    start = vdm(**TOLD, seed=2)
-    whole, logged = fit(tmp_path / "whole")
-    resumed, _ = fit(tmp_path / "resumed", tmp_path / "whole" / "2.ckpt")
+    told = TOLD | {"context": context}
+    start = vdm(**told, seed=2)
+    whole, logged = fit(tmp_path / "whole", told)
+    resumed, _ = fit(tmp_path / "resumed", told, tmp_path / "whole" / "2.ckpt")
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     moved = dict(whole.diffusion.named_parameters())
@@ -51,7 +56,7 @@ def test_it_trains_logs_and_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert found[-1] > 0
         torch.testing.assert_close(sum(found), logged[f"{prefix}/bpd"])
     assert "elbo/train/context" in logged
-    assert isinstance(load_module(tmp_path / "whole" / "4.ckpt").diffusion.context, GaussianContext)
+    assert isinstance(load_module(tmp_path / "whole" / "4.ckpt").diffusion.context, context.func)
 
 
 def test_the_heads_of_the_schedule_have_its_rate_and_no_decay() -> None:
