@@ -7,12 +7,14 @@ from .classifier_networks import LinearHead as LinearHead
 from .classifier_networks import ResNet18 as ResNet18
 from .context_networks import ContextCNN as ContextCNN
 from .context_networks import ContextMLP as ContextMLP
+from .context_networks import ContextUNet as ContextUNet
 from .decoder import GPT2 as GPT2
 from .decoder import Decoder as Decoder
 from .decoder import Llama as Llama
 from .encoder_networks import EncoderMLP as EncoderMLP
 from .encoder_networks import EncoderOutput as EncoderOutput
 from .encoder_networks import EncoderUNet as EncoderUNet
+from .score_networks import PositionScoreUNet as PositionScoreUNet
 from .score_networks import PyramidScoreUNet as PyramidScoreUNet
 from .score_networks import ScoreMLP as ScoreMLP
 from .score_networks import ScoreUNet as ScoreUNet

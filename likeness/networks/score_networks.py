@@ -2,16 +2,25 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from likeness.checks import require_batch, require_positive, require_shape
 from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.networks.dual import Dual
 from likeness.networks.unet import ConditionedUNet, ConstantUNet, Downsampling, PyramidUNet
-from likeness.networks.unet_blocks import ClassEmbedding, ContextEmbedding, NetworkTime, dense, fourier_features
+from likeness.networks.unet_blocks import (
+    ClassEmbedding,
+    ContextEmbedding,
+    NetworkTime,
+    PositionTimeEmbedding,
+    dense,
+    fourier_features,
+)
 
 FOURIER_EXPONENTS = (6, 7)  # of images of 256 levels, as in the papers
 POINT_EXPONENTS = range(8)
@@ -65,8 +74,10 @@ class ScoreNetwork(ConditionedUNet):
             parts = [z, fourier_features(z, self.fourier_exponents)] if self.fourier_exponents else [z]
             if self.gamma_map:
                 parts.append(_map(self.time_embedding.time, gamma, z))
-            time = self.time_embedding(Dual(mean_over_dimensions(gamma)), labels, context)
-            return self.stem(torch.cat(parts, dim=1)), time
+            return self.stem(torch.cat(parts, dim=1)), self._conditioning(z, gamma, labels, context)
+
+    def _conditioning(self, z: Tensor, gamma: Tensor, labels: Tensor | None, context: Tensor | None) -> Dual:
+        return self.time_embedding(Dual(mean_over_dimensions(gamma)), labels, context)  # type: ignore[no-any-return]
 
 
 def _map(time: NetworkTime, gamma: Tensor, z: Tensor) -> Tensor:
@@ -104,6 +115,31 @@ class ScoreUNet(ScoreNetwork):
         body = ConstantUNet(width, depth, groups, dropout, attention)
         inputs = (fourier_exponents, gamma_map, context_size)
         super().__init__(input_shape, gamma_min, gamma_max, num_labels, width, body, output_groups or groups, *inputs)
+
+
+class PositionScoreUNet(ScoreUNet):
+    """A score network whose blocks are told the gammas of each position there, in place of the mean of all.
+
+    Sahoo et al. 2024 (MuLAN), of whose networks it is one; the other is a :class:`ScoreUNet` with a context. The
+    arguments are those of :class:`ScoreUNet`.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        num_labels: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(input_shape, gamma_min, gamma_max, num_labels, **options)
+        width, time = self.time_embedding.width, self.time_embedding.time
+        self.time_embedding = PositionTimeEmbedding(width, time, num_labels, self.context_size, input_shape[0])
+
+    @override
+    def _conditioning(self, z: Tensor, gamma: Tensor, labels: Tensor | None, context: Tensor | None) -> Dual:
+        of_each = broadcast(gamma, z).expand_as(z)
+        return self.time_embedding(Dual(of_each), labels, context)  # type: ignore[no-any-return]
 
 
 class PyramidScoreUNet(ScoreNetwork):

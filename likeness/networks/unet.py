@@ -17,11 +17,12 @@ from likeness.networks.unet_blocks import Middle, NetworkTime, Stage, TimeEmbedd
 Downsampling = Literal["max_pool", "convolution", "none"]
 
 
-class ConstantUNet(nn.Module):
-    """``depth`` blocks down, the middle with attention, ``depth + 1`` blocks up that take the skips; all at full size.
+class ConstantTrunk(nn.Module):
+    """``depth`` blocks, then the middle with attention, all at full size.
 
-    Maps [B, width, H, W] and conditioning [B, 4 width] to [B, width, H, W]. With ``attention`` every block outside the
-    middle is followed by self-attention as well. Raises ValueError where ``groups`` does not divide ``width``.
+    Maps [B, width, H, W] and conditioning, [B, 4 width] or of each position [B, H, W, 4 width], to [B, width, H, W].
+    With ``attention`` every block outside the middle is followed by self-attention as well. Raises ValueError where
+    ``groups`` does not divide ``width``.
     """
 
     def __init__(self, width: int, depth: int, groups: int = 32, dropout: float = 0.1, attention: bool = False) -> None:
@@ -31,14 +32,10 @@ class ConstantUNet(nn.Module):
         rest = (4 * width, groups, dropout, attention)
         self.down = nn.ModuleList(Stage([width, width], *rest) for _ in range(depth))
         self.middle = Middle(width, 4 * width, groups, groups, dropout)
-        self.up = nn.ModuleList(Stage([2 * width, width], *rest) for _ in range(depth + 1))
 
     def forward(self, h: Dual, cond: Dual) -> Dual:
-        """The last block's output."""
-        h, skips = self.encode(h, cond)
-        for stage in self.up:
-            h = stage(concat([h, skips.pop()]), cond)
-        return h
+        """The output of the middle."""
+        return self.encode(h, cond)[0]
 
     def encode(self, h: Dual, cond: Dual) -> tuple[Dual, list[Dual]]:
         """The output of the middle, and the skips on the way there."""
@@ -47,6 +44,22 @@ class ConstantUNet(nn.Module):
             h = stage(h, cond)
             skips.append(h)
         return self.middle(h, cond), skips
+
+
+class ConstantUNet(ConstantTrunk):
+    """A trunk, and ``depth + 1`` blocks up that take its skips."""
+
+    def __init__(self, width: int, depth: int, groups: int = 32, dropout: float = 0.1, attention: bool = False) -> None:
+        super().__init__(width, depth, groups, dropout, attention)
+        rest = (4 * width, groups, dropout, attention)
+        self.up = nn.ModuleList(Stage([2 * width, width], *rest) for _ in range(depth + 1))
+
+    def forward(self, h: Dual, cond: Dual) -> Dual:
+        """The last block's output."""
+        h, skips = self.encode(h, cond)
+        for stage in self.up:
+            h = stage(concat([h, skips.pop()]), cond)
+        return h
 
 
 class PyramidUNet(nn.Module):
@@ -152,9 +165,9 @@ class UpLevel(nn.Module):
 class ConditionedUNet(nn.Module):
     """conv_in, a body with conditioning, norm, swish and a zero-initialised conv_out.
 
-    ``input_shape`` is (C, H, W); conv_in reads ``in_channels``, C where None, and conv_out writes C. Activations lie
-    in memory as the weights do, and on a CPU always with the channels innermost, where its convolutions are a quarter
-    faster.
+    ``input_shape`` is (C, H, W); conv_in reads ``in_channels`` and conv_out writes ``out_channels``, C where None.
+    Activations lie in memory as the weights do, and on a CPU always with the channels innermost, where its convolutions
+    are a quarter faster.
     """
 
     def __init__(
@@ -164,10 +177,11 @@ class ConditionedUNet(nn.Module):
         gamma_max: float,
         num_labels: int | None,
         width: int,
-        body: ConstantUNet | PyramidUNet,
+        body: ConstantTrunk | PyramidUNet,
         output_groups: int,
         in_channels: int | None = None,
         context_size: int | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
@@ -175,7 +189,7 @@ class ConditionedUNet(nn.Module):
         self.conv_in = convolution(in_channels or input_shape[0], width)
         self.body = body
         self.norm_out = NormSwish(output_groups, width)
-        self.conv_out = convolution(width, input_shape[0], zero=True)
+        self.conv_out = convolution(width, out_channels or input_shape[0], zero=True)
 
     def stem(self, image: Tensor) -> Dual:
         """conv_in, [B, in_channels, H, W] -> [B, width, H, W]."""

@@ -107,7 +107,7 @@ class ContextEmbedding(nn.Module):
         super().__init__()
         require_positive(context_size=context_size)
         self.size = context_size
-        self.map = None if context_size is None else dense(context_size, dim, zero=True)
+        self.map = None if context_size is None else dense(context_size, dim, bias=False, zero=True)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         """h + map(w). Raises ValueError for a context that is missing, extra or of another shape."""
@@ -166,6 +166,33 @@ class TimeEmbedding(nn.Module):
         return swish(affine(self.dense1, swish(h)))
 
 
+class PositionTimeEmbedding(TimeEmbedding):
+    """gamma [B, C, H, W] -> a conditioning vector for each position, [B, H, W, 4 width]; MuLAN's "ldm" network.
+
+    The first layer reads the sines and cosines of the times of all ``channels``, one after another. A class and a
+    context add the same everywhere. Sahoo et al. 2024.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        time: NetworkTime,
+        num_labels: int | None = None,
+        context_size: int | None = None,
+        channels: int = 3,
+    ) -> None:
+        super().__init__(width, time, num_labels, context_size)
+        require_positive(channels=channels)
+        self.dense0 = dense(channels * width, 4 * width)
+
+    def forward(self, gamma: Dual, labels: Tensor | None = None, context: Tensor | None = None) -> Dual:
+        """The conditioning vectors. Raises ValueError where labels or contexts are missing or extra."""
+        t = self.time(gamma).value.movedim(1, -1)
+        waves = sinusoids(Dual(t.flatten()), self.width).value.reshape(*t.shape[:-1], -1)
+        same = self.context(self.labels(waves.new_zeros(len(t), 4 * self.width), labels), context)
+        return swish(affine(self.dense1, swish(Dual(self.dense0(waves) + same[:, None, None]))))
+
+
 def sinusoids(t: Dual, width: int) -> Dual:
     """[B] -> [B, width]: sines, then cosines, of 1000 t at frequencies from 1 down to 1e-4."""
     half = width // 2
@@ -197,7 +224,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = None if in_channels == out_channels else dense(in_channels, out_channels)
 
     def forward(self, h: Dual, cond: Dual) -> Dual:
-        """[B, C, H, W] and conditioning [B, D] -> [B, C', H, W]."""
+        """[B, C, H, W] and conditioning [B, D] or [B, H, W, D] -> [B, C', H, W]."""
         shift = affine(self.cond_proj, cond)
         residual = add_(affine(self.conv1, self.norm1(h)), _over_positions(shift))
         residual = affine(self.conv2, self.dropout(self.norm2(residual)))
@@ -205,8 +232,12 @@ class ResidualBlock(nn.Module):
 
 
 def _over_positions(shift: Dual) -> Dual:
-    tangent = None if shift.tangent is None else shift.tangent[:, :, None, None]
-    return Dual(shift.value[:, :, None, None], tangent)
+    """[B, C] as [B, C, 1, 1], and [B, H, W, C] as [B, C, H, W]."""
+
+    def moved(part: Tensor) -> Tensor:
+        return part[:, :, None, None] if part.dim() == 2 else part.movedim(-1, 1)
+
+    return Dual(moved(shift.value), None if shift.tangent is None else moved(shift.tangent))
 
 
 class AttentionBlock(nn.Module):
