@@ -1,11 +1,11 @@
-"""Published weights as checkpoints: ``python -m scripts.import_published {close-dist,diffenc} ... --out CKPT``."""
+"""Published weights as checkpoints: ``likeness import_published {close-dist,diffenc,mulan} ... --out CKPT``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
@@ -74,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, convert, write; raises what went wrong, before anything is written."""
     arguments = build_parser().parse_args(argv)
     options = arguments[arguments.kind]
-    for target, (model, description) in {"close-dist": classifiers, "diffenc": diffusion}[arguments.kind](
-        options
-    ).items():
+    convert = {"close-dist": classifiers, "diffenc": diffusion, "mulan": diffusion}[arguments.kind]
+    for target, (model, description) in convert(options).items():
         save(model, target)
         print(f"likeness: wrote {target}: {description}")
     return 0
@@ -97,12 +96,21 @@ def build_parser() -> Parser:
         description="The diffusion models of Nielsen et al. 2024 (arXiv 2310.19789): VDM, DiffEnc-nt and DiffEnc.",
         epilog="evaluate and sample read the checkpoint.",
     )
-    diffenc.add_argument("--params", type=str, required=True, help="An .npz by Flax path, or a Flax checkpoint.")
-    diffenc.add_argument("--model-config", type=str, required=True, help="The authors' JSON file of the model.")
-    diffenc.add_argument("--input_shape", type=list[int] | None, help="C H W as [C, H, W]; of 32 x 32 if not given.")
-    diffenc.add_argument("--out", type=str, required=True, help="A .ckpt file.")
+    mulan = Parser(
+        description="The diffusion models of Sahoo et al. 2024 (arXiv 2312.13236): MuLAN, with either kind of context.",
+        epilog="evaluate and sample read the checkpoint.",
+    )
+    mulan.add_argument(
+        "--prediction", type=Literal["v", "eps"], required=True, help="What the network predicts: no file says it."
+    )
+    for kind, shape in ((diffenc, "of 32 x 32 if not given"), (mulan, "a square if not given")):
+        kind.add_argument("--params", type=str, required=True, help="An .npz by Flax path, or a Flax checkpoint.")
+        kind.add_argument("--model-config", type=str, required=True, help="The authors' configuration, as JSON.")
+        kind.add_argument("--input_shape", type=list[int] | None, help=f"C H W as [C, H, W]; {shape}.")
+        kind.add_argument("--out", type=str, required=True, help="A .ckpt file.")
     kinds.add_subcommand("diffenc", diffenc, help=diffenc.description)
-    for kind in (close, diffenc):
+    kinds.add_subcommand("mulan", mulan, help=mulan.description)
+    for kind in (close, diffenc, mulan):
         kind.add_argument("--overwrite", type=bool, default=False, help="Replace checkpoints that are there.")
     return parser
 
@@ -115,7 +123,7 @@ def classifiers(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]
 
 
 def diffusion(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]]:
-    """The checkpoint of ``diffenc`` that is to be written, with a line on it."""
+    """The checkpoint of ``diffenc`` or ``mulan`` that is to be written, with a line on it."""
     import json
 
     from lightning_modules.published import load_published_diffusion
@@ -133,12 +141,13 @@ def diffusion(options: Namespace) -> dict[Path, tuple[pl.LightningModule, str]]:
         raise ValueError(f"{file} is no JSON: {error}") from error
     params = read_parameters(Path(options.params))
     try:
-        model = load_published_diffusion(params, config, options.input_shape)
+        model = load_published_diffusion(params, config, options.input_shape, options.get("prediction"))
     except KeyError as error:
         raise ValueError(f"{file} lacks {error.args[0]}") from error
     count = sum(parameter.numel() for parameter in model.parameters())
     shape = " x ".join(map(str, model.diffusion.input_shape))
-    return {target: (model, f"{config['ddpm_type']}, {count:,} parameters, samples of {shape}")}
+    name = config.get("ddpm_type", f"MuLAN with a {config.get('latent_type')} context")
+    return {target: (model, f"{name}, {count:,} parameters, samples of {shape}")}
 
 
 def choose_targets(files: Sequence[Path], out: Path, overwrite: bool) -> dict[Path, Path]:

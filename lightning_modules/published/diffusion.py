@@ -1,8 +1,8 @@
-"""The diffusion models that the authors of DiffEnc published, as this project's.
+"""The diffusion models that authors published, as this project's.
 
-Nielsen, Christensen, Dittadi and Winther 2024 (arXiv 2310.19789) store a model as a configuration in JSON and Flax
-parameters. Their four kinds are ``VDM2`` (eps-prediction) and ``VDM2_V``, ``S4V_NT`` (the encoder without parameters)
-and ``S3VA`` (the trainable one).
+Nielsen, Christensen, Dittadi and Winther 2024 (DiffEnc, arXiv 2310.19789) store a model as a configuration in JSON and
+Flax parameters. Their four kinds are ``VDM2`` (eps-prediction) and ``VDM2_V``, ``S4V_NT`` (the encoder without
+parameters) and ``S3VA`` (the trainable one). A configuration with a ``latent_type`` is one of MuLAN.
 """
 
 import functools
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from lightning_modules.diffusion import DiffEnc, VariationalDiffusion
 from lightning_modules.published.flax_weights import load_flax_weights
+from lightning_modules.published.model_config import option, parameter, require_only
+from lightning_modules.published.mulan import mulan
 from likeness.diffusion import AffineSchedule, LinearSchedule, NoiseSchedule, PolynomialSchedule
+from likeness.diffusion.elbo import Prediction
 from likeness.networks import EncoderOutput, EncoderUNet, PyramidScoreUNet, ScoreUNet
 from likeness.networks.encoder_networks import Kind
 from likeness.networks.score_networks import FOURIER_EXPONENTS
@@ -40,41 +43,54 @@ UNUSED = {
 
 
 def load_published_diffusion(
-    params: Mapping[str, Any], model_config: Mapping[str, Any], input_shape: Sequence[int] | None = None
+    params: Mapping[str, Any],
+    model_config: Mapping[str, Any],
+    input_shape: Sequence[int] | None = None,
+    prediction: Prediction | None = None,
 ) -> VariationalDiffusion:
     """The model of Flax parameters by path (``score_model/conv_in/kernel``, ...) and the authors' configuration.
 
-    ``input_shape`` is (C, H, W); it is what the model samples, and it evaluates images of any size its networks take.
-    The parameters tell C; without an ``input_shape`` images are as small as the encoder's levels allow, and at least
-    32 x 32.
+    ``input_shape`` is (C, H, W); it is what the model samples, and a DiffEnc or VDM evaluates images of any size its
+    networks take. The parameters tell C and, of a MuLAN, H W; without an ``input_shape`` its images are square, those
+    of the others as small as the encoder's levels allow, and at least 32 x 32. ``prediction`` is what the network of a
+    MuLAN predicts, which its configuration does not say.
 
     Raises ValueError naming an option that is unknown, and listing parameters that are missing, unexpected or of
     another shape.
     """
-    channels = int(_required(params, "score_model/conv_out/bias").shape[0])
+    if "latent_type" in model_config:
+        model = mulan(params, model_config, input_shape, prediction)
+    elif prediction is None:
+        model = _diffenc(params, model_config, input_shape)
+    else:
+        raise ValueError(f"prediction is what a MuLAN does not say itself, ddpm_type says it here: got {prediction!r}")
+    load_flax_weights(model.diffusion, {path: torch.as_tensor(_array(value)) for path, value in params.items()})
+    return model.eval()
+
+
+def _diffenc(
+    params: Mapping[str, Any], model_config: Mapping[str, Any], input_shape: Sequence[int] | None
+) -> VariationalDiffusion:
+    channels = int(parameter(params, "score_model/conv_out/bias").shape[0])
     shape = tuple(input_shape) if input_shape is not None else (channels, *_size(params))
-    kind = _option(model_config, "ddpm_type", ("VDM2", "VDM2_V", "S4V_NT", "S3VA"))
+    kind = option(model_config, "ddpm_type", ("VDM2", "VDM2_V", "S4V_NT", "S3VA"))
     shared: dict[str, Any] = {
         "input_shape": shape,
         "levels": int(model_config["vocab_size"]),
         "network": _score_network(model_config["score_model_config"]),
         "schedule": functools.partial(
-            SCHEDULES[_option(model_config, "gamma_type", tuple(SCHEDULES))],
+            SCHEDULES[option(model_config, "gamma_type", tuple(SCHEDULES))],
             gamma_min=float(model_config["gamma_min"]),
             gamma_max=float(model_config["gamma_max"]),
         ),
     }
-    model: VariationalDiffusion
     if kind in ("VDM2", "VDM2_V"):
-        model = VariationalDiffusion(**shared, prediction="v" if kind == "VDM2_V" else "eps")
-    else:
-        model = DiffEnc(**shared, encoder=_encoder(model_config["encoder_config"]) if kind == "S3VA" else None)
-    load_flax_weights(model.diffusion, {path: torch.as_tensor(_array(value)) for path, value in params.items()})
-    return model.eval()
+        return VariationalDiffusion(**shared, prediction="v" if kind == "VDM2_V" else "eps")
+    return DiffEnc(**shared, encoder=_encoder(model_config["encoder_config"]) if kind == "S3VA" else None)
 
 
 def _score_network(config: Mapping[str, Any]) -> Any:
-    kind = _option(config, "m_type", ("unet", "unet_alt"))
+    kind = option(config, "m_type", ("unet", "unet_alt"))
     exponents = FOURIER_EXPONENTS if config["with_fourier_features"] else ()
     shared = {"width": config["n_embd"], "dropout": config["p_dropout"], "fourier_exponents": exponents}
     groups = config["num_groups_groupnorm"]
@@ -95,14 +111,10 @@ def _score_network(config: Mapping[str, Any]) -> Any:
 
 def _encoder(config: Mapping[str, Any]) -> Any:
     network = config["nn_config"]
-    for key, neutral in UNUSED.items():
-        if config.get(key, neutral) != neutral:
-            raise ValueError(
-                f"encoder_config has {key} {config[key]!r}, only {neutral} is known (of all published models)"
-            )
+    require_only(config, UNUSED, "encoder_config")
     return functools.partial(
         EncoderUNet,
-        kind=ENCODER_KINDS[_option(network, "m_type", tuple(ENCODER_KINDS))],
+        kind=ENCODER_KINDS[option(network, "m_type", tuple(ENCODER_KINDS))],
         width=network["n_embd"],
         depth=network["n_layer"],
         output_groups=network["num_groups_groupnorm"],
@@ -126,19 +138,6 @@ def _size(params: Mapping[str, Any]) -> tuple[int, int]:
     levels = {path.removeprefix(prefix).partition("/")[0] for path in params if path.startswith(prefix)}
     size = 8 * 2 ** len(levels) if levels else 32
     return size, size
-
-
-def _option(config: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
-    value = config.get(key)
-    if value not in known:
-        raise ValueError(f"model_config has {key} {value!r}, the known ones are {', '.join(known)}")
-    return str(value)
-
-
-def _required(params: Mapping[str, Any], path: str) -> Any:
-    if path not in params:
-        raise ValueError(f"these are no parameters of a published diffusion model: there is no {path}")
-    return params[path]
 
 
 def _array(value: Any) -> Tensor | Any:

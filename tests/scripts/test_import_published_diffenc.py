@@ -13,6 +13,8 @@ from lightning_modules.checkpoints import load_module
 from scripts import import_published
 from scripts.cli.entry_point import run_command
 from scripts.import_published import read_parameters
+from tests import mulan_reference
+from tests.mulan_reference import EPSILON, needs_mulan
 
 CONFIG: dict[str, Any] = {
     "ddpm_type": "VDM2_V",
@@ -77,11 +79,11 @@ def _files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Path("model.json").write_text(json.dumps(CONFIG))
 
 
-def run(**options: str) -> int:
+def run(kind: str = "diffenc", **options: str) -> int:
     given = {"params": "params.npz", "model-config": "model.json", "out": "model.ckpt"} | options
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
     with pytest.raises(SystemExit) as end:
-        run_command(import_published.main, ["diffenc", *words])
+        run_command(import_published.main, [kind, *words])
     return int(end.value.code or 0)
 
 
@@ -95,6 +97,20 @@ def test_an_archive_becomes_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
     gamma = model.diffusion.schedule(torch.tensor([0.0, 1.0]))
     w, b = (torch.from_numpy(own[f"gamma/{name}"]) for name in "wb")
     torch.testing.assert_close(gamma, torch.cat([b, b + w.abs()]))
+
+
+@needs_mulan
+def test_a_mulan_becomes_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("params.npz", **{f"param:{path}": value for path, value in mulan_reference.parameters(EPSILON).items()})
+    Path("model.json").write_text(json.dumps(mulan_reference.configuration(EPSILON)))
+    assert run("mulan") == 2
+    assert "prediction" in capsys.readouterr().err
+    assert run("mulan", prediction="eps", input_shape="[1, 8, 8]") == 0
+    assert "wrote model.ckpt: MuLAN with a gaussian context, 27" in capsys.readouterr().out
+    model = load_module("model.ckpt").diffusion
+    assert (model.prediction, model.input_shape, model.context_size) == ("eps", (1, 8, 8), 12)
+    assert run(overwrite="true") == 1
+    assert "prediction must be said of a MuLAN" in capsys.readouterr().err
 
 
 def test_parameters_among_other_arrays() -> None:
