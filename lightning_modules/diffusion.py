@@ -22,7 +22,6 @@ from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim, mapped
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
-from likeness.diffusion.flow import flow_matching_loss
 from likeness.diffusion.model import Basis, Context, DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise, training_noise
 from likeness.diffusion.schedules import LinearSchedule, MonotoneSchedule, NoiseSchedule
@@ -250,6 +249,8 @@ class VariationalDiffusion(pl.LightningModule):
         return self._terms
 
     def _flow_matching_loss(self, batch: Batch, noise: Noise) -> Tensor:
+        from likeness.diffusion.flow import flow_matching_loss  # the bound needs nothing of it
+
         x = self.diffusion.scale(batch.x, self.float_type)
         with torch.no_grad():
             given, _ = self.diffusion.for_data(x, noise.eps_context)
