@@ -123,18 +123,22 @@ class BoundEvaluation:
     seed: int
     _fitted: dict[Depth, tuple[VarianceRatio | None, Volatility | None]] = field(default_factory=dict, init=False)
 
-    @torch.no_grad()
     def elbo(self, depth: Depth, *, uniform: bool = False) -> Row:
         """The ELBO and its terms, at times of the module's own density or at ``uniform`` ones."""
+        terms = self.elbo_bits(depth, uniform=uniform)
+        means = zip(self.module.diffusion.terms_kind._fields, terms.mean((0, 2)).tolist(), strict=True)
+        return _row("ELBO, uniform times" if uniform else "ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
+
+    @torch.no_grad()
+    def elbo_bits(self, depth: Depth, *, uniform: bool = False) -> Tensor:
+        """The terms of each draw and sample in bits per dimension, [draws, terms, N] in float64."""
 
         def nats(batch: Batch, draw: int) -> Tensor:
             noise = self._noise(batch, draw).at_times_of(None if uniform else self.module.times)._asdict()
             return torch.stack(tuple(self.module.elbo_terms(batch.x, **noise, labels=self._labels(batch))))
 
         with self._at(depth):
-            terms = self._bits(nats, f"ELBO, T = {depth.label}")  # [draws, terms, N]
-        means = zip(self.module.diffusion.terms_kind._fields, terms.mean((0, 2)).tolist(), strict=True)
-        return _row("ELBO, uniform times" if uniform else "ELBO", depth) | _estimate(terms.sum(1)) | dict(means)
+            return self._bits(nats, f"ELBO, T = {depth.label}")
 
     @torch.no_grad()
     def importance_weighted(self, depth: Depth, num_samples: int) -> Row:

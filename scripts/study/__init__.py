@@ -17,6 +17,7 @@ STUDIES = {
         "loss_difference": "Near losses do not mean like representations (Fig 5)",
         "cosines": "One model with two labels at any cosine (paper B)",
         "diffenc_vs_vdm": "VDM, DiffEnc-nt and DiffEnc, and variance ratios (paper D): trains, resumes",
+        "frontier": "What ingredients of lower bounds bring to VDM and DiffEnc: trains, resumes",
         "hubness_grid": "What reductions of hubness do to hubness and to k-NN error (paper C): trains, resumes",
         "language": "Sibling language models over training, or one and its copies: trains, resumes",
         "sentence_pairs": "What reductions of hubness do to sentence similarity (STS)",
