@@ -21,7 +21,9 @@ from likeness.checks import require_positive
 from likeness.files.errors import DataError
 from scripts.study.frontier_arms import ARMS, FrontierRun, planned
 from scripts.study.frontier_data import DATA, arrays_file
-from scripts.study.frontier_measures import Protocol, kept_row, row_file, train_and_measure
+from scripts.study.frontier_measures import Protocol, image_bits, kept_row, train_and_measure
+from scripts.study.frontier_pairs import Results
+from scripts.study.frontier_report import report
 
 
 def run(
@@ -54,8 +56,16 @@ def run(
     protocol = Protocol(draws, limit)
     runs = list(at_hand(list(planned(data, arms, seeds, steps)), data_dir, out))
     ensure_measured(runs, protocol, out, processes)
-    kept = [one for one in runs if row_file(one, out).is_file()]
-    print(f"likeness: {len(kept)} of {len(runs)} runs are measured")
+    report(kept_results(runs, protocol, out), out)
+
+
+def kept_results(runs: Sequence[FrontierRun], protocol: Protocol, out: Path) -> Results:
+    """All that is measured of these runs; raises ValueError where nothing is."""
+    rows = [(one, row) for one in runs if (row := kept_row(one, protocol, out)) is not None]
+    if not rows:
+        raise ValueError(f"none of the {len(runs)} runs is measured in {out}")
+    print(f"likeness: {len(rows)} of {len(runs)} runs are measured")
+    return Results([row for _, row in rows], [image_bits(one, out) for one, _ in rows])
 
 
 def at_hand(runs: Sequence[FrontierRun], data_dir: Path, out: Path) -> Iterator[FrontierRun]:
