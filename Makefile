@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 demo test test-fast faults evidence: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo photos test test-fast lint faults evidence bench clean
+.PHONY: help setup demo photos frontier test test-fast lint faults evidence bench clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 8
@@ -32,6 +32,9 @@ demo: setup ## train 8 sibling classifiers and a DiffEnc on scikit-learn's digit
 photos: setup ## train VDM, DiffEnc-nt and DiffEnc on crops of two photographs and compare them, into runs/photos
 	@$(RUN) scripts.study diffenc_vs_vdm --config configs/experiment/photo_patches_diffenc.yaml \
 		--seeds 1 --depths --draws 4 --limit 256 --out runs/photos
+
+frontier: setup ## train the arms of the frontier study on what is in data/ and decide its claims, into runs/frontier (hours)
+	@OMP_NUM_THREADS=1 $(RUN) scripts.study frontier --out runs/frontier --processes 2
 
 lint: setup ## ruff (lint and format) and mypy
 	@$(RUN) ruff check .

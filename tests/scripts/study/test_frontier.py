@@ -15,10 +15,10 @@ from scripts import study, train
 from scripts.cli.entry_point import run_command
 from scripts.evaluate.bounds import BoundEvaluation, Depth
 from scripts.evaluate.data import open_split
-from scripts.study import frontier_checks as checks
-from scripts.study.frontier_arms import ARMS, FrontierRun, planned
-from scripts.study.frontier_data import DATA, arrays_file, crops, halved
-from scripts.study.frontier_measures import image_bits
+from scripts.study.frontier import checks
+from scripts.study.frontier.arms import ARMS, FrontierRun, planned
+from scripts.study.frontier.data import DATA, arrays_file, crops, halved
+from scripts.study.frontier.measures import image_bits
 from tests.scripts.tiny_diffusion import tiny
 
 SMALL = ("--arms", "d", "a_map", "--seeds", "1", "--steps", "0.001", "--draws", "2", "--limit", "20")

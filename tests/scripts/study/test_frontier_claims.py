@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scripts.study.frontier_claims import CIFAR, DIGITS, LONGER, MNIST, decided
-from scripts.study.frontier_pairs import FITTED, SCALAR, Place, Results, Side, arm_rows, pair_rows
-from scripts.study.frontier_report import draw_differences, report
+from scripts.study.frontier.claims import CIFAR, DIGITS, LONGER, MNIST, decided
+from scripts.study.frontier.pairs import FITTED, SCALAR, Place, Results, Side, arm_rows, pair_rows
+from scripts.study.frontier.report import draw_differences, report
 
 NOISE = np.array([0.0, 0.001, -0.001, 0.0005, -0.0005])  # of the seeds
 TIMES = {"stratified_uniform": 0.2, "stratified_signal": 0.132, "stratified_adaptive": 0.126}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from likeness.checks import require_one_of, require_positive
 from likeness.numerics import threads_for
 from scripts.cli.configurations import located, read_configuration
-from scripts.study.frontier_data import DATA
+from scripts.study.frontier.data import DATA
 from scripts.study.training_run import TrainingRun, as_arguments, flattened
 
 VDM, DIFFENC, NT = (Path(f"configs/experiment/digits_{name}.yaml") for name in ("vdm", "diffenc", "diffenc_nt"))

@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from likeness.checks import require_positive
 from likeness.files.errors import DataError
-from scripts.study.frontier_arms import ARMS, FrontierRun, planned
-from scripts.study.frontier_data import DATA, arrays_file
-from scripts.study.frontier_measures import Protocol, image_bits, kept_row, train_and_measure
-from scripts.study.frontier_pairs import Results
-from scripts.study.frontier_report import report
+from scripts.study.frontier.arms import ARMS, FrontierRun, planned
+from scripts.study.frontier.data import DATA, arrays_file
+from scripts.study.frontier.measures import (
+    Protocol,
+    check_file,
+    checks_of,
+    image_bits,
+    keep_check,
+    kept_row,
+    row_file,
+    settings_of,
+    train_and_measure,
+)
+from scripts.study.frontier.pairs import Results
+from scripts.study.frontier.report import report
 
 
 def run(
@@ -48,7 +59,7 @@ def run(
         steps: Of training, as a share of the study's.
         draws: Of the noise of each evaluated image.
         limit: The most test images.
-        processes: Trainings side by side, of one thread each; 0 trains nothing and reports what is kept.
+        processes: Trainings side by side, of one thread each; 0 reports what is measured so far.
     """
     require_positive(**{"--draws": draws, "--limit": limit})
     if processes < 0:
@@ -61,11 +72,18 @@ def run(
 
 def kept_results(runs: Sequence[FrontierRun], protocol: Protocol, out: Path) -> Results:
     """All that is measured of these runs; raises ValueError where nothing is."""
-    rows = [(one, row) for one in runs if (row := kept_row(one, protocol, out)) is not None]
+    rows, bits = [], []
+    for one in runs:
+        settings = settings_of(one, protocol)
+        if (row := kept_row(row_file(one, out), settings)) is not None:
+            for check in checks_of(one):
+                row |= kept_row(check_file(one, check, out), settings) or {}
+            rows.append(row)
+            bits.append(image_bits(one, out))
     if not rows:
         raise ValueError(f"none of the {len(runs)} runs is measured in {out}")
     print(f"likeness: {len(rows)} of {len(runs)} runs are measured")
-    return Results([row for _, row in rows], [image_bits(one, out) for one, _ in rows])
+    return Results(rows, bits)
 
 
 def at_hand(runs: Sequence[FrontierRun], data_dir: Path, out: Path) -> Iterator[FrontierRun]:
@@ -79,24 +97,50 @@ def at_hand(runs: Sequence[FrontierRun], data_dir: Path, out: Path) -> Iterator[
     yield from (replace(one, file=files[one.data].resolve()) for one in runs if one.data in files)
 
 
+class Job(NamedTuple):
+    """A run to train and measure, or a check of one that is finished."""
+
+    run: FrontierRun
+    check: str | None = None
+
+    def file(self, out: Path) -> Path:
+        """What it leaves."""
+        return row_file(self.run, out) if self.check is None else check_file(self.run, self.check, out)
+
+    def __str__(self) -> str:
+        return str(self.run) if self.check is None else f"{self.run}: {self.check}"
+
+
 def ensure_measured(runs: Sequence[FrontierRun], protocol: Protocol, out: Path, processes: int) -> None:
-    """Train and measure what is not kept yet, in this order; kept rows of other settings are refused before."""
-    missing = [one for one in runs if kept_row(one, protocol, out) is None]
+    """Train and measure what is not kept yet, checks last; what is kept of other settings is refused before."""
+    settings = {one: settings_of(one, protocol) for one in runs}
+    trainings, checks = [Job(one) for one in runs], [Job(one, check) for one in runs for check in checks_of(one)]
+    missing = {
+        kind: [job for job in jobs if kept_row(job.file(out), settings[job.run]) is None]
+        for kind, jobs in {"run": trainings, "check": checks}.items()
+    }
     if processes == 0:
         return
-    measured = partial(_measured, protocol=protocol, out=out, count=len(missing))
-    numbered = list(enumerate(missing, start=1))
-    if processes == 1:
-        for each in numbered:
-            measured(each)
+    for kind, jobs in missing.items():
+        named = [(f"{kind} {number} of {len(jobs)}", job) for number, job in enumerate(jobs, start=1)]
+        _in_processes(partial(_work, protocol=protocol, out=out), named, processes)
+
+
+def _in_processes(work: Callable[[tuple[str, Job]], None], jobs: Sequence[tuple[str, Job]], processes: int) -> None:
+    if min(processes, len(jobs)) <= 1:
+        for job in jobs:
+            work(job)
         return
     context = multiprocessing.get_context("spawn")  # a process that was forked from one with threads may wait for ever
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-        for _ in pool.map(measured, numbered):
+        for _ in pool.map(work, jobs):
             pass
 
 
-def _measured(numbered: tuple[int, FrontierRun], protocol: Protocol, out: Path, count: int) -> None:
-    number, one = numbered
-    print(f"likeness: run {number} of {count}: {one}", file=sys.stderr, flush=True)
-    train_and_measure(one, protocol, out, "cpu")
+def _work(named: tuple[str, Job], protocol: Protocol, out: Path) -> None:
+    name, job = named
+    print(f"likeness: {name}: {job}", file=sys.stderr, flush=True)
+    if job.check is None:
+        train_and_measure(job.run, protocol, out)
+    else:
+        keep_check(job.run, job.check, protocol, out)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts.reporting import Row
-from scripts.study.frontier_arms import ARMS
+from scripts.study.frontier.arms import ARMS
 
 OWN, FITTED, SCALAR = "bpd", "bpd_fitted", "bpd_scalar"
 SUFFIXES = {OWN: "", FITTED: ", fitted volatility", SCALAR: ", one gamma for all"}

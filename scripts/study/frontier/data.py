@@ -110,7 +110,7 @@ def arrays_file(name: str, data_dir: Path, out: Path) -> Path:
         return path
     if not data_dir.is_dir():
         raise missing(data_dir, "--data_dir names the folder of the data")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part in PARTS:
         images, labels = read(data_dir, part)
         arrays |= {f"x_{part}": images.numpy(), f"y_{part}": labels.numpy()}

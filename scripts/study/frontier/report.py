@@ -11,8 +11,8 @@ import numpy as np
 from likeness.figures.output import PALETTE
 from likeness.files.writing import replacing
 from scripts.reporting import Report, Row, publish, write_json
-from scripts.study.frontier_claims import Claim, decided
-from scripts.study.frontier_pairs import FITTED, OWN, Paired, Place, Results, Side, arm_rows, compared, pair_rows
+from scripts.study.frontier.claims import Claim, decided
+from scripts.study.frontier.pairs import FITTED, OWN, Paired, Place, Results, Side, arm_rows, compared, pair_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

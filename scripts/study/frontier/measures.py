@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ from scripts.evaluate.bounds import BoundEvaluation, Depth
 from scripts.evaluate.data import open_split
 from scripts.inputs import default_data, load_data
 from scripts.reporting import Row, write_json
-from scripts.study.frontier_arms import FrontierRun
-from scripts.study.frontier_checks import coded_sizes, flow_bounds, time_statistics
-from scripts.study.frontier_data import DATA, fingerprint
+from scripts.study.frontier.arms import FrontierRun
+from scripts.study.frontier.checks import coded_sizes, flow_bounds, time_statistics
+from scripts.study.frontier.data import DATA, fingerprint
 
 EVALUATION_SEED = 0  # of the noise: the same for all arms, and a function of the image and the draw
 FIT_IMAGES = 512  # of training, each seen in every bin or step by what is fitted
 INFINITE = Depth(None, "one")
-OF_ONE_RUN = {"a": (time_statistics, flow_bounds), "f": (coded_sizes,)}  # on the digits, seed 0
+# Of one run of an arm, after all trainings: the flow takes as long as a training.
+CHECKS: dict[str, tuple[str, Callable[[BoundEvaluation], Row]]] = {
+    "times": ("a", time_statistics),
+    "coder": ("f", coded_sizes),
+    "flow": ("a", flow_bounds),
+}
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,23 @@ class Protocol:
     limit: int | None = None  # the most test images, beside what the data set says
 
 
-def kept_row(run: FrontierRun, protocol: Protocol, out: Path) -> Row | None:
-    """What is kept of a run; None where nothing is.
+def kept_row(path: Path, settings: Row) -> Row | None:
+    """What is kept in a file; None where nothing is.
 
     Raises ValueError naming what differs where it is of other settings.
     """
-    path = row_file(run, out)
     if not path.is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept, wanted = content["settings"], settings_of(run, protocol)
-    for name in sorted({*kept, *wanted}):
-        if kept.get(name) != wanted.get(name):
-            raise ValueError(f"{path} is of {name} {kept.get(name)}, not {wanted.get(name)}: choose another --out")
+    kept = content["settings"]
+    for name in sorted({*kept, *settings}):
+        if kept.get(name) != settings.get(name):
+            raise ValueError(f"{path} is of {name} {kept.get(name)}, not {settings.get(name)}: choose another --out")
     return dict(content["row"])
 
 
-def settings_of(run: FrontierRun, protocol: Protocol) -> dict[str, Any]:
-    """All that a row is a function of, as JSON has it."""
+def settings_of(run: FrontierRun, protocol: Protocol) -> Row:
+    """All that what is measured is a function of, as JSON has it."""
     said = run.settings() | {"seed": run.seed, "steps": run.steps, "images": fingerprint(run.file)}
     said |= {"draws": protocol.draws, "limit": _limit(run, protocol)}
     return dict(json.loads(json.dumps(said)))
@@ -67,23 +72,41 @@ def row_file(run: FrontierRun, out: Path) -> Path:
     return out / "rows" / f"{run.name}.json"
 
 
+def check_file(run: FrontierRun, check: str, out: Path) -> Path:
+    """Where the answer of a check of one model is kept."""
+    return out / "checks" / f"{run.name}_{check}.json"
+
+
 def image_bits(run: FrontierRun, out: Path) -> dict[str, np.ndarray]:
     """Bits per dimension of each test image, the mean over draws, by how it was evaluated: ``bpd``, ..., [N] each."""
     with np.load(row_file(run, out).with_suffix(".npz"), allow_pickle=False) as content:
         return dict(content)
 
 
-def train_and_measure(run: FrontierRun, protocol: Protocol, out: Path, device: str) -> None:
-    """Train what is not trained yet, and keep what is measured of it."""
-    if kept_row(run, protocol, out) is not None:
-        return
-    run.ensure_trained(out, device)
+def train_and_measure(run: FrontierRun, protocol: Protocol, out: Path) -> None:
+    """Train what is not trained yet, and keep its row."""
+    run.ensure_trained(out, "cpu")
     with run.threads():
         row, bits = measure(run, protocol, out)
     path = row_file(run, out)
+    arrays: dict[str, Any] = {**bits}
     with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez(file, **bits)
+        np.savez(file, **arrays)
     write_json(path, {"settings": settings_of(run, protocol), "row": row})
+
+
+def checks_of(run: FrontierRun) -> list[str]:
+    """Which checks a run has: the first of its arm on the digits alone."""
+    if (run.data, run.seed, run.times) != ("digits", 0, 1):
+        return []
+    return [name for name, (arm, _) in CHECKS.items() if arm == run.arm]
+
+
+def keep_check(run: FrontierRun, check: str, protocol: Protocol, out: Path) -> None:
+    """Ask a finished model, and keep the answer."""
+    with run.threads():
+        row = CHECKS[check][1](evaluation_of(run, protocol, out))
+    write_json(check_file(run, check, out), {"settings": settings_of(run, protocol), "row": row})
 
 
 def measure(run: FrontierRun, protocol: Protocol, out: Path) -> tuple[Row, dict[str, np.ndarray]]:
@@ -102,9 +125,6 @@ def measure(run: FrontierRun, protocol: Protocol, out: Path) -> tuple[Row, dict[
     if run.arm == "d":
         bits["bpd_scalar"] = on_scalar_path(evaluation).sum(1).mean(0)
     row |= {name: float(values.mean()) for name, values in bits.items()}
-    if (run.data, run.seed, run.times) == ("digits", 0, 1):
-        for measured in OF_ONE_RUN.get(run.arm, ()):
-            row |= measured(evaluation)
     return row, {name: values.numpy() for name, values in bits.items()}
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from scripts.reporting import Row
-from scripts.study.frontier_pairs import FITTED, SCALAR, Paired, Place, Results, Side
+from scripts.study.frontier.pairs import FITTED, SCALAR, Paired, Place, Results, Side
 
 Outcome = Literal["supported", "refuted", "not shown"]
 DIGITS, CIFAR, MNIST, LONGER = Place("digits"), Place("cifar10"), Place("mnist"), Place("digits", 4)
