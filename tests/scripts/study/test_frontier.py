@@ -18,7 +18,7 @@ from scripts.evaluate.data import open_split
 from scripts.study.frontier import checks
 from scripts.study.frontier.arms import ARMS, FrontierRun, planned
 from scripts.study.frontier.data import DATA, arrays_file, crops, halved
-from scripts.study.frontier.measures import image_bits
+from scripts.study.frontier.measures import CHECKS, checks_of, image_bits
 from tests.scripts.tiny_diffusion import tiny
 
 SMALL = ("--arms", "d", "a_map", "--seeds", "1", "--steps", "0.001", "--draws", "2", "--limit", "20")
@@ -139,6 +139,25 @@ def test_a_run_that_was_trained_is_measured_without_training(
     monkeypatch.setattr(train, "main", lambda argv: pytest.fail("trained again"))
     assert study.main(["frontier", *SMALL, "--data", "digits", "--arms", "a_map", "--out", str(tmp_path)]) == 0
     assert image_bits(run, tmp_path)["bpd"] == pytest.approx(image_bits(run, finished)["bpd"])
+
+
+def test_checks_of_one_model_come_after_the_trainings_and_are_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = list(planned(tuple(DATA), tuple(ARMS)))
+    assert [(run.name, checks_of(run)) for run in runs if checks_of(run)] == [
+        ("digits_a_1x_seed0", ["times", "flow"]),
+        ("digits_f_1x_seed0", ["coder"]),
+    ]
+    asked: list[int] = []
+    monkeypatch.setitem(CHECKS, "flow", ("a_map", lambda evaluation: {"flow": asked.append(1) or evaluation.draws}))
+    for name in ("runs", "rows"):
+        (tmp_path / name).symlink_to(finished / name)
+    for _ in range(2):
+        assert study.main(["frontier", *SMALL, "--data", "digits", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "runs.csv").open() as file:
+        assert {row["arm"]: row["flow"] for row in csv.DictReader(file)} == {"d": "", "a_map": "2"}
+    assert asked == [1]
 
 
 def test_what_is_of_other_settings_or_cannot_be_meant_is_refused(
