@@ -362,3 +362,9 @@ def require_levels(images: Tensor, levels: int) -> None:
     if lowest < 0 or highest >= levels:
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"grey level {wrong} lies outside 0..{levels - 1} (levels={levels})")
+
+
+def require_context_noise(model: Hierarchy, eps_context: Tensor | None) -> None:
+    """Raise ValueError where a context is to be drawn for a bound without noise: its KL is that of draws."""
+    if model.context_size is not None and eps_context is None:
+        raise ValueError(f"a bound of a model with a context needs its noise: eps_context [B, {model.context_size}]")

@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 from likeness.checks import require_positive
 from likeness.diffusion.dequantisation import Dequantisation, centred, centres, truncation
 from likeness.diffusion.flow import log_density
-from likeness.diffusion.hierarchy import Hierarchy
+from likeness.diffusion.hierarchy import Hierarchy, require_context_noise
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, alpha, broadcast, diffuse, log_likelihood, sigma
 
@@ -116,6 +116,7 @@ def flow_bound(
     """
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
+    require_context_noise(model, eps_context)
     given, context = model.for_data(x, eps_context)
     x_0 = model.encoder(x, gamma_0.expand(len(x)), labels)
     z_0 = diffuse(x_0, gamma_0, eps_0)
@@ -153,6 +154,7 @@ def dequantised_bound(
     ValueError for no draws.
     """
     require_positive(draws=len(eps_0))
+    require_context_noise(model, eps_context)
     gamma_0, _ = model.schedule.ends(eps_0)
     x = model.scale(images, eps_0.dtype)
     x_0 = centres(model, x, gamma_0, labels)

@@ -11,7 +11,7 @@ from typing_extensions import override
 from likeness.checks import require_positive
 from likeness.diffusion.elbo import AnyTerms, ElboTermsWithContext, Prediction
 from likeness.diffusion.encoders import DepthEncoder
-from likeness.diffusion.hierarchy import Drawn, Hierarchy
+from likeness.diffusion.hierarchy import Drawn, Hierarchy, require_context_noise
 from likeness.diffusion.process import neighbours_within_reach
 from likeness.diffusion.schedules import NoiseSchedule
 from likeness.diffusion.variance_ratio import VarianceRatio
@@ -158,9 +158,13 @@ class DiffusionModel(nn.Module, Hierarchy):
     def elbo_terms(  # type: ignore[override]  # there may be a term more
         self, images: Tensor, *, eps: Tensor, eps_context: Tensor | None = None, **options: Any
     ) -> AnyTerms:
-        """As :meth:`Hierarchy.elbo_terms`; with a context, drawn with the noise ``eps_context`` [B, K], its KL too."""
+        """As :meth:`Hierarchy.elbo_terms`; with a context, drawn with the noise ``eps_context`` [B, K], its KL too.
+
+        Raises ValueError for a context without noise: at its mean the bound would be none.
+        """
         if self.context is None:
             return super().elbo_terms(images, eps=eps, **options)
+        require_context_noise(self, eps_context)
         context = self.context.draw(self.pixels(self.scale(images, eps.dtype)), eps_context)
         terms = self.given(context.value).elbo_terms(images, eps=eps, **options)
         return ElboTermsWithContext(*terms, context.kl)

@@ -54,7 +54,7 @@ def run(
         out: Where everything is written.
         data: digits, cifar10 (8 x 8 crops) and mnist (14 x 14); what is not at hand is skipped.
         data_dir: Folder with cifar10.npz, or CIFAR-10's batches, and with MNIST/raw.
-        arms: a b c d a_map a_matched f g h i j; all by default.
+        arms: a b c d e a_map a_matched f g h i j; all by default.
         seeds: The most trainings of each arm; by default 5 on the digits, 3 on CIFAR-10, 2 on MNIST.
         steps: Of training, as a share of the study's.
         draws: Of the noise of each evaluated image.

@@ -40,6 +40,13 @@ ARMS = {
     "b": Arm("VDM, times by alpha^2", VDM, ["signal_times"], controls=["a"]),
     "c": Arm("VDM, adaptive times", VDM, ["adaptive_times"], controls=["a"]),
     "d": Arm("VDM, gamma of each dimension", VDM, ["multivariate_schedule"], FREE_SCHEDULE, ["a", "a_map"]),
+    "e": Arm(
+        "VDM, gamma of each dimension by a context",
+        VDM,
+        ["gaussian_context"],
+        FREE_SCHEDULE,
+        ["d"],
+    ),
     "a_map": Arm("VDM that is told a constant map of gamma", VDM, [], MAP, ["a"]),
     "a_matched": Arm(
         "VDM with the parameters of j",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.coding import Coder
-from likeness.diffusion.diagnostics import gradient_norms
+from likeness.diffusion.diagnostics.by_depth import gradient_norms
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.likelihoods import log_weight
 from likeness.diffusion.model import DiffusionModel
@@ -136,6 +136,6 @@ def flow_bounds(evaluation: BoundEvaluation) -> Row:
     """ODE-TN with one draw in each cell and an estimated trace, and the ELBO of the same images."""
     size = min(FLOW_IMAGES, evaluation.split.size)
     few = replace(evaluation, split=replace(evaluation.split, size=size), draws=FLOW_DRAWS)
-    flow, elbo = few.dequantised_flow("hutchinson", 1), few.elbo(Depth(None, "one"), uniform=True)
+    flow, elbo = few.dequantised_flow("hutchinson", 1, None), few.elbo(Depth(None, "one"), uniform=True)
     row: Row = {"flow": flow["bpd"], "flow_draw_se": flow["bpd_draw_se"], "flow_solver": flow["bpd_solver"]}
     return row | {"flow_elbo": elbo["bpd"], "flow_elbo_draw_se": elbo["bpd_draw_se"]}

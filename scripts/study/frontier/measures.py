@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
-from likeness.diffusion.elbo import ElboTerms
 from likeness.diffusion.encoders import IdentityEncoder
 from likeness.diffusion.schedules import LinearSchedule
 from likeness.files.writing import replacing
@@ -117,7 +116,7 @@ def measure(run: FrontierRun, protocol: Protocol, out: Path) -> tuple[Row, dict[
     row |= {"parameters": sum(weight.numel() for weight in model.parameters())}
     own = INFINITE if model.volatility is None else INFINITE._replace(volatility="learned")
     terms = evaluation.elbo_bits(own, uniform=True)
-    row |= dict(zip(ElboTerms._fields, terms.mean((0, 2)).tolist(), strict=True))
+    row |= dict(zip(model.terms_kind._fields, terms.mean((0, 2)).tolist(), strict=True))
     bits = {"bpd": terms.sum(1).mean(0)}
     if not isinstance(model.encoder, IdentityEncoder):
         fitted = INFINITE._replace(volatility="fitted")

@@ -327,6 +327,18 @@ def test_it_compiles_to_the_same_numbers() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_bound_at_the_mean_is_refused() -> None:
+    """Its KL is that of draws: a context without noise would say more than it is charged for."""
+    model, (images, noise) = exact(), draw(2)
+    eps_0 = noise["eps_0"]
+    with pytest.raises(ValueError, match=r"needs its noise: eps_context \[B, 2\]"):
+        model.elbo_terms(images, **noise | {"eps_context": None})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"needs its noise: eps_context \[B, 2\]"):
+        flow_bound(model, images, eps_0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"needs its noise: eps_context \[B, 2\]"):
+        dequantised_bound(model, images, eps_0[None])  # type: ignore[index]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     network = ScoreMLP((DIMS,), width=8, context_size=SIZE)
     with pytest.raises(ValueError, match="ScoreMLP has context_size=2, but there is no context"):

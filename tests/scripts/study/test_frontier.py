@@ -92,7 +92,7 @@ def test_the_plan_has_all_seeds_of_an_arm_last_and_the_digits_first() -> None:
 def test_arms_differ_in_what_they_name_alone(arm: str) -> None:
     """Networks, optimiser, data and averaging are those of the VDM, but for what the arm is about."""
     named = ("network.init_args.gamma_map", "network.init_args.width", "network.init_args.groups", "encoder", "lean")
-    named += ("schedule", "volatility", "times")
+    named += ("schedule", "volatility", "times", "context", "network.init_args.context_size")
     base, own = (FrontierRun("cifar10", name, 0, 1, 1).settings() for name in ("a", arm))
     shared = {
         key for key in own if not key.removeprefix("model.init_args.").startswith(named) and "class_path" not in key
