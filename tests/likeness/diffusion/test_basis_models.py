@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from likeness.diffusion import likelihoods
 from likeness.diffusion.basis import CascadeSchedule, Composed, Haar, OpponentColours
 from likeness.diffusion.coding import Coder
 from likeness.diffusion.dequantisation import fit_dequantisation
 from likeness.diffusion.diagnostics.by_depth import direction_at, mean_at, mean_change
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
+from likeness.diffusion.flow import log_density
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import Basis, DiffusionModel
 from likeness.diffusion.process import scaled
@@ -91,23 +93,37 @@ def test_samples_are_images(method: str, clip_quantile: float | None, monkeypatc
         torch.testing.assert_close(one.x_hat, other.x_hat, rtol=1e-6, atol=1e-9)
 
 
-def test_densities_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the flow with the decoder, in cells of pixels, and along a weighted path, of the same rotated noise."""
-    images = torch.randint(0, 256, (1, *SHAPE), generator=generator())
-    eps = 3 * torch.randn(1, *SHAPE, generator=generator(1), dtype=torch.float64)
+def test_decoders_and_cells_are_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the flow's bounds and of a weighted path, with the same rotated noise; the density is one that is known."""
+    images = torch.randint(0, 256, (2, *SHAPE), generator=generator())
+    eps = 3 * torch.randn(2, *SHAPE, generator=generator(1), dtype=torch.float64)
     model, plain = smooth(num_steps=3), smooth(basis=None, num_steps=3)
-    found, expected, other = (
-        flow_bound(each, images, noise, tolerance=1e-4)
-        for each, noise in ((model, eps), (plain, BASIS.inverse(eps)), (plain, eps))
-    )
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
-    assert (other - expected).abs().min() > 0.2
-    found, expected = (dequantised_bound(each, images, eps[None], tolerance=1e-4) for each in (model, plain))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+
+    def known(model: DiffusionModel, z: Tensor, *_: object) -> Tensor:
+        return model.pixels(z)[:, 0].flatten(1).exp().sum(1)
+
+    monkeypatch.setattr(likelihoods, "log_density", known)
+    found, expected = flow_bound(model, images, eps), flow_bound(plain, images, BASIS.inverse(eps))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    assert (flow_bound(plain, images, eps) - expected).abs().min() > 0.2
+    for draws in (eps[None], torch.stack([eps, -eps])):
+        found, expected = (dequantised_bound(each, images, draws) for each in (model, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
     expected = log_weight(plain, images, generator())
     original = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *size, **named: BASIS(original(*size, **named)))
     torch.testing.assert_close(log_weight(model, images, generator()), expected, rtol=1e-6, atol=0)
+
+
+def test_the_density_is_that_of_pixels() -> None:
+    """Within the solver's tolerance: the map has determinant 1."""
+    z = torch.randn(1, *SHAPE, generator=generator(), dtype=torch.float64)
+    found, expected = (
+        log_density(smooth(), BASIS(z), tolerance=1e-4),
+        log_density(smooth(basis=None), z, tolerance=1e-4),
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+    assert expected.abs().item() > 3
 
 
 def test_a_dequantisation_is_of_pixels() -> None:

@@ -238,7 +238,7 @@ def test_the_flow_is_that_of_each_context() -> None:
 def test_draws_in_a_cell_have_contexts_of_their_own() -> None:
     """One draw costs the KL; the weight of one of several is p(w) p(z_0 | w) over q(w | x) q(z_0 | x).
 
-    To .001 nats, which the solver leaves; the KL is more than ten times that.
+    To .005 nats, which the solver leaves; the KL is more than four times that.
     """
     model, noise = exact(), draw(2)[1]
     images = SOURCES["sixteen"][torch.tensor([[3, 15, 0]])]
@@ -246,17 +246,17 @@ def test_draws_in_a_cell_have_contexts_of_their_own() -> None:
     drawn = [model.context.draw(model.scale(images), noise) for noise in eps_context]
     assert all(one.kl.item() > 0.02 for one in drawn)
     alone = [
-        dequantised_bound(model.given(one.value), images, eps[None], tolerance=1e-5)  # type: ignore[arg-type]
+        dequantised_bound(model.given(one.value), images, eps[None], tolerance=1e-4)  # type: ignore[arg-type]
         for one, eps in zip(drawn, eps_0, strict=True)
     ]
-    found = dequantised_bound(model, images, eps_0[:1], tolerance=1e-5, eps_context=eps_context[:1])
-    torch.testing.assert_close(found, alone[0] + drawn[0].kl, rtol=0, atol=1e-3)
+    found = dequantised_bound(model, images, eps_0[:1], tolerance=1e-4, eps_context=eps_context[:1])
+    torch.testing.assert_close(found, alone[0] + drawn[0].kl, rtol=0, atol=5e-3)
     q = centred(eps_0, truncation(model, torch.tensor(GAMMA_0, dtype=torch.float64)))
     surprise = [q.log_density(q.cut(eps)).sum(1) + DIMS * q.entropy() for eps in eps_0]  # beside its mean
     weights = [one.log_ratio - bits - more for one, bits, more in zip(drawn, alone, surprise, strict=True)]
     expected = math.log(2) - torch.stack(weights).logsumexp(0)
-    both = dequantised_bound(model, images, eps_0, tolerance=1e-5, eps_context=eps_context)
-    torch.testing.assert_close(both, expected, rtol=0, atol=1e-3)
+    both = dequantised_bound(model, images, eps_0, tolerance=1e-4, eps_context=eps_context)
+    torch.testing.assert_close(both, expected, rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("method", ["ancestral", "flow"])
