@@ -140,8 +140,8 @@ def fit_dequantisation(
     network each step, and none back. The flow's own gradient it is only of an exact model: of any other what is fitted
     is not quite the best, and the bound is one all the same.
 
-    Noise and first weights come from ``generator``, on the images' device. Raises ValueError for no data and for no
-    steps, and where the flow is unknown.
+    The model is in evaluation mode. Noise and first weights come from ``generator``, on the images' device. Raises
+    ValueError for no data and for no steps, and where the flow is unknown.
     """
     require_positive(num_steps=num_steps)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
