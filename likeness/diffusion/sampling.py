@@ -155,9 +155,10 @@ def _steps(gammas: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         step = int(kept.any(1).nonzero()[0])
         after = gammas[step + 1].flatten()[kept[step]][0].item()
         raise ValueError(f"gammas must be at least two decreasing numbers, but step {step + 1} stays at {after}")
-    if gammas.dim() > 1:
-        gammas = (gammas if gammas.dim() > z.dim() else gammas[:, None]).to(z.device)
     gammas = gammas.double()
+    if gammas.dim() > 1:
+        kind = torch.float32 if z.device.type == "mps" else torch.float64  # which that device has not
+        gammas = (gammas if gammas.dim() > z.dim() else gammas[:, None]).to(z.device, kind)
     yield from pairwise(gammas.unbind())
 
 
