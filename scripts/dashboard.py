@@ -211,7 +211,6 @@ def build_parser() -> ArgumentParser:
     parser = Parser(
         prog="likeness dashboard",
         description="Print, or with --save make on W&B, a workspace of plots, pictures and tables for runs of a kind.",
-        epilog="--debug shows the traceback of an error.",
     )
     add = parser.add_argument
     add("run", metavar="RUN_OR_CONFIG", help="A run directory, or the configuration file of an experiment.")

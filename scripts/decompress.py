@@ -40,7 +40,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="likeness decompress",
         description="Read images from a stream that likeness compress wrote, with the same model.",
-        epilog="It takes the number of threads that wrote the stream. --debug shows the traceback of an error.",
+        epilog="It takes the number of threads that wrote the stream.",
     )
     add = parser.add_argument
     add("model", metavar="RUN_OR_CKPT", help="The run or checkpoint that wrote the stream.")

@@ -2,9 +2,9 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from scripts.cli.entry_point import USAGE_STATUS, UsageError, run_command
+from scripts.cli.entry_point import STATUSES, USAGE_STATUS, UsageError, run_command
 
 COMMANDS = {
     "train": "train, validate, test or predict with a model",
@@ -27,9 +27,14 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The text of ``likeness --help``: each command, a line each."""
-    lines = [f"  {name:18s}{purpose}" for name, purpose in COMMANDS.items()]
-    return "usage: likeness COMMAND [arguments]\n\n" + "\n".join(lines) + "\n\n'likeness COMMAND --help' says more."
+    """The text of ``likeness --help``: each command and each exit status, a line each."""
+    parts = ["usage: likeness COMMAND [arguments]", *map(_listed, (COMMANDS, STATUSES))]
+    parts.insert(2, "'likeness COMMAND --help' says more, with an example. The exit status is")
+    return "\n\n".join(parts)
+
+
+def _listed(meanings: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:18s}{meaning}" for name, meaning in meanings.items())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from likeness.files.errors import DataError
 from scripts.cli import restarts
+from scripts.cli.examples import example
 from scripts.cli.watch import GRACE, RANK_0, Interrupted, LostRank, Watch
 
 # jsonargparse lists every type that a value could have had; the reason stands among them.
@@ -29,6 +30,15 @@ PEER_GONE = re.compile(r"gloo|NCCL|TCPStore|[Cc]onnection (reset|closed|refused)
 NAMES = ("key", "query_key", "pair", "neighbours")  # options for names, which are no paths
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
+STATUSES = {
+    "0": "done, or nothing was left to do",
+    "1": "failed; doctor: there is a problem",
+    "2": "wrong command line, configuration or file of data",
+    "75": "stopped by --stop_after; the same line with --auto_resume goes on",
+    "128 + N": "stopped by signal N: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM",
+}
+"""How a command ends, for a shell that asks; docs/commands.md says more."""
+COMMON = "--debug shows the traceback of an error; 'likeness --help' has the exit statuses."
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -208,6 +218,12 @@ class OneLineErrors:
         """Print the message and exit with the status of a wrong command line."""
         report(message)
         raise SystemExit(USAGE_STATUS) from ex
+
+    def format_help(self, formatter: Any = None) -> str:
+        """The options, an example to run, and what all commands have in common."""
+        line = example(self.prog)  # type: ignore[attr-defined]  # argparse's
+        shown = "" if line is None else f"\nexample:\n  {line}\n"
+        return f"{super().format_help(formatter)}{shown}\n{COMMON}\n"  # type: ignore[misc]
 
 
 class Parser(OneLineErrors, ArgumentParser):

@@ -40,6 +40,7 @@ from scripts.inputs import names_a_library_model
 CONFIGS = ROOT / "configs"
 DATA_LINKS = ("input_shape", "num_classes", "input_shift", "input_scale", "levels", "vocab_size", "context")
 DEFAULT_SEED = 0
+PURPOSE = "Train a model, or evaluate one that was trained: files of options first, then options that win over them."
 NAMED_MODEL = "lightning_modules.PretrainedClassifier"
 FOLLOWED = {
     "model.seed": "seed_everything",
@@ -103,7 +104,7 @@ class LikenessCLI(LightningCLI):
         super().__init__(
             args=self._composed,
             parser_class=RunParser,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train"},
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "likeness train", "description": PURPOSE},
             save_config_callback=SaveRunConfig,  # type: ignore[arg-type]  # called as such, never asked for its type
             seed_everything_default=DEFAULT_SEED,
             subclass_mode_model=True,

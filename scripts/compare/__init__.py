@@ -49,7 +49,6 @@ def build_parser() -> ArgumentParser:
     parser = Parser(
         prog="likeness compare",
         description="Measure how alike models are, on data that none of them need have seen.",
-        epilog="--debug shows the traceback of an error.",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="Runs, checkpoints, members: demo#3; hf:NAME, ...")
     parser.add_argument("--data", type=str | None, help="A data config; by default that of the first run.")

@@ -37,7 +37,7 @@ def build_parser() -> ArgumentParser:
     parser = Parser(
         prog="likeness compress",
         description="Write grey levels to a file that the same model reads back bit for bit: bits back over its steps.",
-        epilog="Reading takes the same weights, device type and number of threads. --debug shows an error's traceback.",
+        epilog="Reading takes the same weights, device type and number of threads.",
     )
     add = parser.add_argument
     add("model", metavar="RUN_OR_CKPT", help="A run or checkpoint of a diffusion model.")

@@ -43,8 +43,7 @@ def build_parser() -> ArgumentParser:
         prog="likeness data",
         description="Show what is in a folder of pictures, a file of arrays or a Hugging Face data set: shapes, "
         "classes, levels, splits, duplicates, and what cannot be read; and the data config that reads it.",
-        epilog="'likeness data tokenize --help' tells how texts become tokens for language models. --debug shows the "
-        "traceback of an error.",
+        epilog="'likeness data tokenize --help' tells how texts become tokens for language models.",
     )
     add = parser.add_argument
     add("data", metavar="FILE_OR_FOLDER", help="A folder of pictures or of save_to_disk, or .npz, .npy, .safetensors, "

@@ -41,9 +41,8 @@ def build_parser() -> ArgumentParser:
     """The command line of this command."""
     parser = Parser(
         prog="likeness evaluate",
-        description="Diffusion models: the bound in bits per dimension. Classifiers: accuracy and NLL. "
+        description="Diffusion models: the bound in bits per dimension. Classifiers: accuracy and NLL in nats. "
         "Samples: FID and KID.",
-        epilog="--debug shows the traceback of an error.",
     )
     add = parser.add_argument
     add("model", metavar="RUN_CKPT_OR_SAMPLES", help="A run, a checkpoint, a member (demo#3), or samples.npz.")

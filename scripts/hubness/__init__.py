@@ -40,7 +40,6 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="likeness hubness",
         description="Hubs are points that are the nearest neighbours of very many others, and crowd out the rest.",
-        epilog="--debug shows the traceback of an error.",
     )
     commands = parser.add_subcommands(dest="command")
     for name, (summary, add) in SUMMARIES.items():

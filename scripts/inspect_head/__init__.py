@@ -54,7 +54,6 @@ def build_parser() -> ArgumentParser:
         prog="likeness inspect_head",
         description="Show what cosines between label vectors can and cannot say: how they move at equal probabilities, "
         "which labels are near in coordinates that no change of gauge moves, and which labels can win at all.",
-        epilog="--debug shows the traceback of an error.",
     )
     add = parser.add_argument
     add("model", metavar="CKPT_OR_WEIGHTS", help=f"{WEIGHTS}; RUN#3 is member 3 of siblings.")

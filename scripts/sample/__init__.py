@@ -42,7 +42,7 @@ def build_parser() -> ArgumentParser:
     parser = Parser(
         prog="likeness sample",
         description="Draw samples of a diffusion model: samples.npz with the grey levels, and a picture.",
-        epilog="scripts.evaluate takes samples.npz and measures FID and KID. --debug shows the traceback of an error.",
+        epilog="scripts.evaluate takes samples.npz and measures FID and KID.",
     )
     add = parser.add_argument
     add("model", metavar="RUN_OR_CKPT", help="A run or checkpoint of a diffusion model.")
