@@ -39,6 +39,7 @@ EXAMPLES = {
     "import_published mulan": "--params PARAMS.npz --model-config CONFIG.json --prediction v --out runs/mulan.ckpt",
     "sweep": "configs/sweep/seeds.yaml --index 3 --dry_run",
     "dashboard": "runs/demo",
+    "completion": "bash",
     "doctor": "--json",
     "bench": "loss",
     "bench siblings": "--out runs/bench.json",
