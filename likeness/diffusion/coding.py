@@ -3,8 +3,8 @@
 Townsend et al. 2019 (BB-ANS, arXiv 1901.04866) over the hierarchy of Kingma et al. 2021 (VDM), for any encoder of the
 mean. The sender takes z_1 ~ q(z_1 | x) and each z_s ~ q(z_s | z_t, x) off a stack of bits, and puts x by p(x | z_0),
 each z_s by p(z_s | z_t) and z_1 by N(0, I) onto it. The receiver does the same backwards and gets the bits back. What
-the stack grows by is the negative ELBO of this depth, variances and volatility, for any images. A context is taken off
-before z_1, and its bits come onto the stack last.
+the stack grows by is the negative ELBO of this depth, variances and volatility, for any images, as long as q lies in
+the window of p: see :attr:`Coded.outside`. A context is taken off before z_1, and its bits come onto the stack last.
 
 z at each level is a multiple of the posterior's standard deviation over ``resolution``; every network sees these
 numbers. Both densities are masses of the same cells, so that this costs nothing. Cells are counted from the middle of
@@ -44,6 +44,7 @@ class Coded(NamedTuple):
     kept: int  # how many it never reached
     initial: int  # how many there were
     images: int
+    outside: float = 0.0  # share of z whose mean under q is not in the window around that under p: steps too few for it
 
     @property
     def net_bits(self) -> int:
@@ -111,6 +112,7 @@ class Coder:
         if not isinstance(model.context, GaussianContext | None):
             raise ValueError(f"a coder takes a Gaussian context, got {type(model.context).__name__}")
         self.gammas = _moving_grid(model.schedule.of_no_sample(), model.num_steps)  # scalars, or [1, ...]
+        self._outside = self._seen = 0  # of z whose mean under q is not in the window
         self._new_stack = constriction.stream.stack.AnsCoder
         half, wide = WINDOW * resolution, CONTEXT_WINDOW * CONTEXT_CELLS
         self._window = constriction.stream.model.QuantizedGaussian(-half, half)
@@ -123,11 +125,13 @@ class Coder:
         first = min(len(images), self.batch_size)
         initial = _random_words(math.ceil(_SLACK * self._need(first)), self.seed)
         stack = _Stack(self._new_stack(initial, True))
+        self._outside = self._seen = 0
         for number, (batch, own) in enumerate(self._batches(images, labels)):
             if number:
                 stack.scramble(self._need(len(batch)), self.seed + number)
             self._push(stack, batch, own)
-        return Coded(stack.words()[stack.lowest :], stack.lowest, len(initial), len(images))
+        outside = self._outside / max(1, self._seen)
+        return Coded(stack.words()[stack.lowest :], stack.lowest, len(initial), len(images), outside)
 
     @torch.no_grad()
     def decode(self, coded: Coded, labels: Tensor | None = None) -> Tensor:
@@ -175,7 +179,10 @@ class Coder:
         z: Tensor | None = None
         for level in range(len(self.gammas)):
             cells = levels.cells(level, z, x)
-            symbols = stack.pop(self._window, cells.relative(levels.inferred(level, x, z)), self._own_deviation)
+            inferred_z = cells.relative(levels.inferred(level, x, z))
+            self._outside += int((inferred_z.abs() > WINDOW * self.resolution).sum())
+            self._seen += inferred_z.numel()
+            symbols = stack.pop(self._window, inferred_z, self._own_deviation)
             z = cells.place(symbols)
             taken.append((symbols, cells))
         assert z is not None

@@ -56,6 +56,16 @@ def observe_steps(model: Hierarchy, ratio: FittedRatio, x: Tensor, eps: Tensor, 
         ratio.observe(step.gamma_s, step.gamma_t, squared)
 
 
+def require_fittable(model: DiffusionModel, num_steps: int | None) -> None:
+    """Raise ValueError where no volatility can be fitted: of finite steps that are others for each sample."""
+    if num_steps is not None and model.schedule.context_size is not None:
+        name = type(model.schedule).__name__
+        raise ValueError(
+            f"a volatility of finite depth, num_steps={num_steps}, cannot be fitted where {name} gives each sample "
+            "steps of its own"
+        )
+
+
 @torch.no_grad()
 def fit_volatility(
     model: DiffusionModel, batches: Batches, generator: torch.Generator, dims: tuple[int, ...] | None = None
@@ -74,12 +84,7 @@ def fit_volatility(
     Raises ValueError for no data, and for steps of a schedule that is a function of a context.
     """
     steps, fitted = model.num_steps, None
-    if steps is not None and model.schedule.context_size is not None:
-        name = type(model.schedule).__name__
-        raise ValueError(
-            f"a volatility of finite depth, num_steps={steps}, cannot be fitted where {name} gives each "
-            "sample steps of its own"
-        )
+    require_fittable(model, steps)
     count, parts = (BINS, _rate_parts) if steps is None else (steps, _step_parts)
     dims = model.input_shape if steps is not None and model.schedule.multivariate else dims
     grid = gamma_grid(model.schedule.of_no_sample(), count).flip(0)

@@ -315,7 +315,7 @@ class Hierarchy:
         mean, variance = posterior(z_t, x_s, x_t, gamma_s, gamma_t, self.step_volatility(*ends))
         if ratio is None:
             return Posterior(mean, variance)
-        return Posterior(mean, variance * torch.exp(ratio(*ends)))  # [1] or [1, ...] of one step
+        return Posterior(mean, variance * torch.exp(broadcast(ratio(*ends), z_t)))
 
     def features(self, images: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The encoder's mean at t [B] through the score network without noise, averaged over positions, [B, M]."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WeightsName = Literal["ema", "raw"]
 STEPS = 100
+OUTSIDE = 1e-4  # share of the latent variables; below it nothing is seen in the size
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,8 +156,15 @@ def _report(arguments: Namespace, coder: Coder, coded: Coded, images: Tensor, si
         "elbo": float(bits.mean()),
         "elbo_se": float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else None,
     }
+    if coded.outside:
+        row["outside"] = coded.outside
     title = (
         f"{arguments.images} in bits per dimension: the file, of which borrowed once for any number of images, what "
         f"one image more would add, and the negative ELBO of the same images; weights are not counted"
     )
+    if coded.outside > OUTSIDE:
+        title += (
+            f". {coded.outside:.1%} of the latent variables lie outside the window that both sides know and cost far "
+            f"more than the bound says: take more --steps than {coder.model.num_steps}"
+        )
     return Report(title, [row], {"model": arguments.model})

@@ -17,7 +17,7 @@ from likeness.batch import Batch
 from likeness.diffusion.dequantisation import LearnedDequantisation, centred, fit_dequantisation
 from likeness.diffusion.diagnostics.baselines import LevelHistogram, uniform_bits
 from likeness.diffusion.elbo import bits_per_dim
-from likeness.diffusion.fitting import fit_ratio, fit_volatility
+from likeness.diffusion.fitting import fit_ratio, fit_volatility, require_fittable
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, log_weight
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import Noise, evaluation_noise
@@ -81,6 +81,9 @@ def choose_depths(
         raise ValueError("--ratio learned: the model has no ratio, it was trained with variances of ratio 1")
     if ratio not in (None, "one") and None in steps:
         raise ValueError(f"--ratio {ratio} needs finite --steps: at T = inf any variance ratio but 1 costs infinity")
+    if volatility == "fitted":
+        for number in steps:
+            require_fittable(model, number)
     own: VarianceName = "one" if model.ratio is None else "learned"
     volatile: VarianceName = volatility or ("one" if model.volatility is None else "learned")
     return [Depth(number, ratio or ("one" if number is None else own), volatile) for number in steps]

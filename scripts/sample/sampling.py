@@ -75,8 +75,10 @@ def draw(model: DiffusionModel, count: int, recipe: Recipe, device: torch.device
             source = generator(recipe.seed, _SAMPLE, start, device=device)
             states = _states(model.from_prior(size, source), size, recipe, source, own)
             drawn.append(_follow(model, states, recipe, lambda: progress.advance(task)))
-    samples, gamma, z, x_hat = zip(*drawn, strict=True)
-    return Drawn(torch.cat(samples), gamma[0], torch.cat(z, dim=1), torch.cat(x_hat, dim=1))
+    samples, gammas, z, x_hat = zip(*drawn, strict=True)
+    of_each = recipe.keep_every and model.schedule.context_size is not None
+    gamma = torch.cat(gammas, dim=1) if of_each else gammas[0]
+    return Drawn(torch.cat(samples), gamma, torch.cat(z, dim=1), torch.cat(x_hat, dim=1))
 
 
 def _states(

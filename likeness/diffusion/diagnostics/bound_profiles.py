@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from likeness.diffusion.diagnostics.by_depth import NoisyBatch
-from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
+from likeness.diffusion.elbo import AnyTerms, bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import broadcast, mean_over_dimensions
 from likeness.diffusion.variance_ratio import FittedRatio
@@ -119,13 +119,18 @@ def depth_curve(
     ``fit_on`` must be other samples than ``evaluate_on``, or the fitted bound is none.
     """
     terms = [batch.terms(model) for batch in evaluate_on]
-    rest = torch.cat([_bits(t.reconstruction + t.latent, b) for t, b in zip(terms, evaluate_on, strict=True)])
+    rest = torch.cat([_bits(_of_no_depth(t), b) for t, b in zip(terms, evaluate_on, strict=True)])
     limit = torch.cat([_bits(continuous_loss(*batch.rate_error(model)), batch) for batch in evaluate_on])
     points = []
     for depth in depths:
         losses = _losses(model, depth, fit_on, evaluate_on)
         points.append(_point(depth, rest, limit, *losses))
     return [*points, _point(None, rest, limit, limit, limit)]
+
+
+def _of_no_depth(terms: AnyTerms) -> Tensor:
+    """All terms but that of diffusion, summed, [B]."""
+    return torch.stack([term for name, term in terms._asdict().items() if name != "diffusion"]).sum(0)
 
 
 def _point(depth: int | None, rest: Tensor, limit: Tensor, equal: Tensor, fitted: Tensor) -> DepthPoint:
@@ -222,7 +227,7 @@ class VolatilityProfile(NamedTuple):
 
 @torch.no_grad()
 def volatility_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], num_bins: int = 32) -> VolatilityProfile:
-    """Over bins of gamma into which the samples' times fall; averaged over dimensions."""
+    """Over bins of gamma into which the samples' times fall; averaged over dimensions, by their dgamma/dt."""
     sums = torch.zeros(5, 1)
     for batch in samples:
         rate = batch.rate(model)
@@ -230,7 +235,8 @@ def volatility_profile(model: DiffusionModel, samples: Iterable[NoisyBatch], num
         gamma = mean_over_dimensions(rate.gamma)
         kappa = torch.ones_like(gamma) if model.volatility is None else model.volatility(rate.gamma)
         kappa = mean_over_dimensions(kappa)
-        drift, noise = ((part.square().flatten(1).mean(1)) for part in (half + rate.shift, half))
+        weight = broadcast(rate.dgamma_dt, half)
+        drift, noise = ((weight * part.square()).flatten(1).mean(1) for part in (half + rate.shift, half))
         values = [torch.ones_like(drift), gamma, kappa.expand_as(drift), drift, noise]
         edges = gamma_edges(*model.schedule.ends(drift), num_bins)
         bins = torch.bucketize(gamma.to(edges), edges[1:-1])

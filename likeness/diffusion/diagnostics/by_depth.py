@@ -98,8 +98,7 @@ def _times(x: Tensor, t: float) -> Tensor:
 def _row(model: Hierarchy, x: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
     """The fields of a profile behind t, [9], at a time, a scalar."""
     gamma, _, u, derivative = model.motion(x, t.expand(len(x)), labels)
-    of_one = broadcast(gamma[:1], x)
-    variance, precision = torch.sigmoid(of_one), torch.sigmoid(-of_one)
+    variance, precision = torch.sigmoid(broadcast(gamma, x)), torch.sigmoid(-broadcast(gamma, x))
     x_t = x + variance * u
     change = -variance * (precision * u + derivative)  # dx_t/dlambda
     z = diffuse(x_t, gamma, eps)

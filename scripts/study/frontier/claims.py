@@ -138,7 +138,8 @@ def schedule_of_each_dimension(results: Results) -> Claim:
 
 
 def context(results: Results) -> Claim:
-    """Supported by e below d by more than its KL; refuted by a KL under .01 nats: the posterior has collapsed."""
+    """Supported by e below d by more than its KL, by two standard errors; refuted by a KL under .01 nats: the posterior
+    has collapsed."""
     found, runs = results.paired(DIGITS, Side("e"), Side("d")), results.runs(DIGITS, "e").values()
     statement = "a Gaussian context gains more than its KL beside a gamma of each dimension"
     if found is None:
@@ -148,7 +149,7 @@ def context(results: Results) -> Claim:
     outcome: Outcome = "not shown"
     if nats < COLLAPSED:
         outcome = "refuted"
-    elif found.mean < -cost:
+    elif Paired(tuple(difference + cost for difference in found.by_seed)).below:
         outcome = "supported"
     numbers = [said("e - d", found), f"KL of the context: {nats:.4f} nats, {cost:.4f} bits per dimension"]
     return Claim("Context", statement, outcome, numbers)

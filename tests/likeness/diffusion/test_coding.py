@@ -126,6 +126,18 @@ def test_what_is_wrong_is_found_out(what: str) -> None:
         coder.decode(coded)
 
 
+@pytest.mark.parametrize(("num_steps", "share"), [(20, 0.0), (1, 0.9)])
+def test_steps_too_few_for_the_window_are_counted(num_steps: int, share: float) -> None:
+    """Where q lies outside of what both sides count cells in, images come back, and the answer says how much does."""
+    head = DiscreteHead(scaled(SOURCES["sixteen"], 256, torch.float64), factor_of(1.0), "v", False)
+    model = model_of(head, dims=8, num_steps=num_steps)
+    images = SOURCES["sixteen"][torch.randint(0, 16, (20, 8), generator=generator())]
+    coder = Coder(model)
+    coded = coder.encode(images)
+    assert torch.equal(coder.decode(coded), images)
+    assert coded.outside == share if share == 0 else coded.outside > 0.4
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"a coder needs finite depth, got num_steps=None"):
         Coder(model_of(Smooth(), dims=3))

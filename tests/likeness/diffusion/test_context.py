@@ -11,8 +11,10 @@ from typing_extensions import override
 from likeness.diffusion import ContextPolynomial, GaussianContext, LinearSchedule, MultivariatePolynomial
 from likeness.diffusion.coding import Coder
 from likeness.diffusion.dequantisation import centred, truncation
-from likeness.diffusion.elbo import ElboTerms, ElboTermsWithContext
-from likeness.diffusion.fitting import fit_volatility
+from likeness.diffusion.diagnostics.bound_profiles import depth_curve
+from likeness.diffusion.diagnostics.by_depth import depth_profile, mean_at, noisy_batches
+from likeness.diffusion.elbo import ElboTerms, ElboTermsWithContext, bits_per_dim
+from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.hierarchy import Drawn
 from likeness.diffusion.likelihoods import dequantised_bound, flow_bound, importance_weighted_bound, log_weight
 from likeness.diffusion.model import Context, DiffusionModel
@@ -287,6 +289,42 @@ def test_the_coder_takes_the_context_off_first() -> None:
     bits = -log_weight(model, images, generator(5)) / math.log(2)
     error = bits.std().item() * math.sqrt(2 / len(images))
     assert coded.net_bits / len(images) == pytest.approx(bits.mean().item(), abs=3 * error)
+
+
+def test_a_ratio_of_each_sample_is_that_sample_s_own() -> None:
+    """As many samples as columns: what is fitted in bins of the mean gamma is laid over samples, not over columns."""
+    model = told(num_steps=6, encoder=0.5, counter_term=True)
+    images = draw(200)[0]
+    model.ratio = fit_ratio(model, [(images, None)], generator())
+    x = model.scale(images[:DIMS])
+    given, _ = model.for_data(x)
+    grid = gamma_grid(given.schedule, 6)
+    whole = given.generative_step(x, grid[3], grid[2], x, model.ratio).variance
+    assert whole.unique().numel() > DIMS
+    for row in range(DIMS):
+        own = slice(row, row + 1)
+        alone = model.for_data(x[own])[0]
+        at = (grid[3][own], grid[2][own])
+        torch.testing.assert_close(
+            whole[own], alone.generative_step(x[own], *at, x[own], model.ratio).variance, rtol=1e-6, atol=0
+        )
+    coder = Coder(model, batch_size=5)
+    assert torch.equal(coder.decode(coder.encode(images[:12])), images[:12])
+
+
+def test_what_looks_inside_counts_the_context() -> None:
+    """The curve over depths ends at the bound with its KL; sizes by depth are over the path of each sample."""
+    model, images = told(encoder=0.0, counter_term=True), draw(6)[0]
+    ids = torch.arange(6)
+    batches = [list(noisy_batches(model, images, ids, None, 0, number, 4)) for number in range(2)]
+    *_, limit = depth_curve(model, [2], *batches)
+    totals = torch.cat([batch.terms(model).total for batch in batches[1]]).detach()
+    assert limit.bpd == pytest.approx(float(bits_per_dim(totals, DIMS).mean()))
+    times = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    profile = depth_profile(model, images, times, 0)
+    x = model.scale(images)
+    for t, shift in zip(times.tolist(), profile.shift, strict=True):
+        torch.testing.assert_close(shift, (mean_at(model, images, t) - x).square().mean().sqrt())
 
 
 def test_noise_of_a_context_changes_no_other() -> None:

@@ -111,10 +111,16 @@ def test_a_gamma_of_each_dimension(d: float, seeds: int, scalar: float, wanted: 
 
 
 @pytest.mark.parametrize(
-    ("e", "kl", "wanted"), [(1.95, 0.02, "supported"), (1.99, 0.02, "not shown"), (1.95, 0.0001, "refuted")]
+    ("e", "kl", "seeds", "wanted"),
+    [
+        (1.95, 0.02, 5, "supported"),
+        (1.95, 0.02, 1, "not shown"),
+        (1.99, 0.02, 5, "not shown"),
+        (1.95, 0.0001, 5, "refuted"),
+    ],
 )
-def test_a_context_pays_for_itself(e: float, kl: float, wanted: str) -> None:
-    assert outcome("Context", with_columns(rows(DIGITS, d=2.0, e=e), "e", context=kl)) == wanted
+def test_a_context_pays_for_itself(e: float, kl: float, seeds: int, wanted: str) -> None:
+    assert outcome("Context", with_columns(rows(DIGITS, seeds, d=2.0, e=e), "e", context=kl)) == wanted
 
 
 @pytest.mark.parametrize(
