@@ -1,10 +1,8 @@
 """W&B for runs that are stopped and continued: one W&B run, and each of its steps once.
 
-Which direction of a metric is better, and which runs belong together, W&B is told by names alone.
+Which direction of a metric is better W&B is told by names alone.
 """
 
-import hashlib
-import json
 import math
 import os
 import secrets
@@ -20,12 +18,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.loggers.wandb_files import is_offline, last_step, log_checkpoint, segment_files, use_inputs
 from callbacks.run.run_files import WANDB_ID, note
+from callbacks.run.seed_groups import class_names, seed_group
 from likeness.files.writing import replacing
 
 X_AXIS = "trainer/global_step"
 MINIMISED = {"loss", "nll", "bpd"}
 MAXIMISED = {"accuracy", "spearman"}
-OF_ONE_RUN = {"seed", "seed_everything", "run_dir", "logger"}  # what runs of one group may differ in
 Row = dict[str, Any]
 
 
@@ -36,29 +34,6 @@ def goal(key: str) -> Literal["min", "max"] | None:
     """
     parts = set(key.split("/")[1:])
     return "min" if parts & MINIMISED else "max" if parts & MAXIMISED else None
-
-
-def class_names(config: dict[str, Any]) -> list[str]:
-    """The names of the classes of model and data, without their modules."""
-    paths = [(config.get(part) or {}).get("class_path") for part in ("model", "data")]
-    return [path.rpartition(".")[2] for path in paths if path]
-
-
-def seed_group(config: dict[str, Any]) -> str:
-    """A name that runs share whose nested configurations differ in nothing but seeds, run directories and loggers.
-
-    The classes of model and data, and six digits of a digest of the rest: ``SoftmaxClassifier-Digits-1f0c9a``.
-    """
-    digest = hashlib.sha256(json.dumps(_shared(config), sort_keys=True, default=str).encode()).hexdigest()
-    return "-".join([*class_names(config), digest[:6]])
-
-
-def _shared(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shared(entry) for key, entry in value.items() if key not in OF_ONE_RUN}
-    if isinstance(value, list | tuple):
-        return [_shared(entry) for entry in value]
-    return value
 
 
 class RunWandbLogger(WandbLogger):

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from callbacks.loggers.wandb_logger import class_names, goal, seed_group
+from callbacks.loggers.wandb_logger import goal
+from callbacks.run.seed_groups import class_names, seed_group
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Comparisons of models as parts of a page: a matrix of all pairs for each measure, with its null and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from likeness.pages.parts import Cell, Matrix, Part, Table, shown
+
+Row = Mapping[str, Cell]
+COMPANIONS = ("_null", "_p", "_search", "_informative", "_null_ab", "_null_ba", "_p_ab", "_p_ba")
+OTHER = {"model_a", "model_b", "undefined", "kept_inputs"}
+PAIRS = ("model_a", "model_b")
+MATRIX_FROM = 3  # models; two are one pair, which is a table
+
+
+def comparison_parts(rows: Sequence[Row], models: Sequence[Row], name: str, where: str = "") -> list[Part]:
+    """The parts of ``comparison.csv`` and ``models.csv``: heat maps of three models and more, and the tables."""
+    parts: list[Part] = []
+    named = list(dict.fromkeys(str(row[side]) for row in rows for side in PAIRS if row.get(side) is not None))
+    if len(named) >= MATRIX_FROM:
+        parts += [_matrix(rows, named, measure, name, where) for measure in measures(rows)]
+    for table, title, lines in (("models", "Models", models), ("pairs", "Pairs", rows)):
+        if lines:
+            columns = list(dict.fromkeys(key for row in lines for key in row))
+            cells = [[row.get(column) for column in columns] for row in lines]
+            folded = table == "pairs" and len(named) >= MATRIX_FROM
+            parts.append(Table(f"{name}/{table}", f"{title}{where}", columns, cells, "", folded))
+    return parts
+
+
+def measures(rows: Sequence[Row]) -> list[str]:
+    """The measures that the columns are of, without their directions, nulls, searches and bounds."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    bounds = {column.removesuffix("_informative") for column in columns if column.endswith("_informative")}
+    own = [c for c in columns if not c.endswith(COMPANIONS) and c not in bounds | OTHER and _is_number(rows, c)]
+    return list(dict.fromkeys(_root(column, columns) for column in own))
+
+
+def _root(column: str, columns: Sequence[str]) -> str:
+    root = column[:-3]
+    return root if column.endswith(("_ab", "_ba")) and {f"{root}_ab", f"{root}_ba"} <= {*columns} else column
+
+
+def _is_number(rows: Sequence[Row], column: str) -> bool:
+    return any(isinstance(row.get(column), int | float) for row in rows)
+
+
+def _matrix(rows: Sequence[Row], names: list[str], measure: str, name: str, where: str) -> Matrix:
+    values = np.full((len(names), len(names)), np.nan)
+    remarks = [[""] * len(names) for _ in names]
+    for row in rows:
+        if any(row.get(side) is None for side in PAIRS):
+            continue
+        i, j = (names.index(str(row[side])) for side in PAIRS)
+        for direction, a, b in (("_ab", i, j), ("_ba", j, i)):
+            value = row.get(f"{measure}{direction}", row.get(measure))
+            values[a, b] = value if isinstance(value, int | float) else np.nan
+            remarks[a][b] = _remark(row, measure, direction)
+    asymmetric = any(f"{measure}_ab" in row for row in rows)
+    caption = "The first of a pair is the row, the second the column." if asymmetric else "Symmetric."
+    if any(map(any, remarks)):
+        caption += " Point at a cell for what unrelated models would score, and for bounds."
+    return Matrix(f"{name}/{measure}", f"{measure}{where}", names, names, values, measure, caption, remarks)
+
+
+def _remark(row: Row, measure: str, direction: str) -> str:
+    """What is known of a pair beside the value: null, p value, search and bounds."""
+    said = []
+    for suffix, words in (("_null", "if unrelated"), ("_p", "p"), ("_search", "search")):
+        value = row.get(f"{measure}{suffix}{direction}", row.get(f"{measure}{suffix}"))
+        if value is not None:
+            said.append(f"{words}: {shown(value)}")
+    for column in row:
+        bound = column.removesuffix("_informative")
+        if bound != column and BOUND_OF.get(bound) == measure and row.get(bound) is not None:
+            remark = "" if row[column] == "yes" else ", says nothing"
+            said.append(f"at most {shown(row[bound])} ({bound.replace('_', ' ')}{remark})")
+    if isinstance(reason := row.get("undefined"), str) and measure in reason:
+        said.append(reason)
+    return "; ".join(said)
+
+
+BOUND_OF = {"certificate": "max_d_svd_f", "paper_bound": "d_fg", "squared_bound": "d_fg"}  # columns of bounds

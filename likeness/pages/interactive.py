@@ -1,0 +1,168 @@
+"""Figures as plotly draws them in a browser: plain dictionaries of plotly's schema, with numbers for colours.
+
+Which colour a number is depends on light or dark, and is decided where the page is looked at (``page.js``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from likeness.figures.output import PALETTE
+from likeness.pages.parts import Curve, Lines, Matrix
+
+DARK_PALETTE = (
+    "#9d94f0", "#e59aa8", "#5fc27a", "#e8d98f", "#88ccee", "#dd7fb0", "#6fd0bf", "#c5c56a", "#d58fd5", "#f0f0f0",
+)  # fmt: skip
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
+LEGEND = 12  # curves; of more, the one that is pointed at says its name
+ANNOTATED = 12  # columns of a matrix whose cells show their values
+DASHES = ("solid", "dash", "dot", "dashdot")  # once all colours are taken
+Plot = dict[str, Any]
+
+
+def themes() -> dict[str, Plot]:
+    """What light and dark pages look like: a plotly template and the palette of each."""
+    return {
+        "light": {"palette": list(PALETTE), "template": _template("#1d2430", "#dfe3ea", "#aab2bf")},
+        "dark": {"palette": list(DARK_PALETTE), "template": _template("#e4e8ef", "#333c4a", "#5b6678")},
+    }
+
+
+def _template(ink: str, grid: str, axis: str) -> Plot:
+    ruled = {"gridcolor": grid, "linecolor": axis, "zerolinecolor": axis, "ticks": "outside", "tickcolor": axis}
+    ruled |= {"zeroline": False, "automargin": True, "title": {"standoff": 8}}
+    layout = {
+        "font": {"family": FONT, "size": 12, "color": ink},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": ruled,
+        "yaxis": ruled,
+        "hoverlabel": {"font": {"family": FONT}, "namelength": -1},
+        "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "font": {"size": 11}},
+        "colorway": list(PALETTE),
+    }
+    return {"layout": layout}
+
+
+def plot(figure: Lines | Matrix) -> Plot:
+    """The figure in plotly's schema."""
+    return _of_lines(figure) if isinstance(figure, Lines) else _of_matrix(figure)
+
+
+def _of_lines(figure: Lines) -> Plot:
+    several = len(figure.curves) > 1
+    layout = {
+        "xaxis": {"title": {"text": escaped(figure.x_label)}, "type": "log" if figure.log_x else "linear"},
+        "yaxis": {"title": {"text": escaped(figure.y_label)}, "type": "log" if figure.log_y else "linear"},
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 48},
+        "hovermode": "closest" if len(figure.curves) > LEGEND else "x unified",
+        "showlegend": several and len(figure.curves) <= LEGEND,
+        "height": 340,
+    }
+    bands = [trace for number, curve in enumerate(figure.curves) for trace in _band(number, curve)]
+    return {"data": bands + [_line(number, curve) for number, curve in enumerate(figure.curves)], "layout": layout}
+
+
+def _line(number: int, curve: Curve) -> Plot:
+    points = int(np.isfinite(curve.y).sum())
+    dash = "dash" if curve.dashed else DASHES[curve.colour // len(PALETTE) % len(DASHES)]
+    return {
+        "type": "scatter",
+        "name": escaped(curve.label),
+        "legendgroup": str(number),
+        "mode": "lines" if points > 60 else "lines+markers",
+        "x": numbers(curve.x),
+        "y": numbers(curve.y),
+        "line": {"width": 1.4 if curve.dashed else 2, "dash": dash},
+        "marker": {"size": 5},
+        "meta": {"colour": curve.colour, "line": curve.label},
+        "connectgaps": True,
+        "hovertemplate": "%{y:.5g}" + _range(curve),
+        "customdata": _ends(curve),
+    }
+
+
+def _range(curve: Curve) -> str:
+    return "" if curve.low is None else " (%{customdata[0]} to %{customdata[1]})"
+
+
+def _ends(curve: Curve) -> list[list[str]] | None:
+    if curve.low is None or curve.high is None:
+        return None
+    ends = zip(curve.low.tolist(), curve.high.tolist(), strict=True)
+    return [[f"{low:.4g}", f"{high:.4g}"] for low, high in ends]
+
+
+def _band(number: int, curve: Curve) -> list[Plot]:
+    """The area between the two ends, as a closed outline; of a gap in the band nothing is drawn."""
+    if curve.low is None or curve.high is None:
+        return []
+    known = np.isfinite(curve.x) & np.isfinite(curve.low) & np.isfinite(curve.high)
+    x, low, high = curve.x[known], curve.low[known], curve.high[known]
+    outline = {"x": numbers(np.concatenate([x, x[::-1]])), "y": numbers(np.concatenate([high, low[::-1]]))}
+    return [
+        {
+            "type": "scatter",
+            "name": escaped(curve.label),
+            "legendgroup": str(number),
+            "showlegend": False,
+            "mode": "lines",
+            "line": {"width": 0},
+            "fill": "toself",
+            "hoverinfo": "skip",
+            "meta": {"colour": curve.colour, "line": curve.label, "band": True},
+            **outline,
+        }
+    ]
+
+
+def _of_matrix(figure: Matrix) -> Plot:
+    wide = len(figure.columns)
+    side = min(max(300, 90 + 30 * len(figure.rows)), 640)
+    names = {"type": "category", "showgrid": False, "tickangle": "auto"}
+    trace = {
+        "type": "heatmap",
+        "x": [escaped(name) for name in _told_apart(figure.columns)],
+        "y": [escaped(name) for name in _told_apart(figure.rows)],
+        "z": [numbers(row) for row in figure.values],
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": escaped(figure.value_label), "side": "right"}, "thickness": 12},
+        "hoverongaps": False,
+        "xgap": 1,
+        "ygap": 1,
+        "hovertemplate": "row %{y}<br>column %{x}<br>%{z:.5g}<br>%{text}<extra></extra>",
+        "text": [[escaped(remark) for remark in row] for row in figure.remarks] if figure.remarks else None,
+    }
+    if wide <= ANNOTATED:
+        trace |= {"texttemplate": "%{z:.3~g}", "textfont": {"size": 10}}
+    if figure.remarks is None:
+        trace["hovertemplate"] = "row %{y}<br>column %{x}<br>%{z:.5g}<extra></extra>"
+    layout = {
+        "xaxis": names,
+        "yaxis": {**names, "autorange": "reversed"},
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 48},
+        "height": side,
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _told_apart(names: object) -> list[str]:
+    """Names on an axis, where two that are equal would be one place."""
+    seen: dict[str, int] = {}
+    answer = []
+    for name in map(str, names):  # type: ignore[call-overload]
+        seen[name] = seen.get(name, 0) + 1
+        answer.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return answer
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """Six significant digits of each, None for what is not finite: JSON has no word for that."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, float).tolist()]
+
+
+def escaped(text: str) -> str:
+    """A text without what plotly would take for markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,80 @@
+"""What was trained and for how long, and what went wrong."""
+
+from __future__ import annotations
+
+from likeness.pages.parts import Cell, Section, Table
+from scripts.report.groups import Study
+from scripts.report.runs import Run
+
+MAIN = ("train/loss", "val/nll", "val/accuracy", "val/bpd", "val/spearman", "similarity/m_cca_f/mean")
+
+
+def overview(study: Study) -> Section:
+    """A row for each run."""
+    metrics = [key for key in MAIN if any(key in run.metrics.last for run in study.runs)]
+    heads = ["run", "state", "model", "data", "seed", "steps", "time", "hours", "steps a second", *metrics, "files"]
+    rows = [[*_row(run), *(run.metrics.last.get(key) for key in metrics), _files(run)] for run in study.runs]
+    kept = [n for n, head in enumerate(heads) if head == "run" or any(row[n] not in (None, "") for row in rows)]
+    table = Table(
+        "runs",
+        "Runs",
+        [heads[n] for n in kept],
+        [[row[n] for n in kept] for row in rows],
+        "A click on a heading sorts. Metrics are the last values logged; time is that of all segments together.",
+    )
+    return Section("Overview", [table], _about(study))
+
+
+def _about(study: Study) -> str:
+    runs, groups = len(study.runs), len(study.groups)
+    if not study.repeated:
+        return "" if runs == 1 else f"{runs} runs of different configurations."
+    many = "one configuration" if groups == 1 else f"{groups} configurations"
+    return f"{runs} runs of {many}; those that differ in their seed alone are one line in the figures, with a band."
+
+
+def _row(run: Run) -> list[Cell]:
+    seconds, steps = run.seconds, run.steps
+    model, data = ((run.config.get(part) or {}).get("class_path", "").rpartition(".")[2] for part in ("model", "data"))
+    seed = run.options.get("seed_everything")
+    rate = steps / seconds if steps and seconds else None
+    hours = None if seconds is None else seconds / 3600
+    return [run.name, run.state, model, data, seed, steps, duration(seconds), hours, rate]
+
+
+def _files(run: Run) -> str:
+    sizes = [f"{path.name} ({_size(path.stat().st_size)})" for path in run.checkpoints() if path.exists()]
+    return ", ".join(sizes)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time as one says it."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def faults(study: Study) -> Section | None:
+    """Segments that did not end well, files that could not be read, numbers that are not finite."""
+    rows: list[list[Cell]] = [[run.name, "end", run.state] for run in study.runs if not run.fine]
+    for run in study.runs:
+        earlier = [str(segment.get("why")) for segment in run.segments[:-1]]
+        rows += [[run.name, f"segment {n}", why] for n, why in enumerate(earlier, 1) if not why.startswith("stopped")]
+        rows += [[run.name, "files", note] for note in run.notes]
+    if not rows:
+        return None
+    table = Table("faults", "Faults", ["run", "where", "what"], rows)
+    return Section("Faults", [table], "Runs that ended badly, and what is missing from their directories.")

@@ -1,0 +1,47 @@
+"""How alike siblings, references and compared models are, whole and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from likeness.pages.comparison import comparison_parts
+from likeness.pages.parts import Part, Section
+from scripts.report.files import read_rows
+from scripts.report.groups import Study
+from scripts.report.metric_figures import Metric
+from scripts.report.sections.families import Shown, metric_parts, metrics_of, picture_parts
+
+COMPARED = 4  # comparisons that are shown
+CAPTIONS = {
+    "embeddings": "Each point is an input, coloured by its label; arrows are label vectors.",
+    "similarity": "A value for each pair of models, at the end of training, on the validation split.",
+}
+
+
+def similarity(study: Study) -> Section | None:
+    """Measures between the models of a run while they learn, and comparisons made afterwards."""
+    first = [Metric(key, f"{_name(key)}, over pairs", _name(key)) for key in metrics_of(study, "similarity")]
+    shown = Shown("similarity", first, captions=CAPTIONS)
+    parts = [*metric_parts(study, shown), *picture_parts(study, shown), *_comparisons(study)]
+    about = "Whether models whose predictions are close see the data alike. docs/measures.md says what each measure answers."
+    return Section("Similarity", parts, about) if parts else None
+
+
+def layers(study: Study) -> Section | None:
+    """Layers against those of the same model earlier, of siblings or of a reference."""
+    shown = Shown("layers", captions={"layers": "Rows are layers of the model, columns those it is held against."})
+    parts = [*picture_parts(study, shown), *metric_parts(study, shown)]
+    return Section("Layers", parts, "How alike layers are to those that they are held against.") if parts else None
+
+
+def _comparisons(study: Study) -> Iterator[Part]:
+    """Those that ``likeness compare`` left in a folder of a run directory."""
+    files = [file for run in study.runs for file in sorted(run.path.glob("*/comparison.csv"))]
+    for file in files[:COMPARED]:
+        models = read_rows(file.with_name("models.csv")) if file.with_name("models.csv").is_file() else []
+        name = f"{file.parent.parent.name}/{file.parent.name}"
+        yield from comparison_parts(read_rows(file), models, name, f" ({name})" if len(files) > 1 else "")
+
+
+def _name(key: str) -> str:
+    return key.removesuffix("/mean").partition("/")[2]
