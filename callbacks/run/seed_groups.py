@@ -1,4 +1,4 @@
-"""Which runs are one experiment, repeated: configurations that differ in nothing but seeds, run directories and loggers."""
+"""Which runs repeat one experiment: their configurations differ in seeds, run directories and loggers alone."""
 
 import hashlib
 import json

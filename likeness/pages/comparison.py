@@ -12,6 +12,7 @@ Row = Mapping[str, Cell]
 COMPANIONS = ("_null", "_p", "_search", "_informative", "_null_ab", "_null_ba", "_p_ab", "_p_ba")
 OTHER = {"model_a", "model_b", "undefined", "kept_inputs"}
 PAIRS = ("model_a", "model_b")
+NATS = {"kl", "js"}  # measures that have a unit
 MATRIX_FROM = 3  # models; two are one pair, which is a table
 
 
@@ -38,6 +39,11 @@ def measures(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(_root(column, columns) for column in own))
 
 
+def unit_of(measure: str) -> str:
+    """The unit of a measure, empty for a number without any."""
+    return "nats" if measure in NATS else ""
+
+
 def _root(column: str, columns: Sequence[str]) -> str:
     root = column[:-3]
     return root if column.endswith(("_ab", "_ba")) and {f"{root}_ab", f"{root}_ba"} <= {*columns} else column
@@ -62,7 +68,9 @@ def _matrix(rows: Sequence[Row], names: list[str], measure: str, name: str, wher
     caption = "The first of a pair is the row, the second the column." if asymmetric else "Symmetric."
     if any(map(any, remarks)):
         caption += " Point at a cell for what unrelated models would score, and for bounds."
-    return Matrix(f"{name}/{measure}", f"{measure}{where}", names, names, values, measure, caption, remarks)
+    return Matrix(
+        f"{name}/{measure}", f"{measure}{where}", names, names, values, unit_of(measure) or measure, caption, remarks
+    )
 
 
 def _remark(row: Row, measure: str, direction: str) -> str:

@@ -31,8 +31,8 @@ def themes() -> dict[str, Plot]:
 
 
 def _template(ink: str, grid: str, axis: str) -> Plot:
-    ruled = {"gridcolor": grid, "linecolor": axis, "zerolinecolor": axis, "ticks": "outside", "tickcolor": axis}
-    ruled |= {"zeroline": False, "automargin": True, "title": {"standoff": 8}}
+    ruled: Plot = {"gridcolor": grid, "linecolor": axis, "zerolinecolor": axis, "ticks": "outside", "tickcolor": axis}
+    ruled |= {"zeroline": False, "automargin": True, "title": {"standoff": 8, "font": {"size": 12}}}
     layout = {
         "font": {"family": FONT, "size": 12, "color": ink},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -41,7 +41,7 @@ def _template(ink: str, grid: str, axis: str) -> Plot:
         "yaxis": ruled,
         "hoverlabel": {"font": {"family": FONT}, "namelength": -1},
         "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "font": {"size": 11}},
-        "colorway": list(PALETTE),
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": axis, "activecolor": ink},
     }
     return {"layout": layout}
 
@@ -52,7 +52,7 @@ def plot(figure: Lines | Matrix) -> Plot:
 
 
 def _of_lines(figure: Lines) -> Plot:
-    several = len(figure.curves) > 1
+    several, width = len(figure.curves) > 1, 2.0 if len(figure.curves) <= LEGEND else 1.0
     layout = {
         "xaxis": {"title": {"text": escaped(figure.x_label)}, "type": "log" if figure.log_x else "linear"},
         "yaxis": {"title": {"text": escaped(figure.y_label)}, "type": "log" if figure.log_y else "linear"},
@@ -62,10 +62,13 @@ def _of_lines(figure: Lines) -> Plot:
         "height": 340,
     }
     bands = [trace for number, curve in enumerate(figure.curves) for trace in _band(number, curve)]
-    return {"data": bands + [_line(number, curve) for number, curve in enumerate(figure.curves)], "layout": layout}
+    return {
+        "data": bands + [_line(number, curve, width) for number, curve in enumerate(figure.curves)],
+        "layout": layout,
+    }
 
 
-def _line(number: int, curve: Curve) -> Plot:
+def _line(number: int, curve: Curve, width: float) -> Plot:
     points = int(np.isfinite(curve.y).sum())
     dash = "dash" if curve.dashed else DASHES[curve.colour // len(PALETTE) % len(DASHES)]
     return {
@@ -75,7 +78,7 @@ def _line(number: int, curve: Curve) -> Plot:
         "mode": "lines" if points > 60 else "lines+markers",
         "x": numbers(curve.x),
         "y": numbers(curve.y),
-        "line": {"width": 1.4 if curve.dashed else 2, "dash": dash},
+        "line": {"width": width if not curve.dashed else 0.7 * width, "dash": dash},
         "marker": {"size": 5},
         "meta": {"colour": curve.colour, "line": curve.label},
         "connectgaps": True,

@@ -24,7 +24,8 @@
   function draw(plot, theme, width) {
     const { data, layout } = themed(content.figures[plot.dataset.figure], theme);
     const sized = width ? { ...layout, width } : { ...layout, autosize: true, width: undefined };
-    const options = { responsive: !width, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+    const buttons = [["toImage", "zoom2d", "pan2d", "autoScale2d"]];  // the others would offer what needs a network
+    const options = { responsive: !width, displaylogo: false, modeBarButtons: buttons };
     return Plotly.react(plot, data, sized, options);
   }
 

@@ -36,7 +36,9 @@ def write_figure(figure: Figure, folder: Path) -> list[Path]:
     drawn = draw(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name may be in any script
-        return [save_figure(drawn, target), _save_vectors(drawn, target.with_suffix(".svg"))]
+        save_figure(drawn, target)
+        drawn.set_layout_engine("none")  # what the first file found room for stays where it is in the second
+        return [target, _save_vectors(drawn, target.with_suffix(".svg"))]
 
 
 def _save_vectors(drawn: Drawn, path: Path) -> Path:
@@ -57,7 +59,7 @@ def draw(figure: Lines | Matrix) -> Drawn:
     drawn = Canvas(figsize=(5.6, 3.4), layout="constrained")
     axes = drawn.add_subplot()
     for curve in figure.curves:
-        _add(axes, curve)
+        _add(axes, curve, 1.3 if len(figure.curves) <= LEGEND else 0.7)
     axes.set_title(plain(figure.title), fontsize=10)
     axes.set(xlabel=plain(figure.x_label), ylabel=plain(figure.y_label))
     for scale, wanted, values in (("x", figure.log_x, _all(figure, "x")), ("y", figure.log_y, _all(figure, "y"))):
@@ -74,13 +76,13 @@ def _all(figure: Lines, of: str) -> np.ndarray:
     return np.concatenate([getattr(curve, of) for curve in figure.curves] or [np.zeros(0)])
 
 
-def _add(axes: Axes, curve: Curve) -> None:
+def _add(axes: Axes, curve: Curve, width: float) -> None:
     colour = PALETTE[curve.colour % len(PALETTE)]
     style = "--" if curve.dashed else STYLES[curve.colour // len(PALETTE) % len(STYLES)]
     known = np.isfinite(curve.y)
     marker = "o" if known.sum() <= 60 else ""
     axes.plot(
-        curve.x[known], curve.y[known], style, color=colour, lw=1.3, marker=marker, ms=2.5, label=plain(curve.label)
+        curve.x[known], curve.y[known], style, color=colour, lw=width, marker=marker, ms=2.5, label=plain(curve.label)
     )
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
@@ -97,7 +99,7 @@ def _of_matrix(figure: Matrix, canvas: type[Drawn]) -> Drawn:
     axes.set_yticks(range(rows), [plain(name) for name in figure.rows], fontsize=7)
     axes.set_title(plain(figure.title), fontsize=10)
     for i, j, value in _cells(figure.values) if columns <= ANNOTATED else ():
-        bright = image.norm(value) > 0.6
+        bright = value > 0.4 * np.nanmin(figure.values) + 0.6 * np.nanmax(figure.values)
         axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6, color="black" if bright else "white")
     return drawn
 

@@ -12,6 +12,9 @@ from scripts.cli.entry_point import Parser
 
 if TYPE_CHECKING:
     from likeness.pages.parts import Page
+    from scripts.report.groups import Study
+
+NAMED = 4  # lines that are named in the title
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,14 +61,12 @@ def report(runs: Sequence[str], folder: Path, title: str | None = None) -> list[
     return write_page(page_of(Study(read_runs(runs)), title), folder)
 
 
-def page_of(study: object, title: str | None = None) -> Page:
+def page_of(study: Study, title: str | None = None) -> Page:
     """The page of some runs; a section that has nothing to show is left out."""
     from likeness.pages.parts import Page, distinct
-    from scripts.report.groups import Study
     from scripts.report.sections import SECTIONS
 
-    assert isinstance(study, Study)
     found = [part for section in SECTIONS if (part := section(study)) is not None]
     names = [group.label for group in study.groups]
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return Page(title or shown, distinct(found), lines=names)
+    own = ", ".join(names) if len(names) <= NAMED else f"{len(study.runs)} runs"
+    return Page(title or own, distinct(found), lines=names)

@@ -138,7 +138,7 @@ def _texts(content: bytes) -> DataFrame:
     import pandas as pd
 
     options = {"dtype": str, "keep_default_na": False, "on_bad_lines": "skip", "encoding_errors": "replace"}
-    return pd.read_csv(io.BytesIO(content), **options)  # type: ignore[call-overload]
+    return pd.read_csv(io.BytesIO(content), **options)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 from callbacks.run.seed_groups import OF_ONE_RUN
 from scripts.report.runs import Run
@@ -66,7 +66,8 @@ def _label(runs: Sequence[Run]) -> str:
     """The name of a run, or what the names of several begin with."""
     if len(runs) == 1:
         return runs[0].name
-    start = os.path.commonprefix([run.name for run in runs]).rstrip("0123456789")
+    letters = takewhile(lambda column: len(set(column)) == 1, zip(*(run.name for run in runs), strict=False))
+    start = "".join(column[0] for column in letters).rstrip("0123456789")
     return f"{start.removesuffix('seed').rstrip('_-./ ') or runs[0].name} ({len(runs)} runs)"
 
 

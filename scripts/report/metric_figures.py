@@ -53,7 +53,7 @@ def metric_figure(study: Study, metric: Metric) -> Lines | None:
         return None
     caption = " ".join(filter(None, (metric.says, *sorted(told))))
     logarithmic = metric.key.rpartition("/")[2] in MINIMISED and _spans_decades(curves)
-    return Lines(metric.key, metric.title, "step", metric.unit or metric.title, curves, caption, log_y=logarithmic)
+    return Lines(metric.key, metric.title, "step", metric.unit, curves, caption, log_y=logarithmic)
 
 
 def _curves(group: Group, key: str, bins: int, banded: bool, told: set[str]) -> Iterator[Curve]:
@@ -62,18 +62,19 @@ def _curves(group: Group, key: str, bins: int, banded: bool, told: set[str]) -> 
     low, high, says = found.low, found.high, ""
     if len(runs) > 1:
         says = "Line and band over seeds: mean, least and greatest of the runs that have come so far."
-    elif ends := _companions(key, runs[0].keys()):
-        low, high = (band([runs[0][end]], bins).mean if end in runs[0] else low for end in ends[:2])
-        says = ends[2]
-        if ends[0] == ends[1]:  # an error
-            error = band([runs[0][ends[0]]], bins).mean
+    elif told_beside := _companions(key, runs[0].keys()):
+        *beside, says = told_beside
+        low, high = (band([runs[0][end]], bins).mean if end in runs[0] else low for end in beside)
+        if beside[0] == beside[1]:  # an error
+            error = low
             low, high = (found.mean - error, found.mean + error) if len(error) == len(found.mean) else (low, high)
     elif (high > low).any():
         says = "Line and band of a single run: mean, least and greatest of the rows that share a pixel."
     shown = banded and len(low) == len(high) == len(found.mean) and bool((high > low).any())
     if shown:
         told.add(says)
-    yield Curve(group.label, found.step, found.mean, *((low, high) if shown else (None, None)), colour=group.colour)
+    ends = (low, high) if shown else (None, None)
+    yield Curve(group.label, found.step, found.mean, ends[0], ends[1], group.colour)
     null = f"{key}_null"
     if banded and any(null in curves for curves in runs):
         chance = band((curves[null] for curves in runs if null in curves), bins)

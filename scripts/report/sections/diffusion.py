@@ -88,8 +88,8 @@ def bin_figures(study: Study) -> list[Lines | None]:
                 here = [row for row in own if row.get("split") == split]
                 x, y = column(here, "gamma"), column(here, name)
                 se = None if error is None else column(here, error)
-                ends = (None, None) if se is None else (y - se, y + se)
-                lines.append(Curve(f"{label}{split}", x, y, *ends, colour=colour, dashed=dashed))
+                low, high = (None, None) if se is None else (y - se, y + se)
+                lines.append(Curve(f"{label}{split}", x, y, low, high, colour, dashed))
             return [line for line in lines if np.isfinite(line.y).any()]
 
         return curves
@@ -99,7 +99,7 @@ def bin_figures(study: Study) -> list[Lines | None]:
     return [
         _of_files(
             study, "loss_by_gamma", curves_of("integrand", "integrand_se"), "Diffusion loss by gamma", gamma,
-            f"{BITS} per unit of gamma", says,
+            "bits/dim per unit of gamma", says,
         ),
         _of_files(
             study, "loss_by_gamma", curves_of("variance", None), "Variance of a sample's loss by gamma", gamma,

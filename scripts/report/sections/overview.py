@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likeness.pages.parts import Cell, Section, Table
+from likeness.pages.parts import Cell, Part, Section, Table
 from scripts.report.groups import Study
 from scripts.report.runs import Run
 
@@ -12,17 +12,17 @@ MAIN = ("train/loss", "val/nll", "val/accuracy", "val/bpd", "val/spearman", "sim
 def overview(study: Study) -> Section:
     """A row for each run."""
     metrics = [key for key in MAIN if any(key in run.metrics.last for run in study.runs)]
-    heads = ["run", "state", "model", "data", "seed", "steps", "time", "hours", "steps a second", *metrics, "files"]
-    rows = [[*_row(run), *(run.metrics.last.get(key) for key in metrics), _files(run)] for run in study.runs]
+    heads = ["run", "state", "model", "data", "seed", "steps", "time", "steps a second", *metrics]
+    rows = [[*_row(run), *(run.metrics.last.get(key) for key in metrics)] for run in study.runs]
     kept = [n for n, head in enumerate(heads) if head == "run" or any(row[n] not in (None, "") for row in rows)]
     table = Table(
         "runs",
         "Runs",
         [heads[n] for n in kept],
         [[row[n] for n in kept] for row in rows],
-        "A click on a heading sorts. Metrics are the last values logged; time is that of all segments together.",
+        "A click on a heading sorts. Metrics: the last values logged; time: of all segments together, as h:mm:ss.",
     )
-    return Section("Overview", [table], _about(study))
+    return Section("Overview", [table, *_files(study)], _about(study))
 
 
 def _about(study: Study) -> str:
@@ -38,13 +38,18 @@ def _row(run: Run) -> list[Cell]:
     model, data = ((run.config.get(part) or {}).get("class_path", "").rpartition(".")[2] for part in ("model", "data"))
     seed = run.options.get("seed_everything")
     rate = steps / seconds if steps and seconds else None
-    hours = None if seconds is None else seconds / 3600
-    return [run.name, run.state, model, data, seed, steps, duration(seconds), hours, rate]
+    return [run.name, run.state, model, data, seed, steps, duration(seconds), rate]
 
 
-def _files(run: Run) -> str:
-    sizes = [f"{path.name} ({_size(path.stat().st_size)})" for path in run.checkpoints() if path.exists()]
-    return ", ".join(sizes)
+def _files(study: Study) -> list[Part]:
+    """The checkpoints and exported weights that there are; none of them is opened."""
+    rows: list[list[Cell]] = [
+        [run.name, str(path.relative_to(run.path)), _size(path.stat().st_size)]
+        for run in study.runs
+        for path in run.checkpoints()
+        if path.is_file()
+    ]
+    return [Table("checkpoints", "Checkpoints", ["run", "file", "size"], rows, folded=True)] if rows else []
 
 
 def _size(count: int) -> str:
@@ -57,14 +62,11 @@ def _size(count: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time as one says it."""
+    """A length of time as hours, minutes and seconds."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def faults(study: Study) -> Section | None:

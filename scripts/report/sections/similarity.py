@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from likeness.pages.comparison import comparison_parts
+from likeness.pages.comparison import comparison_parts, unit_of
 from likeness.pages.parts import Part, Section
 from scripts.report.files import read_rows
 from scripts.report.groups import Study
@@ -20,10 +20,10 @@ CAPTIONS = {
 
 def similarity(study: Study) -> Section | None:
     """Measures between the models of a run while they learn, and comparisons made afterwards."""
-    first = [Metric(key, f"{_name(key)}, over pairs", _name(key)) for key in metrics_of(study, "similarity")]
+    first = [Metric(key, f"{_name(key)}, over pairs", unit_of(_name(key))) for key in metrics_of(study, "similarity")]
     shown = Shown("similarity", first, captions=CAPTIONS)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *_comparisons(study)]
-    about = "Whether models whose predictions are close see the data alike. docs/measures.md says what each measure answers."
+    about = "Whether models whose predictions are close see the data alike; docs/measures.md says what measures answer."
     return Section("Similarity", parts, about) if parts else None
 
 

@@ -47,7 +47,7 @@ def evaluation(study: Study) -> Section | None:
         "evaluations",
         "Evaluations",
         [(run.name, rows) for run in study.runs for _, rows in _evaluations(run.path)],
-        "bpd is the negative bound in bits per dimension; _se are standard errors, over samples and over draws of noise.",
+        "bpd: the negative bound in bits per dimension; _se: standard errors, over samples and over draws of noise.",
     )
     after = [
         table(
