@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,14 @@ OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
     "--remote-debugging-pipe",
 )  # fmt: skip
+# Chromium reads its commands from descriptor 3 and answers on 4.
+AS_3_AND_4 = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 LIMIT = 120  # seconds for an answer, on a machine that does much else
 Message = dict[str, Any]
 
@@ -41,9 +50,9 @@ class Browser:
         assert path is not None
         read_commands, self._write = os.pipe()
         self._read, write_answers = os.pipe()
-        pipes = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
+        command = [sys.executable, "-c", AS_3_AND_4, str(read_commands), str(write_answers)]
         self._process = subprocess.Popen(
-            ["sh", "-c", pipes, "sh", path, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [*command, path, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(read_commands, write_answers),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -51,10 +60,18 @@ class Browser:
         )
         os.close(read_commands)
         os.close(write_answers)
-        self._buffer, self._number, self._session = b"", 0, None
+        self._buffer, self._number = b"", 0
+        self._session: str | None = None
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._loaded = False
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -64,11 +81,15 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser, by force where it does not answer."""
         self._session = None
         try:
             self._ask("Browser.close")
             self._process.wait(20)
-        except (OSError, EOFError, subprocess.TimeoutExpired):
+        except (OSError, EOFError, AssertionError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
         os.close(self._write)

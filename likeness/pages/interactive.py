@@ -124,7 +124,7 @@ def _band(number: int, curve: Curve) -> list[Plot]:
 def _of_matrix(figure: Matrix) -> Plot:
     wide = len(figure.columns)
     side = min(max(300, 90 + 30 * len(figure.rows)), 640)
-    names = {"type": "category", "showgrid": False, "tickangle": "auto"}
+    names = {"type": "category", "showgrid": False}
     trace = {
         "type": "heatmap",
         "x": [escaped(name) for name in _told_apart(figure.columns)],
