@@ -151,17 +151,25 @@ class Comparison:
         return similarity_panels(self.values, self.metric)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``models.csv``, ``comparison.csv``, ``comparison.json`` and all figures; answers what was written."""
-        from likeness.comparisons.tables import write_models, write_pairs
+        """Write ``models.csv``, ``comparison.csv``, ``comparison.json``, all figures and a page, ``index.html``.
+
+        Answers what was written.
+        """
+        from likeness.comparisons.tables import model_rows, pair_rows, write_models, write_pairs
         from likeness.figures.output import save_figure
         from likeness.files.writing import replacing
+        from likeness.pages.comparison import comparison_parts, write_comparison
 
         folder = Path(folder).expanduser()
         written = [write_models(self, folder / "models.csv"), write_pairs(self, folder / "comparison.csv")]
         with replacing(folder / "comparison.json") as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
         written.append(folder / "comparison.json")
-        return written + [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        figures = [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        parts = comparison_parts(pair_rows(self), model_rows(self), "comparison")
+        about = f"{self.samples:,} samples of {self.data}"
+        others = figures if len(self.names) == 2 else [path for path in figures if path.stem == "embeddings"]
+        return [*written, *figures, *write_comparison(folder, ", ".join(self.names), about, parts, others)]
 
     def __str__(self) -> str:
         from likeness.comparisons.tables import as_text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from likeness.comparisons.language_tables import quantities, shown
+from likeness.comparisons.language_tables import quantities, save, shown
 from likeness.comparisons.tables import recorded
 from likeness.figures.output import write_csv
 from likeness.files.writing import replacing
@@ -116,10 +116,12 @@ class LanguageComparisons(Mapping[tuple[int, int], "LanguageComparison"]):
         return models, pairs
 
     def save(self, folder: str | Path) -> list[Path]:
-        """``models.csv``, ``comparison.csv`` with a row for each pair, ``comparison.json``, and a folder for each pair.
+        """``models.csv``, ``comparison.csv`` with a row for each pair, ``comparison.json``, and a page, ``index.html``.
 
-        Pair folders are called by the numbers of the models, as 0-1. Answers what was written.
+        Each pair has a folder, called by the numbers of its models, as 0-1. Answers what was written.
         """
+        from likeness.pages.comparison import table, write_comparison
+
         folder = Path(folder).expanduser()
         written = []
         for name, lines in (("models.csv", self.model_rows()), ("comparison.csv", self.rows())):
@@ -128,8 +130,9 @@ class LanguageComparisons(Mapping[tuple[int, int], "LanguageComparison"]):
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         written.append(folder / "comparison.json")
         for (i, j), found in self.pairs.items():
-            written += found.save(folder / f"{i}-{j}")
-        return written
+            written += save(found, folder / f"{i}-{j}")
+        parts = [table("models", "Models", self.model_rows()), table("pairs", "Pairs", self.rows())]
+        return written + write_comparison(folder, ", ".join(self.names), "Language models on texts", parts)
 
     def __str__(self) -> str:
         return "\n".join(str(recorded(table).export_text()).rstrip() for table in self.tables())

@@ -162,10 +162,15 @@ class LanguageComparison:
         return comparison_figure(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``comparison.json``, ``comparison.csv`` and ``comparison.png``; answers what was written."""
+        """Write ``comparison.json``, ``.csv`` and ``.png`` and a page, ``index.html``; answers what was written."""
         from likeness.comparisons.language_tables import save
+        from likeness.pages.comparison import table, write_comparison
 
-        return save(self, Path(folder).expanduser())
+        folder = Path(folder).expanduser()
+        written = save(self, folder)
+        about = f"{self.positions:,} positions of {self.data}"
+        quantities = table("quantities", "Quantities", self.rows())
+        return [*written, *write_comparison(folder, " and ".join(self.names), about, [quantities], written[-1:])]
 
     def __str__(self) -> str:
         from likeness.comparisons.language_tables import as_text

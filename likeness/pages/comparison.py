@@ -1,12 +1,14 @@
-"""Comparisons of models as parts of a page: a matrix of all pairs for each measure, with its null and its bounds."""
+"""Comparisons as pages: a matrix of all pairs of models or layers for each measure, with its null and its bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from likeness.pages.parts import Cell, Matrix, Part, Table, shown
+from likeness.pages.parts import Cell, Frame, Matrix, Page, Part, Picture, Section, Table, distinct, shown
 
 Row = Mapping[str, Cell]
 COMPANIONS = ("_null", "_p", "_search", "_informative", "_null_ab", "_null_ba", "_p_ab", "_p_ba")
@@ -22,13 +24,50 @@ def comparison_parts(rows: Sequence[Row], models: Sequence[Row], name: str, wher
     named = list(dict.fromkeys(str(row[side]) for row in rows for side in PAIRS if row.get(side) is not None))
     if len(named) >= MATRIX_FROM:
         parts += [_matrix(rows, named, measure, name, where) for measure in measures(rows)]
-    for table, title, lines in (("models", "Models", models), ("pairs", "Pairs", rows)):
-        if lines:
-            columns = list(dict.fromkeys(key for row in lines for key in row))
-            cells = [[row.get(column) for column in columns] for row in lines]
-            folded = table == "pairs" and len(named) >= MATRIX_FROM
-            parts.append(Table(f"{name}/{table}", f"{title}{where}", columns, cells, "", folded))
+    if models:
+        parts.append(table(f"{name}/models", f"Models{where}", models))
+    if rows:
+        pairs = table(f"{name}/pairs", f"Pairs{where}", rows)
+        parts.append(replace(pairs, folded=len(named) >= MATRIX_FROM))
     return parts
+
+
+def layer_parts(rows: Sequence[Row], name: str, where: str = "") -> list[Part]:
+    """The parts of ``layers.csv``: a matrix of layers for each measure."""
+    found = dict.fromkeys(str(row["measure"]) for row in rows)
+    return [_layers([row for row in rows if row["measure"] == measure], measure, name, where) for measure in found]
+
+
+def _layers(rows: Sequence[Row], measure: str, name: str, where: str) -> Matrix:
+    own, others = (list(dict.fromkeys(str(row[side]) for row in rows)) for side in ("layer_a", "layer_b"))
+    values = np.full((len(own), len(others)), np.nan)
+    remarks = [[""] * len(others) for _ in own]
+    for row in rows:
+        i, j, value = own.index(str(row["layer_a"])), others.index(str(row["layer_b"])), row.get("value")
+        values[i, j] = value if isinstance(value, int | float) else np.nan
+        told = {key: row.get(key) for key in ("p_value", "score", "low", "high", "undefined")}
+        remarks[i][j] = "; ".join(f"{key}: {shown(cell)}" for key, cell in told.items() if cell is not None)
+    caption = "Rows are layers of the first model, columns of the second. Point at a cell for p values and intervals."
+    return Matrix(f"{name}/{measure}", f"{measure}, layers{where}", own, others, values, measure, caption, remarks)
+
+
+def table(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Table:
+    """Rows as they are, under all columns that any of them has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return Table(name, title, columns, [[row.get(column) for column in columns] for row in rows], caption)
+
+
+def write_comparison(
+    folder: Path, title: str, about: str, parts: Sequence[Part], pictures: Sequence[Path] = ()
+) -> list[Path]:
+    """A page of these parts and of pictures that are there already, ``index.html``; answers what was written."""
+    from likeness.pages.writing import write_page
+
+    drawn = [
+        Picture(path.stem, path.stem.replace("_", " ").capitalize(), [Frame("", path.read_bytes())])
+        for path in pictures
+    ]
+    return write_page(Page(title, distinct([Section("Comparison", [*parts, *drawn])]), about), folder)
 
 
 def measures(rows: Sequence[Row]) -> list[str]:

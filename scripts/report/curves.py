@@ -76,7 +76,9 @@ def read_metrics(path: Path) -> Metrics:
     known = np.isfinite(table["step"])
     if skipped := int((~known).sum()):
         notes.append(f"{skipped} rows without a step are left out")
-    table = table[known].sort_values("step", kind="stable")
+        table = table[known]
+    if not table["step"].is_monotonic_increasing:
+        table = table.sort_values("step", kind="stable")
     notes += _not_finite(table, whole)
     return _summarised(table, notes)
 
@@ -122,7 +124,7 @@ def _not_finite(table: DataFrame, content: bytes) -> list[str]:
         infinite = np.isinf(table[name].to_numpy(np.float64))
         if infinite.any():
             notes.append(f"{name} is infinite at step {int(table['step'].to_numpy()[infinite][0])}")
-    if b"nan" not in content.lower():
+    if b"nan" not in content and b"NaN" not in content:
         return notes
     texts = _texts(content)
     if len(texts) and "step" in texts:

@@ -19,6 +19,7 @@ from scripts.cli.entry_point import UsageError
 from scripts.report.curves import Metrics, read_metrics
 
 MARKS = ("config.yaml", "metrics.csv", "segments.json")  # by one of which a run directory is known
+GOOD = ("finished", "stopped by")  # how the ends of segments begin in which nothing went wrong
 MAX_VALUES = 20_000  # of a configuration
 Tree = dict[str, Any]
 # All values of a configuration stay the texts that they are in the file.
@@ -64,7 +65,7 @@ class Run:
     @property
     def fine(self) -> bool:
         """Whether it finished, runs, or was stopped in good order."""
-        return self.state.startswith(("finished", "running", "stopped by"))
+        return self.state.startswith((*GOOD, "running"))
 
     @property
     def steps(self) -> int | None:

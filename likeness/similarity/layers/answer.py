@@ -121,16 +121,22 @@ class LayerComparison:
         return layer_heatmap(self, next(iter(self.values)) if measure is None else measure)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``layers.csv``, ``layers.json`` and all figures; answers what was written."""
+        """Write ``layers.csv``, ``layers.json``, all figures and a page, ``index.html``; answers what was written."""
         from likeness.figures.output import save_figure, write_csv
         from likeness.files.writing import replacing
+        from likeness.pages.comparison import layer_parts, write_comparison
 
         folder = Path(folder).expanduser()
         written = [write_csv(folder / "layers.csv", COLUMNS, (row.values() for row in self.rows()))]
         with replacing(folder / "layers.json") as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
         written.append(folder / "layers.json")
-        return written + [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        figures = [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        title, about = f"Layers of {' and '.join(dict.fromkeys(self.names))}", f"{self.kept} samples"
+        page = write_comparison(
+            folder, title, about, layer_parts([*self.rows()], "layers"), figures[len(self.values) :]
+        )
+        return [*written, *figures, *page]
 
     def table(self) -> Table:
         """Matched layers in rows and measures in columns; where none match, each layer beside its most alike one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likeness.pages.parts import Cell, Part, Section, Table
 from scripts.report.groups import Study
-from scripts.report.runs import Run
+from scripts.report.runs import GOOD, Run
 
 MAIN = ("train/loss", "val/nll", "val/accuracy", "val/bpd", "val/spearman", "similarity/m_cca_f/mean")
 
@@ -74,7 +74,7 @@ def faults(study: Study) -> Section | None:
     rows: list[list[Cell]] = [[run.name, "end", run.state] for run in study.runs if not run.fine]
     for run in study.runs:
         earlier = [str(segment.get("why")) for segment in run.segments[:-1]]
-        rows += [[run.name, f"segment {n}", why] for n, why in enumerate(earlier, 1) if not why.startswith("stopped")]
+        rows += [[run.name, f"segment {n}", why] for n, why in enumerate(earlier, 1) if not why.startswith(GOOD)]
         rows += [[run.name, "files", note] for note in run.notes]
     if not rows:
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from likeness.pages.comparison import comparison_parts, unit_of
+from likeness.pages.comparison import comparison_parts, layer_parts, unit_of
 from likeness.pages.parts import Part, Section
 from scripts.report.files import read_rows
 from scripts.report.groups import Study
@@ -12,6 +13,8 @@ from scripts.report.metric_figures import Metric
 from scripts.report.sections.families import Shown, metric_parts, metrics_of, picture_parts
 
 COMPARED = 4  # comparisons that are shown
+OF_LAYERS = ("measure", "layer_a", "layer_b")
+LAYERS = 20_000  # pairs of layers that are read
 CAPTIONS = {
     "embeddings": "Each point is an input, coloured by its label; arrows are label vectors.",
     "similarity": "A value for each pair of models, at the end of training, on the validation split.",
@@ -31,16 +34,23 @@ def layers(study: Study) -> Section | None:
     """Layers against those of the same model earlier, of siblings or of a reference."""
     shown = Shown("layers", captions={"layers": "Rows are layers of the model, columns those it is held against."})
     parts = [*picture_parts(study, shown), *metric_parts(study, shown)]
+    for file, name, where in _found(study, "layers.csv"):
+        parts += layer_parts([row for row in read_rows(file, LAYERS) if {*OF_LAYERS} <= {*row}], name, where)
     return Section("Layers", parts, "How alike layers are to those that they are held against.") if parts else None
 
 
 def _comparisons(study: Study) -> Iterator[Part]:
-    """Those that ``likeness compare`` left in a folder of a run directory."""
-    files = [file for run in study.runs for file in sorted(run.path.glob("*/comparison.csv"))]
-    for file in files[:COMPARED]:
+    for file, name, where in _found(study, "comparison.csv"):
         models = read_rows(file.with_name("models.csv")) if file.with_name("models.csv").is_file() else []
-        name = f"{file.parent.parent.name}/{file.parent.name}"
-        yield from comparison_parts(read_rows(file), models, name, f" ({name})" if len(files) > 1 else "")
+        yield from comparison_parts(read_rows(file), models, name, where)
+
+
+def _found(study: Study, name: str) -> Iterator[tuple[Path, str, str]]:
+    """What ``likeness compare`` left in folders of run directories, a name for each, and one for its titles."""
+    files = [file for run in study.runs for file in sorted(run.path.glob(f"*/{name}"))]
+    for file in files[:COMPARED]:
+        own = f"{file.parent.parent.name}/{file.parent.name}"
+        yield file, own, f" ({own})" if len(files) > 1 else ""
 
 
 def _name(key: str) -> str:

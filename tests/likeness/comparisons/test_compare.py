@@ -111,13 +111,15 @@ def test_one_look_at_data_that_can_be_read_once() -> None:
 
 
 def test_the_answer_in_all_its_forms(tmp_path: Path) -> None:
-    found = compare([network(0), network(1), network(2)], [(X, Y)], names=["a", "b", "c"])
+    measures = ("kl", "js", "agreement", "m_cca")
+    found = compare([network(0), network(1), network(2)], [(X, Y)], names=["a", "b", "c"], measures=measures)
     content = found.to_dict()
     assert [row["model_b"] for row in content["pairs"]] == ["b", "c", "c"]
     assert content["pairs"][0]["kl_ab"] == float(found["kl"][0, 1])
     assert json.loads(json.dumps(content)) == content
     written = {path.name for path in found.save(tmp_path / "out")}
     assert {"models.csv", "comparison.csv", "comparison.json", "similarity_kl.png", "embeddings.png"} <= written
+    assert {"index.html", "comparison-kl.svg"} <= written
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == content
     assert [axes.get_title() for axes in found.plot().axes][:3] == ["kl", "js", "agreement"]
     assert "3 pairs" in str(found)

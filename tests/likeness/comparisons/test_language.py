@@ -95,7 +95,7 @@ def test_of_models_with_a_soft_cap_predictions_are_compared_and_the_rest_is_name
     assert found.undefined["term_1"] == "the logits of one are capped at 4, and are no inner products"
     said = " ".join(str(found).split())
     assert "capped at 4, and are no inner products: without d_LLV, term 1: labels, d_LLV, term 3" in said
-    assert len(found.save(tmp_path)) == 3
+    assert len(found.save(tmp_path)) == 5
     last = logit_lens(scorer(first), TEXTS)[-1].row()
     assert float(last["kl"]) < 1e-9
     assert float(last["nll"]) == pytest.approx(found.nll_1, rel=1e-6)
@@ -112,7 +112,9 @@ def test_a_model_and_itself_are_alike_and_its_copies_in_order(tmp_path: Path) ->
     for name in ("kl_12", "kl_21", "js", "total_variation", "term_1", "d_svd_typical", "d_logit_weighted"):
         assert getattr(same, name) < getattr(rounded, name) < getattr(perturbed, name), name
     written = perturbed.save(tmp_path / "out")
-    assert [path.name for path in written] == ["comparison.json", "comparison.csv", "comparison.png"]
+    files = ["comparison.json", "comparison.csv", "comparison.png", "index.html", "figures/comparison.png"]
+    assert [str(path.relative_to(tmp_path / "out")) for path in written] == files
+    assert "largest d_SVD(f)" in written[3].read_text()
     assert json.loads(written[0].read_text())["kl_12"] == perturbed.kl_12
     rows = {row["quantity"]: row for row in perturbed.rows()}
     assert (rows["term_1"]["kind"], rows["max_d_svd"]["kind"], rows["kl_12"]["unit"]) == ("exact", "found", "nats")
@@ -337,7 +339,14 @@ def test_all_pairs_of_three_models_are_what_each_pair_is_alone(tmp_path: Path) -
     assert (row["kl_12_error"], row["term_1"]) == (found[1, 2].errors["kl_12"], None)
     assert "without some numbers: the logits of c are capped" in " ".join(str(found).split())
     written = {str(path.relative_to(tmp_path)) for path in found.save(tmp_path)}
-    assert {"models.csv", "comparison.csv", "comparison.json", "0-1/comparison.csv", "1-2/comparison.png"} <= written
+    assert {
+        "models.csv",
+        "comparison.csv",
+        "comparison.json",
+        "0-1/comparison.csv",
+        "1-2/comparison.png",
+        "index.html",
+    } <= written
     with pytest.raises(ModelError, match=r"shared_tokens is for two language models, got 3: a, b, c"):
         compare(models, Texts(TEXTS, shared_tokens=True), names=["a", "b", "c"])
 

@@ -82,6 +82,18 @@ def test_curves_and_matrices_hold_the_numbers_of_the_files(whole: Path) -> None:
     assert "m_cca_f: constant" in cca["text"][1][2]
 
 
+def test_layers_are_a_matrix_with_its_nulls(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "layers").mkdir()
+    head = "measure,layer_a,layer_b,value,p_value,score,low,high,undefined\n"
+    rows = "cka,0,0,0.9,0.05,0.8,0.85,0.95,\ncka,0,1,0.4,0.6,,,,\ncka,1,0,,,,,,constant\ncka,1,1,0.7,,,,,\n"
+    (run / "layers" / "layers.csv").write_text(head + rows)
+    (layers,) = content(shown(run))["figures"]["run-layers-cka"]["data"]
+    assert layers["z"] == [[0.9, 0.4], [None, 0.7]]
+    assert layers["text"][0] == ["p_value: 0.05; score: 0.8; low: 0.85; high: 0.95", "p_value: 0.6"]
+    assert layers["text"][1][0] == "undefined: constant"
+
+
 def test_a_band_over_seeds_is_said_and_drawn(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"a_seed{seed}", seed=seed) for seed in range(3)]
     html = shown(*runs, write_run(tmp_path / "b", lr=1.0))
@@ -139,6 +151,14 @@ def test_runs_in_every_state_have_a_page(tmp_path: Path) -> None:
         "the last row is cut short",
     ):
         assert said in html, said
+
+
+def test_segments_that_ended_well_are_no_faults(tmp_path: Path) -> None:
+    ends = ("finished", "stopped by SIGTERM", "finished")
+    run = write_run(tmp_path / "run", segments=[{**SEGMENT, "why": why} for why in ends])
+    assert "Faults" not in headings(shown(run))
+    other = write_run(tmp_path / "other", segments=[{**SEGMENT, "why": why} for why in ("OSError: disk", "finished")])
+    assert "OSError: disk" in shown(other).split("<h2>Faults</h2>")[1].split("</table>")[0]
 
 
 @pytest.mark.parametrize("mark", ["config.yaml", "metrics.csv", "segments.json"])
