@@ -14,7 +14,6 @@ Row = Mapping[str, Cell]
 COMPANIONS = ("_null", "_p", "_search", "_informative", "_null_ab", "_null_ba", "_p_ab", "_p_ba")
 OTHER = {"model_a", "model_b", "undefined", "kept_inputs"}
 PAIRS = ("model_a", "model_b")
-NATS = {"kl", "js"}  # measures that have a unit
 MATRIX_FROM = 3  # models; two are one pair, which is a table
 
 
@@ -47,8 +46,9 @@ def _layers(rows: Sequence[Row], measure: str, name: str, where: str) -> Matrix:
         values[i, j] = value if isinstance(value, int | float) else np.nan
         told = {key: row.get(key) for key in ("p_value", "score", "low", "high", "undefined")}
         remarks[i][j] = "; ".join(f"{key}: {shown(cell)}" for key, cell in told.items() if cell is not None)
-    caption = "Rows are layers of the first model, columns of the second. Point at a cell for p values and intervals."
-    return Matrix(f"{name}/{measure}", f"{measure}, layers{where}", own, others, values, measure, caption, remarks)
+    label, alike = called(measure)
+    caption = f"{alike} Rows: layers of the first model, columns: of the second. A cell pointed at says what is known."
+    return Matrix(f"{name}/{measure}", f"{label}, layers{where}", own, others, values, measure, caption, remarks)
 
 
 def table(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Table:
@@ -78,9 +78,14 @@ def measures(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(_root(column, columns) for column in own))
 
 
-def unit_of(measure: str) -> str:
-    """The unit of a measure, empty for a number without any."""
-    return "nats" if measure in NATS else ""
+def called(measure: str) -> tuple[str, str]:
+    """What a measure is called, with its unit, and which values of it are alike; its own name where it is unknown."""
+    from likeness.similarity.catalogue import MEASURES
+
+    if measure not in MEASURES:
+        return measure, ""
+    known = MEASURES[measure]
+    return known.label, f"{'Larger' if known.larger_is_more_alike else 'Smaller'} is more alike."
 
 
 def _root(column: str, columns: Sequence[str]) -> str:
@@ -104,12 +109,13 @@ def _matrix(rows: Sequence[Row], names: list[str], measure: str, name: str, wher
             values[a, b] = value if isinstance(value, int | float) else np.nan
             remarks[a][b] = _remark(row, measure, direction)
     asymmetric = any(f"{measure}_ab" in row for row in rows)
-    caption = "The first of a pair is the row, the second the column." if asymmetric else "Symmetric."
+    label, alike = called(measure)
+    caption = (
+        f"{alike} {'The first of a pair is the row, the second the column.' if asymmetric else 'Symmetric.'}".strip()
+    )
     if any(map(any, remarks)):
         caption += " Point at a cell for what unrelated models would score, and for bounds."
-    return Matrix(
-        f"{name}/{measure}", f"{measure}{where}", names, names, values, unit_of(measure) or measure, caption, remarks
-    )
+    return Matrix(f"{name}/{measure}", f"{label}{where}", names, names, values, measure, caption, remarks)
 
 
 def _remark(row: Row, measure: str, direction: str) -> str:

@@ -31,13 +31,14 @@ PICTURES = {
     "encoder_change": "What the encoder adds to images, at several times.",
     "encoder_mean": "What images look like to the model, at several times.",
 }
+IN_BITS = ("bpd", "reconstruction", "latent", "diffusion", "context", "gap")
 LINES = 12  # runs in a figure of files
 
 
 def bound(study: Study) -> Section | None:
     """Terms of the ELBO, its bins by gamma, its value at finite depths."""
     files = [depth_figure(study), *bin_figures(study)]
-    shown = Shown("bound", TERMS, most=10, captions=PICTURES)
+    shown = Shown("bound", TERMS, 10, dict.fromkeys(IN_BITS, BITS), PICTURES)
     parts = [*(part for part in files if part is not None), *metric_parts(study, shown), *picture_parts(study, shown)]
     parts += [part for part in (_table(study, "encoder_profile"), _table(study, "gradient_norms")) if part is not None]
     about = "The negative ELBO is reconstruction + latent + diffusion, in bits per dimension; an upper bound on -log p."

@@ -44,6 +44,7 @@ class Shown:
     family: str
     first: Sequence[Metric] = ()
     most: int = 12
+    units: dict[str, str] = field(default_factory=dict)  # of the others, by the last part of their keys
     captions: dict[str, str] = field(default_factory=dict)  # of pictures, by what their names begin with
 
 
@@ -56,7 +57,11 @@ def metric_parts(study: Study, shown: Shown) -> list[Part]:
     """Figures of a family's metrics, and the last values of all."""
     keys = metrics_of(study, shown.family)
     named = [metric for metric in shown.first if metric.key in keys]
-    rest = [Metric(key, _title(key)) for key in keys if key not in {metric.key for metric in named}]
+    rest = [
+        Metric(key, _title(key), shown.units.get(key.rpartition("/")[2], ""))
+        for key in keys
+        if key not in {metric.key for metric in named}
+    ]
     wanted = [*named, *rest[: max(shown.most - len(named), 0)]]
     figures: list[Part] = [figure for metric in wanted if (figure := metric_figure(study, metric)) is not None]
     table = last_values(study, keys, f"{shown.family}_last")

@@ -20,7 +20,7 @@ def overview(study: Study) -> Section:
         "Runs",
         [heads[n] for n in kept],
         [[row[n] for n in kept] for row in rows],
-        "A click on a heading sorts. Metrics: the last values logged; time: of all segments together, as h:mm:ss.",
+        "A click on a heading sorts. Metrics: last values logged; time: h:mm:ss of all segments that had an end.",
     )
     return Section("Overview", [table, *_files(study)], _about(study))
 

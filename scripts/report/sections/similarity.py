@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from likeness.pages.comparison import comparison_parts, layer_parts, unit_of
+from likeness.pages.comparison import called, comparison_parts, layer_parts
 from likeness.pages.parts import Part, Section
 from scripts.report.files import read_rows
 from scripts.report.groups import Study
@@ -23,7 +23,7 @@ CAPTIONS = {
 
 def similarity(study: Study) -> Section | None:
     """Measures between the models of a run while they learn, and comparisons made afterwards."""
-    first = [Metric(key, f"{_name(key)}, over pairs", unit_of(_name(key))) for key in metrics_of(study, "similarity")]
+    first = [_metric(key) for key in metrics_of(study, "similarity")]
     shown = Shown("similarity", first, captions=CAPTIONS)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *_comparisons(study)]
     about = "Whether models whose predictions are close see the data alike; docs/measures.md says what measures answer."
@@ -53,5 +53,7 @@ def _found(study: Study, name: str) -> Iterator[tuple[Path, str, str]]:
         yield file, own, f" ({own})" if len(files) > 1 else ""
 
 
-def _name(key: str) -> str:
-    return key.removesuffix("/mean").partition("/")[2]
+def _metric(key: str) -> Metric:
+    name = key.removesuffix("/mean").partition("/")[2]
+    label, alike = called(name)
+    return Metric(key, f"{label}, over pairs", name, alike)
