@@ -101,7 +101,8 @@ class Browser:
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._ask("Emulation.setEmulatedMedia", features=features)
-        self._ask("Page.navigate", url=page.resolve().as_uri())
+        answer = self._ask("Page.navigate", url=page.resolve().as_uri())
+        assert "errorText" not in answer, f"{page} cannot be opened: {answer['errorText']}"
         while not self._loaded:
             self._take(LIMIT)
         self.wait_for("document.documentElement.dataset.drawn !== undefined")

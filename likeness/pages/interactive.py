@@ -5,6 +5,8 @@ Which colour a number is depends on light or dark, and is decided where the page
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,13 +61,21 @@ def _of_lines(figure: Lines) -> Plot:
         "margin": {"l": 64, "r": 16, "t": 12, "b": 48},
         "hovermode": "closest" if len(figure.curves) > LEGEND else "x unified",
         "showlegend": several and len(figure.curves) <= LEGEND,
-        "height": 340,
+        "height": 340 + 21 * (_legend_rows(figure.curves) - 1),
     }
     bands = [trace for number, curve in enumerate(figure.curves) for trace in _band(number, curve)]
     return {
         "data": bands + [_line(number, curve, width) for number, curve in enumerate(figure.curves)],
         "layout": layout,
     }
+
+
+def _legend_rows(curves: Sequence[Curve]) -> int:
+    """About how many rows a legend takes below a figure of usual width; each makes the figure higher."""
+    if len(curves) > LEGEND:
+        return 1
+    pixels = sum(45 + 6.5 * len(curve.label) for curve in curves)
+    return max(1, math.ceil(pixels / 420))
 
 
 def _line(number: int, curve: Curve, width: float) -> Plot:

@@ -97,15 +97,12 @@ class Run:
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:
-    """The runs of these directories. Raises UsageError naming one that is no run directory, or is there twice."""
+    """The runs of these directories, each once. Raises UsageError naming one that is no run directory."""
     folders = [Path(path) for path in paths]
     for folder in folders:
         if not any((folder / mark).is_file() for mark in MARKS):
             raise UsageError(f"{folder} is no run directory: it holds none of {', '.join(MARKS)}")
-    resolved = [folder.resolve() for folder in folders]
-    for folder in resolved:
-        if resolved.count(folder) > 1:
-            raise UsageError(f"{folder} is named more than once")
+    resolved = list(dict.fromkeys(folder.resolve() for folder in folders))
     return [read_run(folder, name) for folder, name in zip(resolved, _names(resolved), strict=True)]
 
 

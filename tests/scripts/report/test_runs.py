@@ -89,9 +89,12 @@ def test_segments_of_strange_values_are_shown_as_they_are(tmp_path: Path) -> Non
 def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(f"{tmp_path} is no run directory")):
         read_runs([str(tmp_path)])
+
+
+def test_a_run_that_is_reached_in_two_ways_is_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    with pytest.raises(UsageError, match="more than once"):
-        read_runs([str(folder), str(folder / ".." / "run")])
+    (tmp_path / "latest").symlink_to(folder)
+    assert [run.name for run in read_runs([str(tmp_path / "latest"), str(folder)])] == ["run"]
 
 
 def test_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path) -> None:
