@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 demo test test-fast faults evidence: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo photos frontier test test-fast lint faults evidence bench lock clean
+.PHONY: help setup demo photos frontier test test-fast lint faults evidence bench docs lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 8
@@ -62,6 +62,9 @@ bench: setup ## print the speeds that the project promises
 lock: setup ## write the versions of .venv into requirements.lock, after its tests have passed
 	@sed -i '/^[^#]/d' requirements.lock
 	@$(RUN) pip freeze --exclude-editable >> requirements.lock
+
+docs: setup ## build the documentation into build/docs; broken links and pages outside of the contents are errors
+	@$(RUN) sphinx -W --keep-going -q docs build/docs
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

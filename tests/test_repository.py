@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["likeness", "lightning_modules", "datamodules", "callbacks", "scripts", "tools", "docs", "tests"]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 PYTHON = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 YAML = [*sorted((ROOT / "configs").rglob("*.yaml")), ROOT / "CITATION.cff"]
 TEXT = [

@@ -187,7 +187,7 @@ def model_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def write_pairs(comparison: Comparison, path: Path) -> Path:
-    """One row a pair, with the columns that docs/measures.md explains."""
+    """One row a pair, with the columns that docs/subjects/measures.md explains."""
     rows = [{name: "nan" if value is None else value for name, value in row.items()} for row in pair_rows(comparison)]
     return write_csv(path, list(rows[0]), (row.values() for row in rows))
 

@@ -1,4 +1,4 @@
-"""Hubness beside chance, and its reductions: see ``docs/hubness.md``.
+"""Hubness beside chance, and its reductions: see ``docs/subjects/hubness.md``.
 
 The names, and where each is defined, stand in ``__init__.pyi``. A module is imported when a name of it is asked for.
 """

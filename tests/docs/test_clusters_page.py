@@ -1,4 +1,4 @@
-"""docs/clusters.md against the launchers: every command is one that runs, every link leads somewhere."""
+"""docs/how-to/clusters.md against the launchers: every command is one that runs, every link leads somewhere."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from scripts.cli.entry_point import UsageError
 from scripts.cli.launchers import require_equal_shares
 from tests.integration.launchers import ended, start
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "clusters.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "clusters.md"
 TEXT = PAGE.read_text()
 COMMANDS = [line for block in re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S) for line in block.splitlines()]
 

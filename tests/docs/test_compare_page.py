@@ -1,4 +1,4 @@
-"""docs/compare.md: its Python runs."""
+"""docs/how-to/compare.md: its Python runs."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def test_the_python_of_the_page_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks go on from one another, as a reader types them."""
-    blocks = BLOCK.findall((root / "docs" / "compare.md").read_text())
+    blocks = BLOCK.findall((root / "docs" / "how-to" / "compare.md").read_text())
     assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""docs/data.md against the code: its commands parse, its options and datamodules are there."""
+"""docs/how-to/data.md against the code: its commands parse, its options and datamodules are there."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ from datamodules.own.image_folder import LITTER
 from scripts import data
 from scripts.data import tokenizing
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "data.md"
 TEXT = PAGE.read_text()
 
 

@@ -1,4 +1,4 @@
-"""docs/hubness.md against the functions: its null values, its code, its commands, its links and pictures."""
+"""docs/subjects/hubness.md against the functions: its null values, its code, its commands, its links and pictures."""
 
 import re
 import runpy
@@ -16,7 +16,7 @@ from likeness.seeding import generator
 from scripts import hubness
 from scripts.hubness.methods import build_method
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "hubness.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "subjects" / "hubness.md"
 TEXT = PAGE.read_text()
 
 
@@ -91,5 +91,5 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_pictures_are_the_ones_that_the_script_draws() -> None:
-    drawn = runpy.run_path(str(PAGE.parent / "hubness_figures.py"))["FIGURES"]
-    assert {f"images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", TEXT))
+    drawn = runpy.run_path(str(PAGE.parents[1] / "hubness_figures.py"))["FIGURES"]
+    assert {f"../images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", TEXT))

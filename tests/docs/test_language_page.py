@@ -1,4 +1,4 @@
-"""docs/language_models.md: its Python runs, its commands parse, its files are there."""
+"""docs/subjects/language_models.md: its Python runs, its commands parse, its files are there."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ PARSERS: dict[str, Callable[[], object]] = {
 
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, list[str]]:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "language_models.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "subjects" / "language_models.md").read_text()
     found: dict[str, list[str]] = {"python": [], "bash": []}
     for kind, code in BLOCK.findall(text):
         found[kind].append(code)

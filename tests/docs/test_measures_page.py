@@ -1,4 +1,4 @@
-"""docs/measures.md against the functions: what its table says they see, what it names, and that its pictures draw."""
+"""docs/subjects/measures.md against the functions: what its table says they see, what it names, and that its pictures draw."""
 
 import re
 import runpy
@@ -15,7 +15,7 @@ from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.representations.cca import m_cca
 from tests.likeness.similarity.paired_samples import generator, invertible, orthogonal
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "measures.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "subjects" / "measures.md"
 Model = tuple[Tensor, Tensor]
 SCALES = torch.tensor([1.0, 1.0, 0.05], dtype=torch.float64)  # SVCCA leaves the last coordinate of f out
 MODEL: Model = (
@@ -93,7 +93,7 @@ def test_links_and_pictures_lead_somewhere() -> None:
     files = [target for target in targets if not target.startswith("#")]
     assert [target for target in files if not (PAGE.parent / target).exists()] == []
     paths = re.findall(r"`(likeness/[a-z_/.]+)`", text)
-    assert [path for path in paths if not (PAGE.parents[1] / path).exists()] == []
+    assert [path for path in paths if not (PAGE.parents[2] / path).exists()] == []
 
 
 def test_every_measure_and_family_is_on_the_page() -> None:
@@ -115,5 +115,5 @@ def test_the_columns_of_bounds_are_on_the_page() -> None:
 
 
 def test_the_pictures_are_the_ones_that_the_script_draws() -> None:
-    drawn = runpy.run_path(str(PAGE.parent / "figures.py"))["FIGURES"]
-    assert {f"images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", PAGE.read_text()))
+    drawn = runpy.run_path(str(PAGE.parents[1] / "figures.py"))["FIGURES"]
+    assert {f"../images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", PAGE.read_text()))

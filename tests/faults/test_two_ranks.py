@@ -15,7 +15,7 @@ from tests.faults.moments import MOMENTS
 from tests.integration.commands import Command, Ended
 from tests.integration.test_resume import BASE, EPOCHS, MODELS, RECORDER, Run, assert_same_run
 
-LIMIT = 30  # seconds, as docs/clusters.md promises; the tests allow a busy machine five times as many
+LIMIT = 30  # seconds, as docs/how-to/clusters.md promises; the tests allow a busy machine five times as many
 SLACK = 5
 IN_TRAINING = ("step", "validation", "figures", "save")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
