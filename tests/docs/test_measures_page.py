@@ -1,4 +1,4 @@
-"""docs/subjects/measures.md against the functions: what its table says they see, what it names, and that its pictures draw."""
+"""docs/subjects/measures.md against the functions: what its table says they see, its names, its pictures."""
 
 import re
 import runpy

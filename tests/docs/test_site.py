@@ -1,4 +1,4 @@
-"""The documentation as a site: its contents have every page, it builds without a warning and loads nothing from afar."""
+"""The documentation as a site: its contents have every page, it builds strictly and loads nothing from afar."""
 
 import re
 import subprocess

@@ -1,0 +1,76 @@
+"""Every command in a block of README or docs parses, and the configurations that it names are there."""
+
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from scripts import bench, study
+from scripts.cli.entry_point import Parser
+from scripts.cli.functions import parse_call
+from scripts.data import tokenizing
+from scripts.main import COMMANDS
+from tests.docs.reader import blocks, commands, words
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:likeness|python -m scripts\.)\s*(?=\w)")
+LINES = sorted(
+    {
+        (str(page.relative_to(ROOT)), COMMAND.sub("", line))
+        for page in PAGES
+        for language, content in blocks(page)
+        if language in ("", "bash")
+        for line in commands(content)
+        if COMMAND.match(line)
+    }
+)
+
+
+def parse(name: str, arguments: list[str], root: Path) -> None:
+    """Read the arguments as the command would; SystemExit or ValueError where it would refuse them."""
+    if name in ("study", "bench"):
+        parse_call(Parser(prog=name), study.STUDIES if name == "study" else bench.BENCHES, arguments)
+    elif name == "train":
+        assert {word for word in arguments[:2] if not word.startswith("-")} <= {
+            "fit",
+            "validate",
+            "test",
+            "predict",
+            "train",
+        }
+        configs = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--config"]
+        assert [config for config in configs if config.startswith("configs/") and not (root / config).is_file()] == []
+    elif (name, arguments[0]) == ("data", "tokenize"):
+        tokenizing.build_parser().parse_args(arguments[1:])
+    else:
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        parser(name).parse_args(own)
+
+
+@functools.cache
+def parser(name: str) -> ArgumentParser:
+    """The parser of a command."""
+    return importlib.import_module(f"scripts.{name}").build_parser()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}-{line[:40]}" for page, line in LINES])
+def test_the_command_parses(page: str, line: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    name, *arguments = words(line)
+    assert name in COMMANDS, page
+    parse(name, arguments, root)
+
+
+def test_a_command_that_is_wrong_is_found(root: Path) -> None:
+    with pytest.raises((SystemExit, ValueError)):
+        parse("evaluate", ["runs/a", "--setps", "10"], root)
+    with pytest.raises(AssertionError):
+        parse("train", ["fit", "--config", "configs/experiment/nothing.yaml"], root)
+
+
+def test_many_commands_are_seen() -> None:
+    assert len(LINES) > 60
