@@ -16,7 +16,7 @@ import likeness  # noqa: E402
 project = "Likeness"
 release = likeness.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+smartquotes = False  # they would change examples
 
 myst_heading_anchors = 4
 

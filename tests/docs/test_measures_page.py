@@ -1,18 +1,21 @@
 """docs/subjects/measures.md against the functions: what its table says they see, its names, its pictures."""
 
+import copy
 import re
 import runpy
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from likeness.comparisons.bounds import bounds_on
 from likeness.similarity.catalogue import FAMILIES, MEASURES, REPRESENTATION_MEASURES
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.representations.cca import m_cca
+from tests.docs.reader import blocks, run_python
 from tests.likeness.similarity.paired_samples import generator, invertible, orthogonal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "subjects" / "measures.md"
@@ -117,3 +120,19 @@ def test_the_columns_of_bounds_are_on_the_page() -> None:
 def test_the_pictures_are_the_ones_that_the_script_draws() -> None:
     drawn = runpy.run_path(str(PAGE.parents[1] / "figures.py"))["FIGURES"]
     assert {f"../images/{name}.png" for name in drawn} == set(re.findall(r"!\[.*\]\((.+)\)", PAGE.read_text()))
+
+
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the representations and models that the page leaves to its reader."""
+    monkeypatch.chdir(tmp_path)
+    f, data = (torch.randn(50, size, generator=generator(size)) for size in (4, 6))
+    layers = {"layer1": nn.Linear(6, 5), "layer2": nn.Linear(5, 3)}
+    names: dict[str, object] = {"f": f, "f_other": f.tanh(), "a": nn.Sequential(OrderedDict(layers)), "data": data}
+    names["b"] = copy.deepcopy(names["a"])
+    for language, code in blocks(PAGE):
+        if language == "python":
+            run_python(code, names, PAGE.name)
+    assert float(names["null"].observed) > 0.8  # type: ignore[attr-defined]
+    alike = names["found"].diagonal("unbiased_linear_cka")  # type: ignore[attr-defined]
+    assert alike == pytest.approx({"layer1": 1, "layer2": 1})
+    assert any((tmp_path / "layers").iterdir())

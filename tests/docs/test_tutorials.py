@@ -1,11 +1,13 @@
 """Tutorials are played from their first line to their last; how-to pages run their Python."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.docs.reader import Reader, blocks, shape
+from datamodules import Digits
+from tests.docs.reader import Reader, blocks, run_python, shape
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TUTORIALS = sorted(DOCS.glob("tutorials/*.md"))
@@ -28,6 +30,21 @@ def test_the_tutorial_plays_and_prints_what_it_shows(page: Path, reader: Reader)
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
 def test_the_python_of_the_page_runs(page: Path, reader: Reader) -> None:
     reader.play(page)
+
+
+def test_the_python_of_the_evidence_runs(reader: Reader) -> None:
+    """Of the tutorial's DiffEnc under the names of both models."""
+    reader.play(DOCS / "tutorials" / "diffenc_digits.md")
+    for name in ("vdm_0", "diffenc_0"):
+        (reader.folder / "runs" / name).symlink_to("diffenc")
+    digits = Digits()
+    digits.setup("test")
+    (code,) = (content for language, content in blocks(DOCS / "evidence.md") if language == "python")
+    names: dict[str, object] = {"loader": [batch.x[:40] for batch in digits.test_dataloader()]}
+    with contextlib.chdir(reader.folder):
+        run_python(code, names, "evidence.md")
+    alike = names["found"].diagonal("m_cca")  # type: ignore[attr-defined]
+    assert list(alike.values()) == pytest.approx([1, 1, 1, 1])
 
 
 def test_what_is_not_printed_is_found(reader: Reader, tmp_path: Path) -> None:
