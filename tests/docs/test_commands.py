@@ -3,6 +3,8 @@
 import functools
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from tests.docs.reader import blocks, commands, words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MISSING = "--config data.yaml"
+TRAININGS = ("fit", "validate", "test", "predict")
 COMMAND = re.compile(r"^(?:\w+=\S+ )*(?:likeness|python -m scripts\.)\s*(?=\w)")
 LINES = sorted(
     {
@@ -35,13 +39,7 @@ def parse(name: str, arguments: list[str], root: Path) -> None:
     if name in ("study", "bench"):
         parse_call(Parser(prog=name), study.STUDIES if name == "study" else bench.BENCHES, arguments)
     elif name == "train":
-        assert {word for word in arguments[:2] if not word.startswith("-")} <= {
-            "fit",
-            "validate",
-            "test",
-            "predict",
-            "train",
-        }
+        assert arguments[0] in TRAININGS
         configs = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--config"]
         assert [config for config in configs if config.startswith("configs/") and not (root / config).is_file()] == []
     elif (name, arguments[0]) == ("data", "tokenize"):
@@ -63,6 +61,18 @@ def test_the_command_parses(page: str, line: str, root: Path, monkeypatch: pytes
     name, *arguments = words(line)
     assert name in COMMANDS, page
     parse(name, arguments, root)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("line", [line for _, line in LINES if line.startswith("train ")])
+def test_the_options_of_a_training_are_there(line: str, root: Path) -> None:
+    """Composed as the command would, and printed instead of run."""
+    command = [sys.executable, "-m", "scripts.train", *words(line)[1:], "--print_config"]
+    if MISSING in line:
+        pytest.skip(f"{MISSING} is what another command writes")
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "class_path" in ended.stdout
 
 
 def test_a_command_that_is_wrong_is_found(root: Path) -> None:

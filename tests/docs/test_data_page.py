@@ -1,15 +1,12 @@
-"""docs/how-to/data.md against the code: its commands parse, its options and datamodules are there."""
+"""docs/how-to/data.md against the code: its options and datamodules are there."""
 
 import inspect
 import re
-import shlex
 from pathlib import Path
 
 import datamodules
 from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.image_folder import LITTER
-from scripts import data
-from scripts.data import tokenizing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "data.md"
 TEXT = PAGE.read_text()
@@ -18,16 +15,6 @@ TEXT = PAGE.read_text()
 def options(kind: type) -> set[str]:
     """The names of all arguments of a datamodule."""
     return {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
-
-
-def test_the_commands_parse() -> None:
-    lines = [shlex.split(line) for line in re.findall(r"^likeness data (.+?)\s+#", TEXT, re.M)]
-    assert len(lines) == 6
-    for words in lines:
-        if words[0] == "tokenize":
-            tokenizing.build_parser().parse_args(words[1:])
-        else:
-            data.build_parser().parse_args(words)
 
 
 def test_datamodules_and_options_are_there() -> None:
