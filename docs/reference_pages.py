@@ -12,7 +12,8 @@ from scripts.main import COMMANDS
 
 CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 MARKUP = re.compile(r"([\\*|`]|_(?=\W|$))")
-EXPLAINED = re.compile(r"[\w`][\w`, ]*: ")  # an argument or option and what it is
+ROLE = re.compile(r":(?:class|func|meth|mod|attr):(?=`)")
+EXPLAINED = re.compile(r"([\w\\*][\w\\*, ]*): ")  # an argument or option and what it is
 
 
 def as_written(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -22,19 +23,35 @@ def as_written(app: object, what: str, name: str, obj: object, options: object, 
 
 
 def block(text: str) -> str:
-    """Lines between two blank ones. Where they are indented, or explain arguments, they stay lines."""
-    if text.lstrip().startswith(">>>"):
-        return text
-    shown = escaped(text)
-    rows = shown.split("\n")
-    if any(row.startswith(" ") for row in rows) or sum(bool(EXPLAINED.match(row)) for row in rows) > 1:
-        return "\n".join(f"| {row}" for row in rows)
-    return shown
+    """Lines between two blank ones: arguments become a list, what is indented otherwise stays in lines."""
+    prose, example, code = text.partition(">>>")
+    if example:
+        indent = prose[prose.rfind("\n") + 1 :]
+        return f"{escaped(prose).rstrip()}\n\n{indent}{example}{code}"
+    rows = escaped(text).split("\n")
+    head = rows[:1] if rows[0].endswith(":") and len(rows) > 1 else []
+    listed = entries(rows[len(head) :])
+    if len(listed) > (not head) and all(EXPLAINED.match(entry) for entry in listed):
+        items = [EXPLAINED.sub(r"- **\1**: ", entry, count=1) for entry in listed]
+        return "\n\n".join([*head, "\n".join(items)])
+    return "\n".join(f"| {row}" for row in rows) if any(row.startswith(" ") for row in rows) else "\n".join(rows)
+
+
+def entries(rows: list[str]) -> list[str]:
+    """Rows with those behind them that are indented further."""
+    margin = len(rows[0]) - len(rows[0].lstrip())
+    found: list[str] = []
+    for row in rows:
+        if found and row.startswith(" " * (margin + 1)):
+            found[-1] += f" {row.strip()}"
+        else:
+            found.append(row.strip())
+    return found
 
 
 def escaped(text: str) -> str:
     """The text without markup but for code."""
-    parts = CODE.split(text)
+    parts = CODE.split(ROLE.sub("", text))
     parts[::2] = [MARKUP.sub(r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [f"``{' '.join(part.strip('`').split())}``" for part in parts[1::2]]
     return "".join(parts)

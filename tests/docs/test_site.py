@@ -39,4 +39,6 @@ def test_the_site_builds_strictly_and_loads_nothing_from_afar(root: Path, tmp_pa
     assert len(pages) > len(contents(root / "docs"))
     assert [page.name for page in pages if ASSET.search(page.read_text())] == []
     assert [style.name for style in (tmp_path / "site").rglob("*.css") if STYLE.search(style.read_text())] == []
-    assert "linear_cka" in (tmp_path / "site" / "reference" / "likeness.html").read_text()
+    reference = (tmp_path / "site" / "reference" / "likeness.html").read_text()
+    assert "<strong>permutations</strong>" in reference  # an argument, as an entry of a list
+    assert "doctest" in reference
