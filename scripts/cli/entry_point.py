@@ -37,7 +37,7 @@ STATUSES = {
     "75": "stopped by --stop_after; the same line with --auto_resume goes on",
     "128 + N": "stopped by signal N: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM",
 }
-"""How a command ends, for a shell that asks; docs/commands.md says more."""
+"""How a command ends, for a shell that asks; docs/reference/commands.md says more."""
 COMMON = "--debug shows the traceback of an error; 'likeness --help' has the exit statuses."
 TERMINATED = 128 + signal.SIGTERM
 

@@ -140,7 +140,7 @@ def test_the_signals_have_the_numbers_that_the_help_says() -> None:
 
 
 def test_exit_statuses_are_in_the_help_and_on_the_page(root: Path) -> None:
-    page = (root / "docs" / "commands.md").read_text()
+    page = (root / "docs" / "reference" / "commands.md").read_text()
     assert re.findall(r"^\| (\d+|128 \+ N) \|", page, re.M) == list(STATUSES)
     for status, meaning in STATUSES.items():
         assert f"  {status:18s}{meaning}" in usage()
