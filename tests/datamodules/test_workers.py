@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from tests.integration.commands import Process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -24,6 +26,7 @@ print(len(seen) + len(list(batches)), heard == signums)
 """
 
 
+@pytest.mark.long
 def test_signals_to_the_run_leave_its_workers_alone() -> None:
     trainer = Process("-c", TRAINER, *(str(int(signum)) for signum in SIGNALS)).end()
     assert (trainer.status, trainer.output) == (0, "11 True\n")

@@ -36,13 +36,14 @@ LINES = sorted(
 
 def parse(name: str, arguments: list[str], root: Path) -> None:
     """Read the arguments as the command would; SystemExit or ValueError where it would refuse them."""
+    arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments  # the shell's
     if name in ("study", "bench"):
         parse_call(Parser(prog=name), study.STUDIES if name == "study" else bench.BENCHES, arguments)
     elif name == "train":
         assert arguments[0] in TRAININGS
         configs = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--config"]
         assert [config for config in configs if config.startswith("configs/") and not (root / config).is_file()] == []
-    elif (name, arguments[0]) == ("data", "tokenize"):
+    elif (name, *arguments[:1]) == ("data", "tokenize"):
         tokenizing.build_parser().parse_args(arguments[1:])
     else:
         own = arguments[: arguments.index("--")] if "--" in arguments else arguments

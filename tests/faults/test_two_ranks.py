@@ -97,7 +97,7 @@ def said(ended: Ended) -> list[str]:
     [
         ("setup", (0,), signal.SIGINT),
         ("sanity check", (1,), signal.SIGTERM),
-        ("sanity check", (0, 1), signal.SIGTERM),
+        pytest.param("sanity check", (0, 1), signal.SIGTERM, marks=pytest.mark.long),
         ("validation", (1,), signal.SIGUSR1),
         ("teardown", (0,), signal.SIGHUP),
     ],
@@ -108,6 +108,7 @@ def test_a_signal_ends_both(
     require_stop(Pair(tmp_path, moment), ranks, signum, trial)
 
 
+@pytest.mark.long
 def test_a_signal_to_a_rank_that_waits_for_the_other_ends_both(tmp_path: Path, trial: Trial) -> None:
     require_stop(Pair(tmp_path, "sanity check", rank=0), (1,), signal.SIGTERM, trial)
 

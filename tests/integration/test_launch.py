@@ -55,6 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(run_dir)
 
 
+@pytest.mark.long
 def test_torchrun_starts_again_after_a_killed_rank(tmp_path: Path, whole: Run) -> None:
     run_dir = tmp_path / "run"
     line = ("--cpus", "2", *options(run_dir), *mishap(run_dir, signal.SIGKILL, step=13, rank=1))

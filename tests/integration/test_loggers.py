@@ -33,6 +33,7 @@ def arguments(run_dir: Path, *more: str) -> tuple[str, ...]:
     return ("fit", *SIBLINGS, *QUIET, *SHORT, *OFTEN, "--run_dir", str(run_dir), "--trainer.max_steps", "20", *more)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_with_every_step_once_in_every_store(tmp_path: Path, secrets: dict[str, str]) -> None:
     run_dir = tmp_path / "run"
     crash = ("--trainer.callbacks+", RECORDER, "--trainer.callbacks.directory", str(tmp_path / "record"))

@@ -135,7 +135,12 @@ WAYS: dict[str, tuple[Callable[[Run], None], ...]] = {
 
 
 @pytest.mark.parametrize(
-    "model", ["classifier", "siblings", "diffenc", "language", pytest.param("sentence", marks=pytest.mark.long)]
+    "model",
+    [
+        "classifier",
+        "diffenc",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("siblings", "sentence", "language")),
+    ],
 )
 def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> None:
     whole, broken = Run(tmp_path / "whole", *MODELS[model]), Run(tmp_path / "broken", *MODELS[model])
@@ -163,8 +168,7 @@ def test_a_checkpoint_from_the_middle_of_validation_time_continues_exactly(tmp_p
     [
         ("classifier", False),
         pytest.param("classifier", True, marks=pytest.mark.long),  # the ranks start as a user's do
-        ("diffenc", False),
-        *(pytest.param(name, False, marks=pytest.mark.long) for name in ("siblings", "sentence")),
+        *(pytest.param(name, False, marks=pytest.mark.long) for name in ("diffenc", "siblings", "sentence")),
     ],
 )
 def test_two_ranks_continue_exactly(model: str, fresh: bool, tmp_path: Path) -> None:

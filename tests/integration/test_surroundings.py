@@ -60,7 +60,7 @@ def train(folder: Path, environment: dict[str, str], *options: str, terminal: bo
     ("own", "terminal"),
     [
         pytest.param({"TERM": "dumb", "NO_COLOR": "1"}, False, marks=pytest.mark.long),
-        ({"TERM": "xterm", "PYTHONIOENCODING": "latin-1"}, True),
+        pytest.param({"TERM": "xterm", "PYTHONIOENCODING": "latin-1"}, True, marks=pytest.mark.long),
     ],
 )
 def test_a_training_needs_nothing_of_its_surroundings(own: dict[str, str], terminal: bool, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def logged(run_dir: Path) -> Iterator[str]:
             yield f"system/{item.key}"
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=pytest.mark.long) if run in ("diffenc", "siblings") else run for run in RUNS]
+)
 def test_every_panel_shows_what_the_run_logs(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     config, callbacks, options = RUNS[run]

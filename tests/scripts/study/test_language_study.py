@@ -158,6 +158,7 @@ def test_the_jackknife_of_means_over_models_is_their_standard_error() -> None:
     assert row["term_1"] is None
 
 
+@pytest.mark.long
 def test_a_study_of_siblings_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
