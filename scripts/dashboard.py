@@ -19,7 +19,7 @@ from scripts.cli.entry_point import Parser, run_command
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-TERMS = ("reconstruction", "latent", "diffusion")
+TERMS = ("reconstruction", "latent", "diffusion")  # and that of a context where there is one
 CLASSIFIERS = ("SoftmaxClassifier", "SiblingClassifiers")
 DIFFUSION = ("VariationalDiffusion", "DiffEnc")
 FIGURES_OF_DIFFUSION = {
@@ -108,13 +108,16 @@ def _training(classes: Classes) -> Iterator[Panel]:
         yield Panel("Validation accuracy", ("val/accuracy",))
     if _any(DIFFUSION, classes):
         yield Panel("Validation bound, bits per dimension", ("val/bpd",))
+        if any(classes.get(name, {}).get("flow_head") for name in DIFFUSION):
+            yield Panel("Flow matching, bits per dimension", ("train/flow_matching",))
     if "SentenceEncoder" in classes:
         yield Panel("Validation Spearman correlation", ("val/spearman",))
 
 
 def _elbo(classes: Classes) -> Iterator[Panel]:
     if _any(DIFFUSION, classes):
-        for term in TERMS:
+        has_context = any(classes.get(name, {}).get("context") for name in DIFFUSION)
+        for term in (*TERMS, "context") if has_context else TERMS:
             yield Panel(f"{term.capitalize()} term, bits per dimension", (f"val/{term}",))
     if "ElboDiagnostics" in classes:
         yield Panel("Bound on training and validation data", ("elbo/train/bpd", "elbo/val/bpd"))

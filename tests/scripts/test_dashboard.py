@@ -106,6 +106,19 @@ def test_every_experiment_has_a_dashboard(path: Path) -> None:
     build(shown, entity="somebody", project="likeness", name=path.stem)
 
 
+def test_what_only_some_diffusion_models_log_has_panels_there_alone() -> None:
+    """The term of a context and the loss of a flow head."""
+    config = yaml.safe_load((CONFIGS / "experiment" / "digits_diffenc.yaml").read_text())
+    own = {"val/context", "train/flow_matching"}
+
+    def keys() -> set[str]:
+        return {key for section in sections(config) for panel in section.panels for key in panel.keys}
+
+    assert not keys() & own
+    config["model"]["init_args"] |= {"context": {"class_path": "likeness.diffusion.GaussianContext"}, "flow_head": True}
+    assert own <= keys()
+
+
 def test_without_save_the_command_prints_what_it_would_make(capsys: pytest.CaptureFixture[str]) -> None:
     demo = CONFIGS / "experiment" / "demo.yaml"
     assert main([str(demo)]) == 0
