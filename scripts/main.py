@@ -22,7 +22,7 @@ COMMANDS = {
     "import_published": "published weights as checkpoints of this project",
     "sweep": "one point of a grid, as W&B's agent would train it",
     "dashboard": "a W&B workspace for a run's metrics",
-    "completion": "a script that has bash complete command lines",
+    "completion": "a script that has bash, zsh or fish complete command lines",
     "doctor": "what is wrong with this environment, and what to do about it",
     "bench": "how fast it is, as ratios measured in one run",
 }
