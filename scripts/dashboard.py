@@ -219,7 +219,7 @@ def build_parser() -> ArgumentParser:
     add("run", metavar="RUN_OR_CONFIG", help="A run directory, or the configuration file of an experiment.")
     add("--entity", type=str | None, help="The W&B user or team; by default yours.")
     add("--project", type=str, default="likeness", help="The W&B project that the runs log to.")
-    add("--name", type=str | None, help="Of the workspace; by default that of the run or file.")
+    add("--name", type=str | None, help="Name of the workspace; by default that of the run or file.")
     add("--save", action="store_true", help="Make it: needs the network and an account.")
     return parser
 

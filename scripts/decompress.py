@@ -46,7 +46,7 @@ def build_parser() -> Parser:
     add("model", metavar="RUN_OR_CKPT", help="The run or checkpoint that wrote the stream.")
     add("stream", metavar="STREAM", help="The file that compress wrote.")
     add("out", metavar="IMAGES.npy", help="The file to write: grey levels [N, ...].")
-    add("--weights", type=Literal["ema", "raw"], default="ema", help="Of runs that average them: averaged, or not.")
+    add("--weights", type=Literal["ema", "raw"], default="ema", help="Averages over steps (ema), or the last (raw).")
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
     return parser
 

@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     parser.add_argument("model", metavar="RUN_OR_CKPT", help="A run or checkpoint of a SentenceEncoder.")
     parser.add_argument("folder", metavar="FOLDER", help="A folder that is not there yet, or empty.")
     weights = Literal["ema", "raw"]
-    parser.add_argument("--weights", type=weights, default="ema", help="Of runs that average them: averaged, or not.")
+    parser.add_argument("--weights", type=weights, default="ema", help="Averages over steps (ema), or the last (raw).")
     return parser
 
 

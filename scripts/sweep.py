@@ -43,7 +43,7 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("sweep", metavar="SWEEP", help="A W&B sweep file: configs/sweep/*.yaml.")
-    add("--index", type=int, default=0, help="Of the point, from 0; the last parameter varies fastest.")
+    add("--index", type=int, default=0, help="Number of the point, from 0; the last parameter varies fastest.")
     add("--count", action="store_true", help="Print how many points there are.")
     add("--dry_run", action="store_true", help="Print the command of the point and do not run it.")
     return parser

@@ -101,10 +101,10 @@ def diffusion(
     Layers that start at zero are given small weights, so that losses depend on the whole of the networks.
 
     Args:
-        width: Of the score network.
-        depth: Of the score network.
-        encoder_width: Of the encoder.
-        levels: Of the encoder.
+        width: Channels of the score network.
+        depth: Blocks on each side of the score network.
+        encoder_width: Channels of the encoder.
+        levels: Resolutions of the encoder.
         size: Height and width of the RGB images.
         batch_size: Images in a step.
         repeats: Rounds that are timed.

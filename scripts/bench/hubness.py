@@ -37,8 +37,8 @@ def hubness(
     """Seconds for the exact neighbours of all points, by Euclidean distance and by mutual proximity.
 
     Args:
-        points: How many, each searched for among the others.
-        dim: Their dimension.
+        points: Points, each searched for among the others.
+        dim: Dimension of the points.
         k: Neighbours of each.
         repeats: Rounds that are timed.
         proximity: Also re-rank by mutual proximity, with normal laws over all distances.

@@ -106,9 +106,9 @@ def layers(
     none twice.
 
     Args:
-        images: How many, drawn at random.
-        side: Of an image, in pixels.
-        batch_size: Of both; with as many as there are images the estimate is that of a single batch.
+        images: Images, drawn at random.
+        side: Height and width of an image, in pixels.
+        batch_size: Images in a batch of both; with as many as there are images the estimate is that of a single batch.
         repeats: Rounds that are timed.
         device: Where the models and their layers are.
     """

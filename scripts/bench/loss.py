@@ -43,7 +43,7 @@ def loss(
 
     Args:
         network: The network f.
-        classes: K.
+        classes: Classes K.
         repeats: Rounds that are timed.
         device: Where the model trains.
     """

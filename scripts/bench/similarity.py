@@ -38,7 +38,7 @@ def similarity(
     """Seconds for every measure but the exact input search, all pairs at once and pair by pair.
 
     Args:
-        models: Of which all pairs are compared.
+        models: Models of which all pairs are compared.
         repeats: Rounds that are timed.
         one_pair: Also compare two models with 100 labels on 10,000 inputs.
         large: Also measure the memory that two models with 50,000 labels take, exact search included: for minutes.

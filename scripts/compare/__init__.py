@@ -55,7 +55,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="The split to compare on.")
     parser.add_argument("--out", type=str, default="runs/comparison", help="Where tables and figures are written.")
     parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where models run.")
-    parser.add_argument("--measures", type=str, nargs="+", default=list(language.MEASURES), help="Names of measures.")
+    parser.add_argument(
+        "--measures", type=str, nargs="+", default=list(language.MEASURES), help="Measures, or families."
+    )
     parser.add_argument("--max_stored", type=int, default=10_000, help="Inputs kept for measures beyond sums.")
     parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
     language.add_arguments(parser)

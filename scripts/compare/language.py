@@ -35,10 +35,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--length", type=int | None, help="Tokens of a window; by default what all models take, at most 1024.")
     add("--stride", type=int | None, help="Tokens from one window to the next; by default its length.")
     add("--batch_size", type=int, default=16, help="Windows that a model sees at once.")
-    add("--shared_tokens", action="store_true", help="Of models with other tokenizers, the tokens that both have.")
+    add("--shared_tokens", action="store_true", help="Where tokenizers differ, compare on the tokens that both have.")
     add("--budget", type=int | None, help="Tokens whose row of d_LLV's term 1 is computed; by default all it takes.")
     add("--lens", action="store_true", help="What each model would predict without its last blocks, too.")
-    add("--seed", type=int, default=0, help="Of the choice of texts, and of what is drawn.")
+    add("--seed", type=int, default=0, help="Seed of the choice of texts, and of what is drawn.")
 
 
 def run(options: Namespace) -> None:

@@ -45,17 +45,17 @@ def build_parser() -> ArgumentParser:
     add("images", metavar="IMAGES", help="Grey levels [N, ...] in a .npy file, or in an .npz file with --key.")
     add("out", metavar="OUT", help="The file to write.")
     add("--key", type=str | None, help="The array of an .npz file.")
-    add("--steps", type=int | None, help=f"T; by default the model's, or {STEPS} in infinite depth.")
+    add("--steps", type=int | None, help=f"Depth T; by default the model's, or {STEPS} in infinite depth.")
     of = Literal["one", "learned", "fitted"]
-    add("--ratio", type=of, default="fitted", help="Of the variances; fitted is on train.")
-    add("--volatility", type=of | None, help="Of the noise; fitted is on train, by default the model's own.")
+    add("--ratio", type=of, default="fitted", help="Ratio of the variances; fitted is on train.")
+    add("--volatility", type=of | None, help="Volatility of the noise; fitted is on train, by default the model's.")
     add("--data", type=str | None, help="A data config to fit on; by default that of the run.")
-    add("--fit_samples", type=int, default=1024, help="Of train, each seen at all T steps by what is fitted.")
+    add("--fit_samples", type=int, default=1024, help="Samples of train for what is fitted, each at all T steps.")
     add("--resolution", type=int, default=4, help="Cells in a standard deviation of a step.")
     add("--batch_size", type=int, default=64, help="Images that are coded together: the first borrow bits for all.")
     add("--limit", type=int | None, help="The most images of the file, from its start.")
-    add("--weights", type=WeightsName, default="ema", help="Of runs that average them: averaged, or not.")
-    add("--seed", type=int, default=0, help="Of the bits that are borrowed.")
+    add("--weights", type=WeightsName, default="ema", help="Averages over steps (ema), or the last (raw).")
+    add("--seed", type=int, default=0, help="Seed of the bits that are borrowed.")
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
     return parser
 

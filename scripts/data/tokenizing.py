@@ -66,7 +66,7 @@ def tokenize(
         documents: Whether a text file is a document, or each of its lines.
         pattern: Which files of a folder are texts.
         column: The column of texts in tables, Parquet files and data sets.
-        encoding: Of text files.
+        encoding: How text files are encoded.
         val_fraction: Share of the documents held out for validation where no such part is there; a single document is
             cut at an end of line.
         test_fraction: Share held out for the test.

@@ -60,19 +60,19 @@ def _add_points(command: Parser) -> None:
     add("--query_key", type=str | None, help="As --key, for queries.")
     add("--query_labels", type=str | None, help="As --labels, for queries.")
     add("--query_texts", type=str | None, help="As --texts, for queries.")
-    add("--encoder", type=str | None, help="Of texts: tfidf (default), a sentence-transformers model, or a run.")
-    add("--dim", type=int | None, help="Of TF-IDF embeddings; 128 by default, or as many as the texts allow.")
-    add("--split", type=Literal["train", "val", "test"], default="test", help="Of a data config.")
+    add("--encoder", type=str | None, help="What embeds texts: tfidf (default), sentence-transformers or a run.")
+    add("--dim", type=int | None, help="Dimension of TF-IDF embeddings; 128 by default, or as many as the texts allow.")
+    add("--split", type=Literal["train", "val", "test"], default="test", help="The split of a data config.")
     add("--k", type=int, default=10, help="How many nearest neighbours.")
     metrics = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
     add(
         "--metric",
         type=metrics | None,
-        help="Of nearness: euclidean by default, and of methods their own, by which the points before them go, too.",
+        help="Metric of nearness: euclidean by default; methods bring their own, for the points before, too.",
     )
     add("--hub_factor", type=float, default=2.0, help="Hubs are in as many times k lists, or as --hub_rule says.")
-    add("--hub_rule", type=Literal["multiple", "std", "absolute"], default="multiple", help="What the factor is of.")
-    add("--seed", type=int, default=0, help="Of samples and folds.")
+    add("--hub_rule", type=Literal["multiple", "std", "absolute"], default="multiple", help="What the factor counts.")
+    add("--seed", type=int, default=0, help="Seed of samples and folds.")
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
 
 
@@ -99,7 +99,7 @@ def _compare_arguments(command: Parser) -> None:
     add = command.add_argument
     add("--methods", type=str, nargs="+", default=METHODS, help=f"Each {METHOD}; base is compared anyway.")
     add("--bank", type=str | None, help="Queries that stand for those to come, for csls, nnn and inverted_softmax.")
-    add("--folds", type=int, default=10, help="Of the cross-validation that chooses k; 0 leaves it out.")
+    add("--folds", type=int, default=10, help="Folds of the cross-validation that chooses k; 0 leaves it out.")
 
 
 def _language_arguments(command: Parser) -> None:
@@ -122,7 +122,7 @@ def _language_arguments(command: Parser) -> None:
     add("--include_self", action="store_true", help="Count each point as its own neighbour, as the paper's code does.")
     add("--reductions", type=str, nargs="*", help="What is tried on next-token accuracy; by default all that exist.")
     add("--top", type=int, default=10, help="How many hubs to list.")
-    add("--seed", type=int, default=0, help="Of the choice of texts, of nulls and of the texts that fit reductions.")
+    add("--seed", type=int, default=0, help="Seed of the choices of texts, and of nulls.")
     add("--device", type=Literal["auto", "cpu", "cuda"], default="auto", help="Where it is computed.")
 
 

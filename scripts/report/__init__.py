@@ -39,7 +39,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="Run directories.")
     parser.add_argument("--out", type=str | None, help="A folder; by default RUN/report, or runs/report of several.")
-    parser.add_argument("--title", type=str | None, help="Of the page; by default the runs' names.")
+    parser.add_argument("--title", type=str | None, help="Title of the page; by default the names of the runs.")
     parser.add_argument("--open", action="store_true", help="Show the page in a browser.")
     return parser
 

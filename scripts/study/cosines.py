@@ -56,7 +56,7 @@ def run(
         model: A run or checkpoint with M = 2; RUN#3 is a member.
         out: Where everything is written.
         pair: Two labels.
-        cosines: Of the angle between them, one head for each.
+        cosines: Cosines of the angle between the two, in [-1, 1]; one head for each.
         data: A data config; by default that of the run.
         split: The split to embed.
     """

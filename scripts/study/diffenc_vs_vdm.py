@@ -130,10 +130,10 @@ def run(
         config: The training of the DiffEnc; the other two follow from it.
         small: 2 seeds, 4 steps, T = 4 and few samples: tries everything, shows nothing.
         seeds: Trainings of each model; 3 by default.
-        steps: Of training; by default those of the configuration.
-        draws: Of the noise of each evaluated sample; 10 by default.
+        steps: Steps of a training; by default those of the configuration.
+        draws: Draws of the noise for each evaluated sample; 10 by default.
         depths: T of the ratio experiment, 4 10 50 100 by default; none leaves it out.
-        ratio_steps: Of training a variance ratio; 300 by default.
+        ratio_steps: Steps in which a variance ratio is trained; 300 by default.
         limit: The most samples of each split to evaluate on.
         device: Where models are trained.
     """

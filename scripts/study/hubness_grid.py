@@ -136,13 +136,13 @@ def run(
         embeddings: Files of embeddings with labels, as the hubness command reads them.
         models: tfidf (default), sentence-transformers models, runs or checkpoints.
         train: Encoders: small (default), mpnet, distilroberta, minilm; none is none.
-        heads: Of the trained ones: none n by default, none z n c c_n in the paper.
-        losses: Of training: cosine by default, and euclidean in the paper.
+        heads: Heads of trained encoders: none n by default, none z n c c_n in the paper.
+        losses: Losses of a training: cosine by default, and euclidean in the paper.
         seeds: Trainings with each head and loss; 2 by default.
-        steps: Of training; by default those of its configuration.
+        steps: Steps of a training; by default those of its configuration.
         methods: Reductions, as the hubness command takes them; the base is always there.
         k: Neighbours whose hubness is measured; 10 by default.
-        weights: Of votes: uniform by default, distance.
+        weights: Weights of neighbours' votes: uniform (default), distance.
         device: Where models and methods run.
     """
     setting = PAPER if paper else DEFAULT

@@ -54,16 +54,16 @@ def run(
     Args:
         out: Where everything is written. The same command continues.
         small: Widths 16 and 32, 2 seeds, 60 steps: a minute.
-        widths: Of the siblings; 32 64 128.
-        seeds: Siblings of each width; 4.
-        measured: Steps after which siblings are compared, the last one the end; 50 150 300 600.
+        widths: Widths of the siblings, in units; 32 64 128 by default.
+        seeds: Siblings of each width; 4 by default.
+        measured: Steps after which siblings are compared, the last one the end; 50 150 300 600 by default.
         model: A causal language model (hf:NAME, a folder or a GGUF file) that is compared with its copies, in the place
             of siblings.
         texts: What the model reads: docstrings, the default, or a file.
-        copies: Of the model, by default all: int8, int4 (rounded to nearest), noise, rotated (the same model), gauge
-            (the same f, g), pruned10, pruned30 (so many hundredths of the weights are 0), tuned (trained on).
+        copies: Copies of the model, all by default: int8, int4 (rounded to nearest), noise, rotated (the same model),
+            gauge (the same f, g), pruned10, pruned30 (so many hundredths of the weights are 0), tuned (trained on).
         tuned_on: Texts on which the tuned copy is trained: docstrings or a file, by default those that the model reads.
-        positions: At which models are compared.
+        positions: Contexts at which models are compared.
         device: Where models are trained and run.
     """
     of_siblings = {"small": small or None, "widths": widths, "seeds": seeds, "measured": measured}

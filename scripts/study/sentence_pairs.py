@@ -64,10 +64,10 @@ def run(
         data: Configuration of scored pairs.
         split: The split whose sentences are embedded; reductions are fitted on all of them.
         methods: Reductions, as the hubness command writes them.
-        metric: Of the embeddings and of the reductions that know it.
+        metric: Metric of the embeddings, and of the reductions that know it.
         k: Neighbours of each sentence, for the indices of hubness.
         resamples: Bootstrap samples of the pairs, for the interval of the change.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         device: Where the encoder runs.
     """
     pairs = embed(encoder, data, split, choose_device(device))

@@ -146,10 +146,10 @@ def run(
         data: Configuration of labelled data, such as configs/data/mnist.yaml, whose classes are then the only K.
         small: K = 4, 6, widths 16, 64, 8 seeds and 3,000 steps: some minutes.
         classes: Numbers of labels K; 4 6 10 18 in the paper.
-        widths: Of the networks; 16 32 64 128 256 in the paper.
+        widths: Widths of the networks, in units; 16 32 64 128 256 in the paper.
         seeds: Classifiers at each K and width; 20 in the paper.
-        steps: Of training; 15,000 in the paper.
-        learning_rate: Of Adam; 1e-4 in the paper.
+        steps: Steps of a training; 15,000 in the paper.
+        learning_rate: Learning rate of Adam; 1e-4 in the paper.
         min_accuracy: Seeds that are no more accurate than this do not count.
         search: How d_LLV finds its inputs.
         device: Where models are trained.

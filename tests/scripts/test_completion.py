@@ -159,8 +159,8 @@ def test_words_are_completed(complete: Complete, line: list[str], proposed: list
 def test_all_commands_are_proposed(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(words, "all_words", lambda commands: asked.extend(commands) or {})
+    monkeypatch.setattr(words, "all_words", lambda commands: [("", words.Words([*commands], {}))])
     assert completion.main([shell]) == 0
-    assert asked == [*COMMANDS]
-    assert f"likeness completion {shell}" in capsys.readouterr().out
+    script = capsys.readouterr().out
+    assert f"likeness completion {shell}" in script
+    assert " ".join(COMMANDS) in script

@@ -56,8 +56,8 @@ def run(
         data_dir: Folder with cifar10.npz, or CIFAR-10's batches, and with MNIST/raw.
         arms: a b c d e a_map a_matched f g h i j; all by default.
         seeds: The most trainings of each arm; by default 5 on the digits, 3 on CIFAR-10, 2 on MNIST.
-        steps: Of training, as a share of the study's.
-        draws: Of the noise of each evaluated image.
+        steps: Steps of a training, as a share of the study's.
+        draws: Draws of the noise for each evaluated image.
         limit: The most test images.
         processes: Trainings side by side, of one thread each; 0 reports what is measured so far.
     """
