@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from likeness.diffusion.diagnostics.bound_profiles import (
@@ -15,6 +16,7 @@ from likeness.diffusion.diagnostics.bound_profiles import (
     volatility_profile,
 )
 from likeness.diffusion.diagnostics.by_depth import depth_profile, mean_at, noisy_batches
+from likeness.diffusion.elbo import continuous_loss
 from likeness.diffusion.encoders import TrainableEncoder
 from likeness.diffusion.fitting import fit_ratio, fit_volatility
 from likeness.diffusion.flow import log_density
@@ -398,3 +400,20 @@ def test_profiles_of_the_variances(num_steps: int | None) -> None:
         known = ~ratio.gamma.isnan()  # not every bin of gamma has a step
         assert (ratio.optimal[known] > 0).all()
         assert not ratio.rho[known].any()
+
+
+def test_the_best_volatility_of_a_path_is_that_of_its_loss() -> None:
+    """In one bin a constant kappa that minimises the loss, dgamma_i/dt of each dimension included, by search."""
+    model, images = trained(), torch.randint(256, (40, 3), generator=generator(5))
+    batches = [*noisy_batches(model, images, torch.arange(40), None, 0, 0, 20)]
+    (best,) = volatility_profile(model, batches, num_bins=1).optimal
+    model.volatility = LearnedVolatility().double()
+
+    def loss(log_kappa: float) -> float:
+        nn.init.constant_(model.volatility.head.bias, log_kappa)  # type: ignore[union-attr]
+        with torch.no_grad():
+            return torch.cat([continuous_loss(*batch.rate_error(model)) for batch in batches]).mean().item()
+
+    found = minimize_scalar(loss, bracket=(-0.5, 0.5), tol=1e-7)
+    assert best.log().item() == pytest.approx(found.x, abs=1e-4)
+    assert abs(found.x) > 0.01

@@ -1,5 +1,7 @@
 """The sample command: what it draws and writes, of what that is a function, and how it refuses."""
 
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from likeness.diffusion import ContextPolynomial, GaussianContext
 from likeness.diffusion.process import alpha
 from scripts import sample
 from scripts.cli.entry_point import run_command
@@ -14,6 +17,7 @@ from scripts.sample import sampling
 from scripts.sample.sampling import image_grid
 from tests.callbacks.toy_siblings import ToySiblings
 from tests.lightning_modules.points import save
+from tests.lightning_modules.tiny_diffusion import SCORE, awake, vdm
 from tests.scripts.tiny_diffusion import tiny, tiny_diffenc
 
 FEW = ("--n", 5, "--steps", 6)
@@ -71,6 +75,23 @@ def test_the_path_ends_in_the_samples() -> None:
     x = found["z"][-1] / float(alpha(torch.tensor(-13.3)))
     nearest = ((x + 1) * 17 / 2 - 0.5).round().clip(0, 16)
     assert (nearest == found["samples"]).all()
+
+
+def test_a_context_gives_each_sample_its_own_gammas() -> None:
+    """Those of a batch of two are there for both, and the next batch has others."""
+    told = {
+        "context": partial(GaussianContext, size=3),
+        "schedule": partial(ContextPolynomial, gamma_min=-7.9, context_size=3, width=8),
+        "network": partial(SCORE.func, **SCORE.keywords, gamma_map=True, context_size=3),
+    }
+    save(awake(vdm(**told)), Path("context.ckpt"))
+    found = drawn("context.ckpt", *FEW, "--keep_every", 3, "--batch_size", 2)
+    assert found["gamma"].shape == found["z"].shape == (2, 5, 1, 8, 8)
+    middle = found["gamma"][0].reshape(5, -1)
+    assert all(np.abs(one - other).max() > 1e-3 for one, other in pairwise(middle))
+    np.testing.assert_allclose(found["gamma"][-1], -7.9, rtol=1e-6)
+    first = drawn("context.ckpt", "--n", 2, "--steps", 6, "--keep_every", 3)
+    np.testing.assert_array_equal(first["gamma"], found["gamma"][:, :2])
 
 
 def test_a_threshold_bounds_what_is_predicted() -> None:
