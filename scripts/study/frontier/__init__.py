@@ -7,10 +7,8 @@ goes on from there.
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +33,7 @@ from scripts.study.frontier.measures import (
 )
 from scripts.study.frontier.pairs import Results
 from scripts.study.frontier.report import report
+from scripts.study.side_by_side import side_by_side
 
 
 def run(
@@ -127,14 +126,16 @@ def ensure_measured(runs: Sequence[FrontierRun], protocol: Protocol, out: Path, 
 
 
 def _in_processes(work: Callable[[tuple[str, Job]], None], jobs: Sequence[tuple[str, Job]], processes: int) -> None:
-    if min(processes, len(jobs)) <= 1:
+    if min(processes, len(jobs)) > 1:
+        side_by_side(partial(_on_one_thread, work), jobs, processes)
+    else:
         for job in jobs:
             work(job)
-        return
-    context = multiprocessing.get_context("spawn")  # a process that was forked from one with threads may wait for ever
-    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-        for _ in pool.map(work, jobs):
-            pass
+
+
+def _on_one_thread(work: Callable[[tuple[str, Job]], None], job: tuple[str, Job]) -> None:
+    torch.set_num_threads(1)
+    work(job)
 
 
 def _work(named: tuple[str, Job], protocol: Protocol, out: Path) -> None:
