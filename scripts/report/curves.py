@@ -74,8 +74,9 @@ class Metrics:
 
     def then(self, later: Metrics) -> Metrics:
         """These and those of rows that came to the file later, as if all had been read at once."""
+        damage = list(dict.fromkeys([*self.damage, *later.damage]))
         if later.last_step is None:
-            return replace(self, damage=[*self.damage, *later.damage])
+            return replace(self, damage=damage)
         width = _width(later.last_step)
         curves = {name: curve.coarser(width) for name, curve in {**later.curves, **self.curves}.items()}
         curves |= {name: curves[name].then(curve) for name, curve in later.curves.items() if name in self.curves}
@@ -84,7 +85,7 @@ class Metrics:
             curves,
             {**self.last, **later.last},
             later.last_step,
-            [*self.damage, *later.damage],
+            damage,
             {**later.infinite, **self.infinite},
             {**later.nan, **nan},
         )

@@ -21,6 +21,7 @@ from scripts.report.curves import Metrics, read_metrics
 
 MARKS = ("config.yaml", "metrics.csv", "segments.json")  # by one of which a run directory is known
 GOOD = ("finished", "stopped by")  # how the ends of segments begin in which nothing went wrong
+KILLED = "ended without a word: killed, or the machine went down"
 MAX_VALUES = 20_000  # of a configuration
 Tree = dict[str, Any]
 # All values of a configuration stay the texts that they are in the file.
@@ -83,12 +84,13 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """How long it trained, over all segments; of one without an end, until ``metrics.csv`` was last written."""
-        spans = [self._seconds(segment) for segment in self.segments]
+        spans = [self.seconds_of(segment) for segment in self.segments]
         known = [span for span in spans if span is not None]
         return sum(known) if known else None
 
-    def _seconds(self, segment: Tree) -> float | None:
-        start, end = (_time(segment.get(name)) for name in ("start", "end"))
+    def seconds_of(self, segment: Tree) -> float | None:
+        """The same of one of its segments."""
+        start, end = (moment(segment.get(name)) for name in ("start", "end"))
         if end is None and segment is self.segments[-1]:
             end = modified(self.path / "metrics.csv")
         return None if start is None or end is None else max(end - start, 0.0)
@@ -202,7 +204,8 @@ def _text(path: Path, notes: list[str]) -> str:
     return ""
 
 
-def _time(text: Any) -> float | None:
+def moment(text: Any) -> float | None:
+    """The time that a segment tells, in seconds; None where it tells none."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError):
@@ -210,21 +213,25 @@ def _time(text: Any) -> float | None:
 
 
 def _of_running(run: Run, segment: Tree) -> str:
-    """What becomes of a segment that says it is running, told without touching the lock that a training holds."""
+    """What becomes of a segment that says it is running."""
     host = segment.get("host")
-    process = _process(run.path / ".likeness" / "lock")
-    if host != socket.gethostname() or process is None:
+    alive = holder_is_alive(run.path) if host == socket.gethostname() else None
+    if alive is None:
         return f"running on {host}, or killed there"
-    return "running" if is_alive(process) else "ended without a word: killed, or the machine went down"
+    return "running" if alive else KILLED
 
 
-def _process(lock: Path) -> str | None:
-    """The number in ``process 123 on host``."""
+def holder_is_alive(run_dir: Path) -> bool | None:
+    """Whether the process that took the lock of a run directory last still runs; None where nothing here can tell.
+
+    The lock says ``process 123 on host``. It is read and not tried: a training may hold it.
+    """
     try:
-        words = lock.read_text(encoding="utf-8", errors="replace").split()
+        words = (run_dir / ".likeness" / "lock").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return None
-    return words[1] if len(words) > 1 and words[1].isdecimal() else None
+    known = len(words) == 4 and words[1].isdecimal() and words[3] == socket.gethostname()
+    return is_alive(words[1]) if known else None
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
