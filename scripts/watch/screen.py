@@ -36,15 +36,15 @@ SEPARATOR = "  "
 
 def screen(standings: Sequence[Standing], now: float, console: Console, height: int | None = None) -> Group:
     """All runs in this many lines; None is room for everything."""
-    lines = [_line(console, f"{datetime.fromtimestamp(now):%H:%M:%S}  {_summary(standings)}"), Text()]
-    room = None if height is None else height - len(lines) - 1
-    listed = standings if room is None or len(standings) <= room else _most_urgent(standings, room - 1)
-    table = _table(listed, console)
-    if len(listed) < len(standings):
-        left_out = [standing for standing in standings if standing not in listed]
-        return Group(*lines, table, _line(console, f"and {_summary(left_out)}", style="dim"))
-    room = None if room is None else room - len(listed)
-    return Group(*lines, table, *_details(standings, console, room))
+    head = [_line(console, f"{datetime.fromtimestamp(now):%H:%M:%S}  {_summary(standings)}"), Text()]
+    if height is None:
+        return Group(*head, _table(standings, console), *_details(standings, console, None))
+    room = height - len(head) - 1
+    if len(standings) <= room:
+        return Group(*head, _table(standings, console), *_details(standings, console, room - len(standings)))
+    listed, left_out = _divided(standings, min(room - 1, max(_unsettled(standings), height // 2)))
+    more = _line(console, f"and {_summary(left_out)}", style="dim")
+    return Group(*head, _table(listed, console), more, *_details(listed, console, room - len(listed) - 1))
 
 
 def _summary(standings: Sequence[Standing]) -> str:
@@ -53,10 +53,16 @@ def _summary(standings: Sequence[Standing]) -> str:
     return f"{len(standings)} {'run' if len(standings) == 1 else 'runs'}: {', '.join(known)}"
 
 
-def _most_urgent(standings: Sequence[Standing], count: int) -> list[Standing]:
-    """So many of them, in the order in which they were named."""
-    chosen = sorted(range(len(standings)), key=lambda place: _urgency(standings[place]))[: max(count, 1)]
-    return [standings[place] for place in sorted(chosen)]
+def _unsettled(standings: Sequence[Standing]) -> int:
+    """How many of them somebody may want to do something about."""
+    return sum(standing.kind not in (WAITING, FINISHED) for standing in standings)
+
+
+def _divided(standings: Sequence[Standing], count: int) -> tuple[list[Standing], list[Standing]]:
+    """So many of them, the most urgent, and the others, in the order in which they were named."""
+    by_urgency = sorted(range(len(standings)), key=lambda place: _urgency(standings[place]))
+    chosen = {*by_urgency[: max(count, 1)]}
+    return [standings[n] for n in sorted(chosen)], [one for n, one in enumerate(standings) if n not in chosen]
 
 
 def _table(standings: Sequence[Standing], console: Console) -> Table:

@@ -38,7 +38,7 @@ def test_each_row_is_read_once_and_when_it_is_whole(
     actual = following.metrics_of
     monkeypatch.setattr(following, "metrics_of", lambda lines: read.append(lines) or actual(lines))
     head = whole[: whole.index(b"\r\n") + 2]
-    cuts = np.random.default_rng(0).integers(len(head), len(whole), 25)
+    cuts = np.random.default_rng(0).integers(len(head), len(whole), 12)
     found = FollowedMetrics(path)
     for end in [*sorted(cuts.tolist()), len(whole)]:
         path.write_bytes(whole[:end])
