@@ -14,6 +14,7 @@ COMMANDS = {
     "decompress": "the images of such a file",
     "data": "what is in a folder or file of data, and the configuration to use it",
     "compare": "how alike finished runs, checkpoints, siblings or language models are",
+    "watch": "how runs are getting on, in the terminal: pace, time left, losses, measures",
     "report": "a page of runs: what was trained, how it went and what was measured, in one HTML file",
     "study": "the papers' experiments, each with its table and its figure",
     "hubness": "which points are everybody's neighbours, against chance, and what reduces that",

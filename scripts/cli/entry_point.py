@@ -31,8 +31,8 @@ NAMES = ("key", "query_key", "pair", "neighbours")  # options for names, which a
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130
 STATUSES = {
-    "0": "done, or nothing was left to do",
-    "1": "failed; doctor: there is a problem",
+    "0": "done, or nothing was left to do; watch: also Ctrl-C",
+    "1": "failed; doctor: there is a problem; watch --once: a run failed",
     "2": "wrong command line, configuration or file of data",
     "75": "stopped by --stop_after; the same line with --auto_resume goes on",
     "128 + N": "stopped by signal N: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM",

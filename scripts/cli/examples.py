@@ -40,6 +40,7 @@ EXAMPLES = {
     "import_published mulan": "--params PARAMS.npz --model-config CONFIG.json --prediction v --out runs/mulan.ckpt",
     "sweep": "configs/sweep/seeds.yaml --index 3 --dry_run",
     "dashboard": "runs/demo",
+    "watch": "runs/demo runs/demo_diffenc",
     "report": "runs/demo runs/demo_diffenc",
     "completion": "bash",
     "doctor": "--json",

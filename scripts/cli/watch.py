@@ -198,12 +198,12 @@ def _elders() -> list[Callable[[], bool]]:
         torchrun = os.getppid()
         gone.append(lambda: os.getppid() != torchrun)
         if launcher := os.environ.get(LAUNCHER):
-            gone.append(lambda: not _runs(launcher))
+            gone.append(lambda: not is_alive(launcher))
     return gone
 
 
-def _runs(pid: str) -> bool:
-    """Whether the process does, and is not one that is dead and waits for its parent to ask how it ended."""
+def is_alive(pid: str) -> bool:
+    """Whether a process runs, and is not one that is dead and waits for its parent to ask how it ended."""
     try:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 BINS = 512  # of a run, at most: about one a pixel
 
@@ -41,6 +41,13 @@ class Binned:
         bins = self.bin // (width // self.width)
         return _binned(width, bins, self.count, self.step, self.mean, self.low, self.high)
 
+    def then(self, later: Binned) -> Binned:
+        """These bins and those of later rows, as wide as these; the last one and the first may be one."""
+        pairs = (
+            (getattr(self, name), getattr(later, name)) for name in ("bin", "count", "step", "mean", "low", "high")
+        )
+        return _binned(self.width, *(np.concatenate(pair) for pair in pairs))
+
     @property
     def last(self) -> float:
         """Of the last bin; the last value itself where bins hold one row."""
@@ -54,51 +61,106 @@ class Metrics:
     curves: dict[str, Binned] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)  # the last finite value of each
     last_step: int | None = None
-    notes: Sequence[str] = ()
+    damage: Sequence[str] = ()  # of the file
+    infinite: dict[str, int] = field(default_factory=dict)  # the first step at which a metric was
+    nan: dict[str, tuple[int, str]] = field(default_factory=dict)  # in how many rows one was, and the first step
+
+    @property
+    def notes(self) -> list[str]:
+        """What was wrong with the file, and which metrics were logged as infinite or NaN."""
+        infinite = [f"{name} is infinite at step {step}" for name, step in self.infinite.items()]
+        nan = [f"{name} is NaN in {count} rows, first at step {step}" for name, (count, step) in self.nan.items()]
+        return [*self.damage, *infinite, *nan]
+
+    def then(self, later: Metrics) -> Metrics:
+        """These and those of rows that came to the file later, as if all had been read at once."""
+        damage = list(dict.fromkeys([*self.damage, *later.damage]))
+        if later.last_step is None:
+            return replace(self, damage=damage)
+        width = _width(later.last_step)
+        curves = {name: curve.coarser(width) for name, curve in {**later.curves, **self.curves}.items()}
+        curves |= {name: curves[name].then(curve) for name, curve in later.curves.items() if name in self.curves}
+        nan = {name: (count + later.nan.get(name, (0, ""))[0], step) for name, (count, step) in self.nan.items()}
+        return Metrics(
+            curves,
+            {**self.last, **later.last},
+            later.last_step,
+            damage,
+            {**later.infinite, **self.infinite},
+            {**later.nan, **nan},
+        )
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The metrics of a file; rows and values that make no sense are left out, and that is noted."""
+    """The metrics of a file. That it is missing is noted, and rows and values that make no sense are left out."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return unread(error)
+    whole = content[: content.rfind(b"\n") + 1]
+    metrics = metrics_of(whole)
+    cut = ["the last row is cut short and left out"] if len(whole) < len(content) else []
+    return replace(metrics, damage=[*cut, *metrics.damage])
+
+
+def unread(error: OSError) -> Metrics:
+    """Those of a file that cannot be read."""
+    absent = isinstance(error, FileNotFoundError)
+    return Metrics(damage=["there is none" if absent else f"it cannot be read: {error.strerror}"])
+
+
+def metrics_of(content: bytes) -> Metrics:
+    """The same of the lines of a file, of which the first one names the columns."""
     import pandas as pd
 
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    notes = ["the last row is cut short and left out"] if len(whole) < len(content) else []
-    if not whole:
-        return Metrics(notes=[*notes, "it holds no row"])
+    if not content:
+        return Metrics(damage=["it holds no row"])
     try:
-        table = pd.read_csv(io.BytesIO(whole), on_bad_lines="skip", encoding_errors="replace", low_memory=False)
+        table = pd.read_csv(io.BytesIO(content), on_bad_lines="skip", encoding_errors="replace", low_memory=False)
     except (ValueError, pd.errors.ParserError) as error:
-        return Metrics(notes=[*notes, f"it cannot be read: {' '.join(str(error).split())}"])
-    if "step" not in table:
-        return Metrics(notes=[*notes, "it has no column step"])
-    table = table.apply(pd.to_numeric, errors="coerce")
-    known = np.isfinite(table["step"])
+        return Metrics(damage=[f"it cannot be read: {' '.join(str(error).split())}"])
+    columns = {str(name): _numbers(column) for name, column in table.items()}
+    if "step" not in columns:
+        return Metrics(damage=["it has no column step"])
+    damage = []
+    known = np.isfinite(columns["step"])
     if skipped := int((~known).sum()):
-        notes.append(f"{skipped} rows without a step are left out")
-        table = table[known]
-    if not table["step"].is_monotonic_increasing:
-        table = table.sort_values("step", kind="stable")
-    notes += _not_finite(table, whole)
-    return _summarised(table, notes)
+        damage.append(f"{skipped} rows without a step are left out")
+        columns = {name: values[known] for name, values in columns.items()}
+    if (np.diff(columns["step"]) < 0).any():
+        order = np.argsort(columns["step"], kind="stable")
+        columns = {name: values[order] for name, values in columns.items()}
+    return replace(_summarised(columns), damage=damage, infinite=_infinite(columns), nan=_nan(content))
 
 
-def _summarised(table: DataFrame, notes: list[str]) -> Metrics:
-    steps = table["step"].to_numpy(np.int64)
+def _numbers(column: Series) -> np.ndarray:
+    import pandas as pd
+
+    plain = column if column.dtype.kind in "if" else pd.to_numeric(column, errors="coerce")
+    return plain.to_numpy(np.float64)
+
+
+def _summarised(columns: dict[str, np.ndarray]) -> Metrics:
+    steps = columns["step"].astype(np.int64)
     if not len(steps):
-        return Metrics(notes=notes)
-    width = 1
-    while steps[-1] // width >= BINS:
-        width *= 2
+        return Metrics()
+    width = _width(int(steps[-1]))
     curves, last = {}, {}
-    for name in table.columns.drop("step"):
-        values = table[name].to_numpy(np.float64)
+    for name, values in columns.items():
         known = np.isfinite(values)
-        if known.any():
+        if name != "step" and known.any():
             own, at = values[known], steps[known]
-            curves[str(name)] = _binned(width, at // width, np.ones(len(own)), at.astype(float), own, own, own)
-            last[str(name)] = float(own[-1])
-    return Metrics(curves, last, int(steps[-1]), notes)
+            curves[name] = _binned(width, at // width, np.ones(len(own)), at.astype(float), own, own, own)
+            last[name] = float(own[-1])
+    return Metrics(curves, last, int(steps[-1]))
+
+
+def _width(last_step: int) -> int:
+    """That of the bins of a run that has come to this step."""
+    width = 1
+    while last_step // width >= BINS:
+        width *= 2
+    return width
 
 
 def _binned(width: int, bins: np.ndarray, count: np.ndarray, *columns: np.ndarray) -> Binned:
@@ -117,22 +179,19 @@ def _binned(width: int, bins: np.ndarray, count: np.ndarray, *columns: np.ndarra
     )
 
 
-def _not_finite(table: DataFrame, content: bytes) -> list[str]:
-    """Which metrics were logged as NaN or infinite, and from which step on."""
-    notes = []
-    for name in table.columns:
-        infinite = np.isinf(table[name].to_numpy(np.float64))
-        if infinite.any():
-            notes.append(f"{name} is infinite at step {int(table['step'].to_numpy()[infinite][0])}")
+def _infinite(columns: dict[str, np.ndarray]) -> dict[str, int]:
+    """The first step at which a metric was logged as infinite."""
+    infinite = {name: np.isinf(values) for name, values in columns.items()}
+    return {name: int(columns["step"][found][0]) for name, found in infinite.items() if found.any()}
+
+
+def _nan(content: bytes) -> dict[str, tuple[int, str]]:
+    """In how many rows a metric was logged as NaN, and the step of the first."""
     if b"nan" not in content and b"NaN" not in content:
-        return notes
+        return {}
     texts = _texts(content)
-    if len(texts) and "step" in texts:
-        for name in texts.columns:
-            wrong = texts[name].str.lower() == "nan"
-            if wrong.any():
-                notes.append(f"{name} is NaN in {int(wrong.sum())} rows, first at step {texts['step'][wrong].iloc[0]}")
-    return notes
+    nan = {str(name): column.str.lower() == "nan" for name, column in texts.items()}
+    return {name: (int(found.sum()), str(texts["step"][found].iloc[0])) for name, found in nan.items() if found.any()}
 
 
 def _texts(content: bytes) -> DataFrame:

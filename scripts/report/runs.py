@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,12 @@ import yaml
 
 from callbacks.run.seed_groups import class_names, seed_group
 from scripts.cli.entry_point import UsageError
+from scripts.cli.watch import is_alive
 from scripts.report.curves import Metrics, read_metrics
 
 MARKS = ("config.yaml", "metrics.csv", "segments.json")  # by one of which a run directory is known
 GOOD = ("finished", "stopped by")  # how the ends of segments begin in which nothing went wrong
+KILLED = "ended without a word: killed, or the machine went down"
 MAX_VALUES = 20_000  # of a configuration
 Tree = dict[str, Any]
 # All values of a configuration stay the texts that they are in the file.
@@ -36,7 +38,12 @@ class Run:
     config_text: str
     metrics: Metrics
     segments: Sequence[Tree]
-    notes: Sequence[str] = field(default_factory=tuple)
+    damage: Sequence[str] = ()  # of configuration and segments
+
+    @property
+    def notes(self) -> list[str]:
+        """What is missing from its files or makes no sense."""
+        return [*self.damage, *(f"metrics.csv: {note}" for note in self.metrics.notes)]
 
     @cached_property
     def options(self) -> dict[str, str]:
@@ -77,12 +84,13 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """How long it trained, over all segments; of one without an end, until ``metrics.csv`` was last written."""
-        spans = [self._seconds(segment) for segment in self.segments]
+        spans = [self.seconds_of(segment) for segment in self.segments]
         known = [span for span in spans if span is not None]
         return sum(known) if known else None
 
-    def _seconds(self, segment: Tree) -> float | None:
-        start, end = (_time(segment.get(name)) for name in ("start", "end"))
+    def seconds_of(self, segment: Tree) -> float | None:
+        """The same of one of its segments."""
+        start, end = (moment(segment.get(name)) for name in ("start", "end"))
         if end is None and segment is self.segments[-1]:
             end = modified(self.path / "metrics.csv")
         return None if start is None or end is None else max(end - start, 0.0)
@@ -103,24 +111,20 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
         if not any((folder / mark).is_file() for mark in MARKS):
             raise UsageError(f"{folder} is no run directory: it holds none of {', '.join(MARKS)}")
     resolved = list(dict.fromkeys(folder.resolve() for folder in folders))
-    return [read_run(folder, name) for folder, name in zip(resolved, _names(resolved), strict=True)]
+    return [read_run(folder, name) for folder, name in zip(resolved, names_of(resolved), strict=True)]
 
 
 def read_run(path: Path, name: str) -> Run:
     """A run directory; what is missing or makes no sense is noted."""
-    notes: list[str] = []
-    text, config = _config(path / "config.yaml", notes)
-    segments = _segments(path / "segments.json", notes)
-    metrics = Metrics()
-    if (path / "metrics.csv").is_file():
-        try:
-            metrics = read_metrics(path / "metrics.csv")
-        except OSError as error:
-            notes.append(f"metrics.csv cannot be read: {error.strerror}")
-        notes += [f"metrics.csv: {note}" for note in metrics.notes]
-    else:
-        notes.append("there is no metrics.csv")
-    return Run(path, name, config, text, metrics, segments, notes)
+    return replace(read_record(path, name), metrics=read_metrics(path / "metrics.csv"))
+
+
+def read_record(path: Path, name: str) -> Run:
+    """The same without its metrics: configuration and segments."""
+    damage: list[str] = []
+    text, config = _config(path / "config.yaml", damage)
+    segments = _segments(path / "segments.json", damage)
+    return Run(path, name, config, text, Metrics(), segments, damage)
 
 
 def flattened(value: Any, key: str = "") -> list[tuple[str, str]]:
@@ -200,7 +204,8 @@ def _text(path: Path, notes: list[str]) -> str:
     return ""
 
 
-def _time(text: Any) -> float | None:
+def moment(text: Any) -> float | None:
+    """The time that a segment tells, in seconds; None where it tells none."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError):
@@ -208,24 +213,28 @@ def _time(text: Any) -> float | None:
 
 
 def _of_running(run: Run, segment: Tree) -> str:
-    """What becomes of a segment that says it is running, told without touching the lock that a training holds."""
+    """What becomes of a segment that says it is running."""
     host = segment.get("host")
-    process = _process(run.path / ".likeness" / "lock")
-    if host != socket.gethostname() or process is None:
+    alive = holder_is_alive(run.path) if host == socket.gethostname() else None
+    if alive is None:
         return f"running on {host}, or killed there"
-    return "running" if Path(f"/proc/{process}").exists() else "ended without a word: killed, or the machine went down"
+    return "running" if alive else KILLED
 
 
-def _process(lock: Path) -> int | None:
-    """The number in ``process 123 on host``."""
+def holder_is_alive(run_dir: Path) -> bool | None:
+    """Whether the process that took the lock of a run directory last still runs; None where nothing here can tell.
+
+    The lock says ``process 123 on host``. It is read and not tried: a training may hold it.
+    """
     try:
-        words = lock.read_text(encoding="utf-8", errors="replace").split()
+        words = (run_dir / ".likeness" / "lock").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return None
-    return int(words[1]) if len(words) > 1 and words[1].isdecimal() else None
+    known = len(words) == 4 and words[1].isdecimal() and words[3] == socket.gethostname()
+    return is_alive(words[1]) if known else None
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart, as texts that any file can hold."""
     for parts in range(1, 1 + max(len(folder.parts) for folder in folders)):
         names = [os.path.join(*folder.parts[-parts:]) for folder in folders]

@@ -50,7 +50,7 @@ class Shown:
 
 def metrics_of(study: Study, family: str) -> list[str]:
     """The metrics of a family, without those that only accompany others."""
-    return [key for key in own_keys(study.keys) if _first(FAMILIES, key) == family and key != "epoch"]
+    return [key for key in own_keys(study.keys) if family_of(key) == family and key != "epoch"]
 
 
 def metric_parts(study: Study, shown: Shown) -> list[Part]:
@@ -76,8 +76,9 @@ def picture_parts(study: Study, shown: Shown) -> list[Part]:
     return [*pictures(study, re.compile(pattern), shown.captions)]
 
 
-def _first(families: dict[str, str], name: str) -> str:
-    return next(family for family, pattern in families.items() if re.match(pattern, name))
+def family_of(key: str) -> str:
+    """The family of a metric."""
+    return next(family for family, pattern in FAMILIES.items() if re.match(pattern, key))
 
 
 def _title(key: str) -> str:

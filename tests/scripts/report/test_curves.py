@@ -1,12 +1,13 @@
 """Metrics in bins against sums over the rows of the file, and files that a kill or a diverged loss left."""
 
+import functools
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scripts.report.curves import BINS, band, read_metrics
+from scripts.report.curves import BINS, Metrics, band, metrics_of, read_metrics
 from tests.scripts.report.run_folders import write_metrics
 
 
@@ -42,6 +43,25 @@ def test_coarser_bins_are_those_of_the_rows_themselves(tmp_path: Path) -> None:
     np.testing.assert_allclose(coarse.mean, [part.mean() for part in parts], rtol=1e-12)
     assert coarse.low.tolist() == [part.min() for part in parts]
     assert coarse.count.tolist() == [len(part) for part in parts]
+
+
+def test_rows_that_come_later_make_what_one_reading_of_all_makes(tmp_path: Path) -> None:
+    draws = np.random.default_rng(2)
+    values = draws.normal(size=3000).tolist()
+    rows = [
+        (step, x, x if step % 700 == 9 else None, "nan" if step % 900 == 8 else 1.0) for step, x in enumerate(values)
+    ]
+    path = write_metrics(tmp_path, ("step", "x", "seldom", "y"), rows)
+    head, *lines = path.read_bytes().splitlines(keepends=True)
+    parts = np.split(np.array(lines), sorted(draws.integers(1, 3000, 40).tolist()))
+    pieces = [metrics_of(head + b"".join(part.tolist())) for part in parts]
+    found = functools.reduce(Metrics.then, pieces)
+    whole = read_metrics(path)
+    assert (found.last, found.last_step, found.notes) == (whole.last, 2999, whole.notes)
+    assert whole.notes == ["y is NaN in 4 rows, first at step 8"]
+    for name, curve in whole.curves.items():
+        for part in ("width", "bin", "count", "step", "mean", "low", "high"):
+            np.testing.assert_allclose(getattr(found.curves[name], part), getattr(curve, part), rtol=1e-12, atol=1e-15)
 
 
 def test_a_band_is_of_the_runs_that_have_come_so_far(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_run_without_an_end_lasted_until_it_last_wrote(tmp_path: Path) -> None
         ("segments.json", '{"why": 1}', "segments.json is no list of segments"),
         ("config.yaml", None, "there is no config.yaml"),
         ("segments.json", None, "there is no segments.json"),
-        ("metrics.csv", None, "there is no metrics.csv"),
+        ("metrics.csv", None, "metrics.csv: there is none"),
     ],
 )
 def test_what_is_missing_or_damaged_is_noted(tmp_path: Path, file: str, content: str | None, note: str) -> None:
