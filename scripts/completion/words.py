@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+
+OPTION = re.compile(r"--?[\w.-]+")  # not --name+, which appends to a list, nor "a --> b", jsonargparse's name of a link
 
 
 class Words(NamedTuple):
@@ -42,7 +46,7 @@ def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     options = {option: _values(action) for action in parser._actions for option in action.option_strings}
-    return {option: values for option, values in options.items() if not option.endswith("+")}  # appends to a list
+    return {option: values for option, values in options.items() if OPTION.fullmatch(option)}
 
 
 def _values(action: argparse.Action) -> list[str]:

@@ -121,6 +121,12 @@ class Zsh:
         done.unlink()
 
 
+def test_links_between_arguments_are_no_options(known: dict[str, words.Words]) -> None:
+    options = known["train fit"].options
+    assert {"-c", "--config", "--run_dir", "--trainer.max_epochs"} <= {*options}
+    assert [option for option in options if not option.startswith("-") or {*option} & {*" >+"}] == []
+
+
 def test_bash_knows_that_the_function_is_that_of_likeness(known: dict[str, words.Words]) -> None:
     program = f"{shells.bash_script(known)}\ncomplete -p likeness"
     ended = subprocess.run(["/bin/bash", "--norc", "-ec", program], capture_output=True, text=True, check=True)
