@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-
 OPTION = re.compile(r"--?[\w.-]+")  # not --name+, which appends to a list, nor "a --> b", jsonargparse's name of a link
 
 
