@@ -13,11 +13,11 @@ from typing_extensions import override
 
 from datamodules.errors import OptionError
 from datamodules.own.array_files import ParquetColumn, StoredArray, keys
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.labels import coded
 from datamodules.own.pictures import decode
 from datamodules.own.samples import SampleError, Selected, Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.columns import open_columns
 from likeness.files.errors import DataError, missing
 from likeness.files.text_files import is_parquet

@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from datamodules.errors import OptionError
 from datamodules.own.arrays import read_cell
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.labels import coded
 from datamodules.own.samples import Selected, Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.errors import DataError
 
 
