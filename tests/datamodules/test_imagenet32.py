@@ -185,7 +185,7 @@ def test_labels_that_are_gone_are_named_and_made_again(new: ImageNet32) -> None:
     labels = new.data_dir / "cache" / "imagenet32_val_labels.npy"
     content = labels.read_bytes()
     labels.unlink()
-    with pytest.raises(DataError, match=f"{labels} is missing: prepare_data"):
+    with pytest.raises(DataError, match=f"{labels.name} is missing: .* prepare_data"):
         new.setup("test")
     new.prepare_data()
     assert labels.read_bytes() == content
