@@ -105,9 +105,7 @@ class Hubness(MeasureAtValidation[LayerHubness]):
         num_hubs: int = 10,
     ) -> None:
         super().__init__(every_n_validations, layers)
-        require_positive(k=k)
-        require_positive(max_samples=max_samples)
-        require_positive(num_hubs=num_hubs)
+        require_positive(k=k, max_samples=max_samples, num_hubs=num_hubs)
         if not layers or len({*layers}) < len(layers):
             raise ValueError(f"layers must name one layer at least, and each once, got {list(layers)}")
         self.layers = tuple(layers)

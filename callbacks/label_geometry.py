@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.run.publishing import publish_figure
+from callbacks.run.publishing import log_table, publish_figure
 from callbacks.run.run_files import note
 from callbacks.validation_pass import EMBEDDING, Seen
 from likeness.checks import require_positive
@@ -100,10 +100,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
             return
         rows = self.rows(trainer.global_step)
         write_csv(note(Path(trainer.default_root_dir, "label_disagreements.csv")), COLUMNS, rows)
-        for logger in trainer.loggers:
-            log_table: Any = getattr(logger, "log_table", None)
-            if log_table is not None:
-                log_table(key="labels/disagreements", columns=list(COLUMNS), data=rows, step=trainer.global_step)
+        log_table(trainer, "labels/disagreements", COLUMNS, rows)
 
     def _names(self) -> list[str]:
         return self.labels or [str(label) for label in range(self.values["raw"].shape[1])]

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -124,7 +125,7 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
-        if trainer.sanity_checking or not self._measuring:
+        if not self._measuring:
             return
         if not self._own_layers:
             self._prepare(trainer, pl_module)
@@ -248,6 +249,11 @@ class LayerSimilarity(MeasureAtValidation[LayerSample]):
             self._earlier = self._answers(trainer, model, 0)
         elif trainer.training and trainer.global_step == 0:
             self._earlier = self._answers(trainer, own, self._count)
+        elif trainer.training:
+            step = trainer.global_step
+            rank_zero_warn(
+                f"LayerSimilarity joins this run at step {step}, without the layers of its start: it measures nothing"
+            )
 
     def _answers(self, trainer: pl.Trainer, model: Measurable, members: int) -> Stored:
         """Of a model, or of so many siblings, on the validation data, before training starts."""

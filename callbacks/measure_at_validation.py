@@ -74,6 +74,7 @@ class MeasureAtValidation(pl.Callback, ABC, Generic[M]):
         self._metric = self._metric_on_device(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._measuring = False  # a validation before this training may have left it true
         if trainer.sanity_checking:
             return
         fitting = trainer.state.fn == TrainerFn.FITTING

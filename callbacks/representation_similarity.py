@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.run.publishing import publish_figure
 from callbacks.validation_pass import EMBEDDING, Seen
-from lightning_modules.checkpoints import short_names
+from lightning_modules.checkpoints import load_embedders, short_names
 from likeness.checks import require_positive
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import Embedder, SoftmaxModel
@@ -169,7 +169,5 @@ def _load(paths: Sequence[str]) -> list[tuple[str, Embedder]]:
     """The models of these checkpoints, ready to be evaluated; random numbers are left as they are."""
     if not paths:
         return []
-    from lightning_modules.checkpoints import load_embedders
-
     with isolate_rng():
         return [named for path in paths for named in load_embedders(path)]

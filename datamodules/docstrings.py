@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ResumableDataModule
-from datamodules.splits import PairSplit, SplitName, TextSplit, remaining_rows, stratified_rows
+from datamodules.splits import PARTS, PairSplit, SplitName, TextSplit, remaining_rows, stratified_rows
 from datamodules.texts import TextDataModule
 from likeness.files.errors import DataError
 from likeness.seeding import generator
@@ -163,7 +163,7 @@ class DocstringPairs(ResumableDataModule[PairSplit]):
         docstrings = standard_library_docstrings()
         rows = _rows(docstrings, self.split_seed)[split]
         sentences, standing = _sentences([docstrings[row] for row in rows.tolist()])
-        salt = ("train", "val", "test").index(split)
+        salt = PARTS.index(split)
         quarters = [
             _pairs(standing, closeness, self.sizes[split] // 4, (self.split_seed, salt, closeness))
             for closeness in range(4)

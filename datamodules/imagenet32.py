@@ -182,14 +182,15 @@ def write_cache(chunks: Iterator[Chunk], images: Path, size: int, source: Path) 
             progress.advance(task, len(y))
         if (read := sum(map(len, labels))) != size:
             raise DataError(f"{source.resolve()} holds {read} images for {images.stem}, expected {size}")
-        with _whole_file(labels_path(images)) as beside:  # first, for a cache counts once it has its images
+        with _whole_file(labels_path(images)) as beside:
             np.save(beside, np.concatenate(labels))
 
 
 def read_cache(images: Path, size: int) -> Chunk:
     """All images and labels of a cache; the images memory-mapped, so that processes share them."""
-    if not images.exists():
-        raise missing(images, "prepare_data() makes it from the published files")
+    for file in _cache_files(images):
+        if not file.exists():
+            raise missing(file, "prepare_data() makes it from the published files")
     try:
         # "c": pages are shared until written to, and a stray write would stay in this process
         x, y = np.load(images, mmap_mode="c"), np.load(labels_path(images))
@@ -203,6 +204,10 @@ def read_cache(images: Path, size: int) -> Chunk:
 def labels_path(images: Path) -> Path:
     """Where the labels of a cache stand."""
     return images.with_name(f"{images.stem}_labels.npy")
+
+
+def _cache_files(images: Path) -> tuple[Path, Path]:
+    return images, labels_path(images)
 
 
 @contextmanager
@@ -285,8 +290,9 @@ class ImageNet32(HeldOutDataModule):
     def prepare_data(self) -> None:
         read = read_new if self.release == "new" else read_old
         for train in (True, False):
-            if not self._cache(train).exists():
-                write_cache(read(self.data_dir, train), self._cache(train), self._size(train), self.data_dir)
+            cache = self._cache(train)
+            if not all(file.exists() for file in _cache_files(cache)):
+                write_cache(read(self.data_dir, train), cache, self._size(train), self.data_dir)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         images, labels = read_cache(self._cache(train), self._size(train))

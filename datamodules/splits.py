@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from likeness.files.errors import DataError
 from likeness.seeding import generator
 
 SplitName = Literal["train", "val", "test"]
+PARTS: tuple[SplitName, ...] = get_args(SplitName)
 _HELD_OUT = 0x5EED
 _STRATIFIED = 0x57A7
 

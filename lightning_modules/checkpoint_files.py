@@ -162,4 +162,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, Tensor):
+        return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else value

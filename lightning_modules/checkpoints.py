@@ -9,11 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.checkpoint_files import CheckpointError, read_checkpoint, read_weights
+from lightning_modules.checkpoint_files import LAST, CheckpointError, read_checkpoint, read_weights
 from lightning_modules.hyperparameters import rebuild, resolve_class
 from likeness.protocols import Embedder, Siblings, SoftmaxModel
 
-LAST = Path("checkpoints", "last.ckpt")
+LAST_IN_RUN = Path("checkpoints", LAST)
 Weights = Literal["ema", "raw"]
 RAW = "current_model_state"  # where Lightning's weight averaging puts what it averages
 AVERAGING = {"WeightAveraging", "EMAWeightAveraging"}
@@ -93,9 +93,10 @@ def softmax_models(module: pl.LightningModule, location: str, index: int | None)
 def _checkpoint_file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    if not (path / LAST).is_file():
-        raise FileNotFoundError(f"run directory {path} holds no checkpoint: there is no {path / LAST}")
-    return path / LAST
+    last = path / LAST_IN_RUN
+    if not last.is_file():
+        raise FileNotFoundError(f"run directory {path} holds no checkpoint: there is no {last}")
+    return last
 
 
 def split_member(path: str) -> tuple[str, int | None]:

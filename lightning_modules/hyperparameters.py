@@ -125,9 +125,9 @@ def resolve_class(path: str, bases: tuple[type, ...] = BUILDABLE) -> type[Any]:
 def class_path(cls: type[Any]) -> str:
     """The shortest import path of ``cls``, the one that LightningCLI writes.
 
-    Raises TypeError for a class inside a function, which has none.
+    Raises TypeError for a class inside a function or another class, which has none.
     """
-    if "<locals>" in cls.__qualname__:
+    if "." in cls.__qualname__:
         raise TypeError(f"class {cls.__qualname__} has no import path: define it at the top of a module")
     parts = cls.__module__.split(".")
     for end in range(1, len(parts)):

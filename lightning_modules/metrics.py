@@ -33,8 +33,9 @@ class MemberMean(Metric):
 
     def update(self, values: Tensor) -> None:
         """Add ``values`` [P, B], or [B]."""
-        self.total += values.sum(-1, dtype=torch.float64)
-        self.count += values.shape[-1]
+        # not in place: states may have been made in inference mode, where Lightning validates outside of training
+        self.total = self.total + values.sum(-1, dtype=torch.float64)
+        self.count = self.count + values.shape[-1]
 
     def compute(self) -> Tensor:
         """The members' means [P], or the mean, float64; torchmetrics makes a scalar of a single member's."""
@@ -109,7 +110,6 @@ class BoundMetric(Metric):
         """Add n observations: terms in nats, [K, n] each, of samples with d = ``dims``."""
         nats = torch.stack(terms, dim=-1).to(self.total)
         bits = bits_per_dim(torch.cat([nats, nats.sum(-1, keepdim=True)], dim=-1), dims)
-        # not in place: states may have been made in inference mode, where Lightning validates
         self.count = self.count + bits.shape[1]
         self.total = self.total + bits.sum(1)
         self.squares = self.squares + bits.mean(0).square().sum(0)

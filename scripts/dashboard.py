@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TERMS = ("reconstruction", "latent", "diffusion")  # and that of a context where there is one
 CLASSIFIERS = ("SoftmaxClassifier", "SiblingClassifiers")
+SINGLE = ("SoftmaxClassifier", "LanguageModel")  # the likelihood of labels, or of tokens
+SIBLINGS = ("SiblingClassifiers", "SiblingLanguageModels")
 DIFFUSION = ("VariationalDiffusion", "DiffEnc")
 FIGURES_OF_DIFFUSION = {
     "LossByGamma": ("loss_by_gamma",),
@@ -46,6 +48,8 @@ COSTS = {  # the first part of the key, by callback
     "RepresentationSimilarity": "similarity",
     "LabelGeometry": "labels",
     "Hubness": "hubness",
+    "PredictionHubs": "hubness/prediction",
+    "Probes": "probes",
 }
 X_AXIS = "trainer/global_step"
 CLOCK = "_runtime"  # seconds: system metrics have no steps
@@ -100,10 +104,10 @@ def _classes(config: Options) -> Classes:
 
 def _training(classes: Classes) -> Iterator[Panel]:
     yield Panel("Training loss", ("train/loss",))
-    if "SiblingClassifiers" in classes:
+    if _any(SIBLINGS, classes):
         for name, title in (("nll", "Validation NLL, nats"), ("accuracy", "Validation accuracy")):
             yield Panel(f"{title}: mean, best and worst sibling", _with_extremes(f"val/{name}", mean=""))
-    elif "SoftmaxClassifier" in classes:
+    elif _any(SINGLE, classes):
         yield Panel("Validation NLL, nats", ("val/nll",))
         yield Panel("Validation accuracy", ("val/accuracy",))
     if _any(DIFFUSION, classes):
@@ -152,6 +156,10 @@ def _labels(classes: Classes) -> Iterator[Panel]:
 
 
 def _hubness(classes: Classes) -> Iterator[Panel]:
+    if "PredictionHubs" in classes:
+        key = "hubness/prediction/k_skewness"
+        yield Panel("Skewness of predictions, and by chance", (key, f"{key}_null"))
+        yield Panel("Tokens that are hubs of predictions", ("hubness/prediction/hubs",))
     options = classes.get("Hubness")
     if options is None:
         return
@@ -165,14 +173,33 @@ def _hubness(classes: Classes) -> Iterator[Panel]:
     yield Panel("Largest hubs", ("tables/hubs",), "table")
 
 
+def _layers(classes: Classes) -> Iterator[Panel]:
+    from likeness.similarity.layers.matrices import select_measures
+
+    if (options := classes.get("LayerSimilarity")) is not None:
+        measures = select_measures(options.get("measures", ("unbiased_linear_cka",)))
+        yield _pictures(*(f"{_prefix(options)}_{name}" for name in measures))
+    if (options := classes.get("Probes")) is not None:
+        for layer in options.get("layers", ("embed",)):
+            keys = tuple(f"probes/{layer}/{kind}" for kind in ("linear", "knn"))
+            yield Panel(f"Accuracy of a linear probe and of nearest neighbours in {layer}", keys)
+
+
+def _prefix(layer_similarity: Options) -> str:
+    prefix: str = layer_similarity.get("prefix", "layers")
+    return prefix
+
+
 def _system(classes: Classes) -> Iterator[Panel]:
     yield Panel("GPU, % of the time", ("system/gpu.0.gpu",), "system")
     yield Panel("GPU memory, %", ("system/gpu.0.memoryAllocated",), "system")
     yield Panel("CPU, %", ("system/cpu",), "system")
     yield Panel("Memory of the process, MB", ("system/proc.memory.rssMB",), "system")
-    costs = tuple(f"{prefix}/seconds" for callback, prefix in COSTS.items() if callback in classes)
-    if costs:
-        yield Panel("Seconds that callbacks took", costs)
+    prefixes = [prefix for callback, prefix in COSTS.items() if callback in classes]
+    if (options := classes.get("LayerSimilarity")) is not None:
+        prefixes.append(_prefix(options))
+    if prefixes:
+        yield Panel("Seconds that callbacks took", tuple(f"{prefix}/seconds" for prefix in prefixes))
 
 
 def _any(names: tuple[str, ...], classes: Classes) -> bool:
@@ -193,6 +220,7 @@ SECTIONS: dict[str, Callable[[Classes], Iterator[Panel]]] = {
     "Similarity": _similarity,
     "Labels": _labels,
     "Hubness": _hubness,
+    "Layers": _layers,
     "System": _system,
 }
 

@@ -14,9 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy as np
     import torch
 
-    from likeness.files.writing import replacing
     from scripts.compress import load_diffusion
     from scripts.compress.stream_file import arithmetic, read_stream
+    from scripts.reporting import write_array
 
     path, out = Path(arguments.stream), Path(arguments.out)
     if out.suffix != ".npy":
@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = coder.decode(coded)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; written by {written_by}, read by {arithmetic(model)}") from error
-    with replacing(out) as file, file.open("wb") as opened:
-        np.save(opened, images.cpu().numpy().astype(np.uint8 if model.levels <= 256 else np.int64))
+    write_array(out, images.cpu().numpy().astype(np.uint8 if model.levels <= 256 else np.int64))
     print(f"likeness: wrote {out}: {len(images)} images, bit for bit")
     return 0
 

@@ -85,6 +85,24 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
+def write_array(path: Path, array: Any) -> Path:
+    """Write a .npy file, whole or not at all; its folder is made."""
+    import numpy as np
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
+    """Write an uncompressed .npz file, whole or not at all; its folder is made."""
+    import numpy as np
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return path
+
+
 def publish(
     folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
 ) -> None:

@@ -44,8 +44,7 @@ class ElboDiagnostics(DiffusionDiagnostic):
     looks_at_end: ClassVar[bool] = False
 
     def __init__(self, gap_every_n_validations: int | None = 5, gap_samples: int = 256) -> None:
-        require_positive(gap_every_n_validations=gap_every_n_validations)
-        require_positive(gap_samples=gap_samples)
+        require_positive(gap_every_n_validations=gap_every_n_validations, gap_samples=gap_samples)
         super().__init__(gap_every_n_validations)
         self.gap_samples = gap_samples
         self._train = BoundMetric()

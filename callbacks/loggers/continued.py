@@ -17,6 +17,7 @@ from torch import Tensor
 from callbacks.run.run_files import note
 from likeness.files.writing import replacing
 
+SQLITE_FILES = ("", "-journal", "-wal", "-shm")  # how the names end of the files that an SQLite database may have
 Row = dict[str, Any]
 
 

@@ -15,11 +15,10 @@ from lightning_fabric.utilities.logger import _flatten_dict
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from callbacks.loggers.continued import ContinuedLogger, Row, kept_id, require
+from callbacks.loggers.continued import SQLITE_FILES, ContinuedLogger, Row, kept_id, require
 from callbacks.run.run_files import note
 
 FOLDER, RUN_ID, ADDRESS = "mlflow", "mlflow_id", "MLFLOW_TRACKING_URI"
-SIDE_FILES = ("", "-journal", "-wal", "-shm")  # of an SQLite database
 SHOWN = 250  # characters of a parameter that Lightning's logger keeps
 ABSENT = "absent"
 MADE: Counter[Path] = Counter()  # how often this process has made a store
@@ -172,7 +171,7 @@ def _own_store(file: Path) -> str:
     if not file.exists():
         MADE[file] += 1
         file.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in SIDE_FILES:
+        for suffix in SQLITE_FILES:
             note(file.with_name(file.name + suffix))
     # MLflow keeps the connection of an address, and would go on writing into a file that was removed meanwhile.
     return f"sqlite:///{file.parent}/{'./' * (MADE[file] - 1)}{file.name}"

@@ -11,11 +11,10 @@ import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from callbacks.loggers.continued import ContinuedLogger, Row, kept_id, require
+from callbacks.loggers.continued import SQLITE_FILES, ContinuedLogger, Row, kept_id, require
 from callbacks.run.run_files import note
 
 FOLDER, RUN_ID, DIRECTORY = "trackio", "trackio_id", "TRACKIO_DIR"
-SIDE_FILES = ("", "-journal", "-wal", "-shm")  # of an SQLite database
 INTERVAL = 1.0  # seconds for which rows are collected: each writing opens the database anew
 
 
@@ -59,7 +58,7 @@ class RunTrackioLogger(ContinuedLogger):
         database: Path = self._storage.get_project_db_path(self._project)
         if not database.exists():
             database.parent.mkdir(parents=True, exist_ok=True)
-            for file in (*(database.name + suffix for suffix in SIDE_FILES), f"{database.stem}.lock"):
+            for file in (*(database.name + suffix for suffix in SQLITE_FILES), f"{database.stem}.lock"):
                 note(database.with_name(file))
         self._id = kept_id(self._directory / RUN_ID, lambda: secrets.token_hex(4))
         held: dict[str, int] = {}

@@ -16,10 +16,10 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from callbacks.loggers.continued import kept_id
 from callbacks.loggers.wandb_files import is_offline, last_step, log_checkpoint, segment_files, use_inputs
 from callbacks.run.run_files import WANDB_ID, note
 from callbacks.run.seed_groups import class_names, seed_group
-from likeness.files.writing import replacing
 
 X_AXIS = "trainer/global_step"
 MINIMISED = {"loss", "nll", "bpd"}
@@ -192,11 +192,9 @@ class RunWandbLogger(WandbLogger):
 
     def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        id_file = self._directory / WANDB_ID  # no checkpoint has been read yet, so the id cannot live in one
-        if not id_file.exists():
-            with replacing(note(id_file)) as temporary:  # a sweep's agent chooses ids
-                temporary.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4), encoding="utf-8")
-        self._wandb_init["id"] = self._id = id_file.read_text(encoding="utf-8").strip()
+        # No checkpoint has been read yet, so the id cannot live in one; a sweep's agent chooses ids.
+        own_id = kept_id(self._directory / WANDB_ID, lambda: os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+        self._wandb_init["id"] = self._id = own_id
         files = segment_files(self._directory / "wandb", self._id)
         run = self._reached_or_offline()
         self._note_files(run)

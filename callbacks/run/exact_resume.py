@@ -15,6 +15,9 @@ from callbacks.run.run_files import IN_RUN, absolute_paths, relative_paths
 
 OPEN_ROW = "open_log_row"
 STOPPED = "stopped_early"
+OPTIMIZER, OWN_RATE = "optimizer.", "_lr"  # how settings of the optimiser begin, and how rates of a part's own end
+RATES = (f"{OPTIMIZER}lr", OWN_RATE)
+Groups = list[dict[str, Any]]  # of parameters, with the settings of each
 NOT_STOPPED = EarlyStoppingReason.NOT_STOPPED.value
 
 
@@ -23,13 +26,15 @@ class ExactResume(Callback):
 
     A checkpoint written at the end of a batch comes before Lightning has logged that batch; its metrics are taken
     along here. A restored optimiser brings its old learning rate along; where the configuration now asks for
-    another value, that value is used and said so. Paths into the run directory in the states of callbacks, as
-    ModelCheckpoint's best checkpoints, are kept relative to it: a run may be moved. A run that a callback ended early
-    stays ended, unless ``stays_stopped`` is taken back.
+    another value, that value is used, for the parameters that it is asked for, and said so. Paths into the run
+    directory in the states of callbacks, as ModelCheckpoint's best checkpoints, are kept relative to it: a run may be
+    moved. A run that a callback ended early stays ended, unless ``stays_stopped`` is taken back.
     """
 
     def __init__(self) -> None:
         self.stays_stopped = True
+        self._asked: list[Groups] = []  # of the optimisers as the configuration has them
+        self._loaded: dict[str, Any] | None = None  # from when the checkpoint is read to when there are optimisers
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -39,6 +44,11 @@ class ExactResume(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.strategy.restore_checkpoint_after_setup:
             _begin_unless_resumed(trainer)
+        self._asked = [[dict(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+        if self._loaded is not None:
+            restored = [state["param_groups"] for state in self._loaded.get("optimizer_states", [])]
+            self._use_what_changed(trainer, pl_module, self._loaded, restored)
+            self._loaded = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.strategy.restore_checkpoint_after_setup:  # only now it is known whether there was a checkpoint
@@ -68,7 +78,30 @@ class ExactResume(Callback):
         for logger in _csv_loggers(trainer):
             logger.resume(open_row, checkpoint["global_step"])
         _resume_others(trainer, open_row, checkpoint["global_step"])
-        _apply_changed_optimizer_settings(pl_module, checkpoint)
+        if trainer.strategy.restore_checkpoint_after_setup:  # what it had of optimisers is in them by now
+            restored = [optimizer.param_groups for optimizer in trainer.optimizers]
+            self._use_what_changed(trainer, pl_module, checkpoint, restored)
+        else:
+            self._loaded = checkpoint
+
+    def _use_what_changed(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any], restored: list[Groups]
+    ) -> None:
+        """Put what is asked for now in the place of what the checkpoint's optimisers have, where that was changed."""
+        saved, asked = _settings(checkpoint.get("hyper_parameters", {})), _settings(pl_module.hparams)
+        changed = sorted(name for name in saved.keys() & asked.keys() if saved[name] != asked[name])
+        for name in changed:
+            rank_zero_info(f"{name}: {saved[name]} in the checkpoint, {asked[name]} asked for and used")
+        rates = {asked[name]: saved[name] for name in changed if name.endswith(RATES)}
+        keys = {name.removeprefix(OPTIMIZER) for name in changed if not name.endswith(RATES)}
+        for groups, own_groups in zip(restored, self._asked, strict=False):
+            for group, own in zip(groups, own_groups, strict=False):  # else Lightning says what does not fit
+                group |= {key: own[key] for key in keys & own.keys()}
+                if rates:
+                    _change_rate(group, own, rates)
+        for state, config in zip(checkpoint.get("lr_schedulers", []), trainer.lr_scheduler_configs, strict=False):
+            if rates and "base_lrs" in state:
+                state["base_lrs"] = [*config.scheduler.base_lrs]
 
 
 def stopped_early(checkpoint: Mapping[str, Any]) -> bool:
@@ -133,28 +166,25 @@ def _unlogged_metrics(trainer: pl.Trainer) -> dict[str, Any]:
     return values | {"epoch": trainer.current_epoch, "step": epoch_loop._batches_that_stepped} if values else {}
 
 
-def _apply_changed_optimizer_settings(pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-    saved = _settings(checkpoint.get("hyper_parameters", {}).get("optimizer"))
-    asked = _settings(pl_module.hparams.get("optimizer"))
-    for key in sorted(saved.keys() & asked.keys()):
-        if saved[key] == asked[key]:
-            continue
-        rank_zero_info(f"optimizer.{key}: {saved[key]} in the checkpoint, {asked[key]} asked for and used")
-        for optimizer in checkpoint.get("optimizer_states", []):
-            for group in optimizer["param_groups"]:
-                _set(group, key, saved[key], asked[key])
-        for scheduler in checkpoint.get("lr_schedulers", []) if key == "lr" else []:
-            scheduler["base_lrs"] = [asked[key] for _ in scheduler.get("base_lrs", [])]
+def _change_rate(group: dict[str, Any], own: dict[str, Any], rates: Mapping[float, float]) -> None:
+    """Let a group have begun with the rate that ``own`` asks for; what a schedule made of its rate keeps its factor.
+
+    Schedules note with what a group began; of a group without such a note ``rates`` says it, by the rate asked for.
+    """
+    now = own.get("initial_lr", own["lr"])
+    before = group.get("initial_lr", rates.get(now, now))
+    if before != now:
+        group["lr"] = now if before in (0, group["lr"]) else group["lr"] * now / before
+    if "initial_lr" in group:
+        group["initial_lr"] = now
 
 
-def _set(group: dict[str, Any], key: str, saved: Any, asked: Any) -> None:
-    if key != "lr" or group["lr"] == saved:
-        group[key] = asked
-    else:
-        group["lr"] *= asked / saved  # a schedule has moved it: keep the schedule's factor
-    if key == "lr" and "initial_lr" in group:
-        group["initial_lr"] = asked
+def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hyper-parameters say of the optimiser, and the learning rates that parts of the model have of their own.
 
-
-def _settings(optimizer: Any) -> dict[str, Any]:
-    return dict(optimizer.get("init_args", {})) if isinstance(optimizer, dict) else {}
+    As ``optimizer.lr``, ..., and ``ratio_lr``, ...
+    """
+    optimizer = hparams.get("optimizer")
+    options = optimizer.get("init_args", {}) if isinstance(optimizer, Mapping) else {}
+    rates = {name: value for name, value in hparams.items() if name.endswith(OWN_RATE)}
+    return {f"{OPTIMIZER}{name}": value for name, value in options.items()} | rates

@@ -24,11 +24,12 @@ LABELS = {"y": "labels", "score": "scores"}  # of a batch, by what they are call
 class WritePredictions(Callback):
     """Writes ``predictions.npz`` into the run directory after ``predict``: one NumPy array for each quantity.
 
-    N samples of the test split, in the order of their ``id`` [N]; ``labels`` [N], or the ``scores`` of pairs; and all
-    that the model's ``predict_step`` answers: of a classifier ``log_probs`` [N, K] in nats and ``representations``
-    [N, M], of P siblings [P, N, K] and [P, N, M], of a diffusion model ``bpd`` [N] and ``representations``, of a
-    sentence encoder ``cosine`` [N]. ``numpy.load`` reads it without executing anything. A model whose ``predict_step``
-    answers anything but a dict with ``id`` in it has no such file, and that is said.
+    N samples of the test split, in the order of their ``id`` [N]; ``labels`` [N], the tokens [N, T] that follow, or the
+    ``scores`` of pairs; and all that the model's ``predict_step`` answers: of a classifier ``log_probs`` [N, K] in nats
+    and ``representations`` [N, M], of a language model ``nll`` [N, T] in nats, of P siblings [P, N, K], [P, N, M] and
+    [P, N, T], of a diffusion model ``bpd`` [N] and ``representations``, of a sentence encoder ``cosine`` [N].
+    ``numpy.load`` reads it without executing anything. A model whose ``predict_step`` answers anything but a dict with
+    ``id`` in it has no such file, and that is said.
     """
 
     def __init__(self) -> None:

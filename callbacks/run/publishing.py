@@ -33,8 +33,12 @@ def publish_figure(trainer: pl.Trainer, figure: Figure, name: str, *, keep_histo
 def publish_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """``figures/<name>.csv`` in the run directory, and a table in every logger that takes tables. Call it on rank 0."""
     write_csv(note(Path(trainer.default_root_dir, "figures", f"{name}.csv")), columns, rows)
+    log_table(trainer, f"tables/{name}", columns, rows)
+
+
+def log_table(trainer: pl.Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table in every logger that takes tables."""
     for logger in trainer.loggers:
-        log_table: Any = getattr(logger, "log_table", None)
-        if log_table is not None:
-            data = [list(row) for row in rows]
-            log_table(key=f"tables/{name}", columns=list(columns), data=data, step=trainer.global_step)
+        log: Any = getattr(logger, "log_table", None)
+        if log is not None:
+            log(key=key, columns=list(columns), data=[list(row) for row in rows], step=trainer.global_step)

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from likeness.checks import require_positive
 from likeness.diffusion.elbo import AnyTerms
 
 
@@ -29,6 +30,7 @@ class StopOnNonFinite(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        require_positive(every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._loss: Tensor | None = None
         self._terms: AnyTerms | None = None

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from datamodules.docstrings import standard_library_docstrings
 from datamodules.own.datamodule import SPELLINGS
-from datamodules.own.huggingface import open_dataset
+from datamodules.own.huggingface import open_dataset, split_names
 from datamodules.splits import SplitName
 from likeness.checks import require_one_of
 from likeness.files.columns import TEXTS
@@ -167,7 +167,7 @@ def _parts_of_dataset(source: str, reading: Reading) -> dict[SplitName, Reader]:
     found = open_dataset(source)
     if not isinstance(found, Mapping):
         return {"train": partial(_of_dataset, found, reading.column, source)}
-    there = {part: name for part, names in SPELLINGS.items() for name in names if name in found}
+    there = split_names(found, SPELLINGS, source)
     if not there:
         raise DataError(f"{source} has the splits {', '.join(found)}, and none is called as a training part is")
     return {

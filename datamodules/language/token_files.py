@@ -12,19 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.own.samples import SampleError
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.errors import DataError, missing
 from likeness.language.text_tokenizer import FILE, TextTokenizer, read_text_tokenizer
 
 SUMMARY = "tokens.json"
-PARTS: tuple[SplitName, ...] = get_args(SplitName)
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 BLOCK = 1 << 16  # tokens that are checked together when one of them is first read
 HOW = "make them by `likeness data tokenize`"

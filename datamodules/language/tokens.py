@@ -15,7 +15,7 @@ from datamodules.base import ResumableDataModule
 from datamodules.errors import OptionError
 from datamodules.language.documents import DOCSTRINGS, Reading, open_documents
 from datamodules.language.making import Division, TokenizerChoice, choose_tokenizer, files_key, make_token_files
-from datamodules.language.token_files import TokenFolder, head_digest
+from datamodules.language.token_files import SUMMARY, TokenFolder, head_digest
 from datamodules.language.windows import EvaluatedWindows, TrainingWindows
 from datamodules.samplers import TrainOrder
 from datamodules.splits import SplitName
@@ -65,7 +65,7 @@ class Tokens(ResumableDataModule[Any]):
             dataset_name: What metrics and tables call the data.
         """
         super().__init__(**kwargs)
-        require_positive(context=context, stride=stride)
+        require_positive(context=context, stride=stride, vocab_size=vocab_size)
         if stride is not None and stride > context:
             raise ValueError(f"stride must be at most the context of {context}, got {stride}")
         self.folder = folder
@@ -74,7 +74,7 @@ class Tokens(ResumableDataModule[Any]):
         self.by_document = by_document
         self.data_dir = Path(data_dir).expanduser()
         self.dataset_name = dataset_name
-        self._stated_size = vocab_size if folder is not None else vocab_size or 2048
+        self._stated_size = vocab_size if folder is not None or vocab_size is not None else 2048
         self._files: TokenFolder | None = None
 
     @property
@@ -119,7 +119,7 @@ class Tokens(ResumableDataModule[Any]):
     def num_bytes(self, y: Tensor) -> int:
         """The bytes of the text that targets y of any shape, -1 for none, stand for. Raises where that is unknown."""
         if self.byte_counts is None:
-            raise missing(self.files.path / "tokens.json", "bits per byte need the tokenizer of the files")
+            raise missing(self.files.path / SUMMARY, "bits per byte need the tokenizer of the files")
         return int(self.byte_counts.to(y.device)[y[y != IGNORED]].sum())
 
     @override

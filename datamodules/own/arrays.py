@@ -13,11 +13,11 @@ from typing_extensions import override
 
 from datamodules.errors import OptionError
 from datamodules.own.array_files import ParquetColumn, StoredArray, keys
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.labels import coded
 from datamodules.own.pictures import decode
 from datamodules.own.samples import SampleError, Selected, Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.columns import open_columns
 from likeness.files.errors import DataError, missing
 from likeness.files.text_files import is_parquet
@@ -52,23 +52,24 @@ class ArrayRows(Source):
         elif self.layout == "hwc":
             x = x.permute(0, 3, 1, 2)
         if x.is_floating_point():
-            return self._checked(x.float(), x.isfinite(), rows, "a finite number").contiguous()
+            values = x.float()
+            self._require(values.isfinite(), x, rows, "a finite number in float32")
+            return values.contiguous()
         if x.dtype in (torch.uint8, torch.bool):
             return x.to(torch.uint8).contiguous()
-        whole = self._checked(x, (x.long() >= 0) & (x.long() < 256), rows, "0 to 255; store it as uint8 or float")
-        return whole.to(torch.uint8).contiguous()
+        self._require((x.long() >= 0) & (x.long() < 256), x, rows, "0 to 255; store it as uint8 or float")
+        return x.to(torch.uint8).contiguous()
 
     @override
     def place(self, row: int) -> str:
         return f"{self.array}, row {row}"
 
-    def _checked(self, x: Tensor, right: Tensor, rows: Tensor, expected: str) -> Tensor:
+    def _require(self, right: Tensor, x: Tensor, rows: Tensor, expected: str) -> None:
         wrong = (~right.flatten(1).all(1)).nonzero()
         if wrong.numel():
             sample = int(wrong[0, 0])
             value = x[sample][~right[sample]][0]
             raise SampleError(f"{self.place(int(rows[sample]))} has an input of {value.item():g}, expected {expected}")
-        return x
 
 
 def resolved_layout(array: StoredArray, layout: Layout) -> Literal["points", "hw", "hwc", "chw"]:

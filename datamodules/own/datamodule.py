@@ -18,11 +18,10 @@ from datamodules.own.labels import class_order, classes
 from datamodules.own.pictures import Fit
 from datamodules.own.samples import Preparation, SampleError, Selected, Source, StoredSplit, unreadable
 from datamodules.samplers import TrainOrder
-from datamodules.splits import SplitName, TensorSplit, remaining_rows, stratified_rows
+from datamodules.splits import PARTS, SplitName, TensorSplit, remaining_rows, stratified_rows
 from likeness.checks import require_probability
 from likeness.files.errors import DataError
 
-PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 SPELLINGS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),

@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from datamodules.errors import OptionError
 from datamodules.own.arrays import read_cell
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.labels import coded
 from datamodules.own.samples import Selected, Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.errors import DataError
 
 
@@ -113,7 +113,10 @@ class HuggingFaceDataset(OwnDataModule):
             elif self.split_column:
                 raise OptionError(f"{self.path} has the splits {', '.join(found)} already: leave out split_column")
             else:
-                self._splits = {part: found[name] for part in PARTS for name in self.spellings(part) if name in found}
+                names = split_names(
+                    found, {part: self.spellings(part) for part in PARTS}, self.path, ": say which by part_names"
+                )
+                self._splits = {part: found[name] for part, name in names.items()}
             if not self._splits:
                 raise DataError(f"{self.path} has the splits {', '.join(found)}: name them by part_names")
         return self._splits
@@ -138,6 +141,21 @@ class HuggingFaceDataset(OwnDataModule):
                     "data without labels"
                 )
         return torch.tensor(cells, dtype=torch.long), tuple(names)
+
+
+def split_names(
+    found: Mapping[str, Any], spellings: Mapping[SplitName, Sequence[str]], path: str, advice: str = ""
+) -> dict[SplitName, str]:
+    """What the splits of a data set are called that are the parts.
+
+    Raises DataError, ending with ``advice``, where two could be one part.
+    """
+    there = {part: [name for name in names if name in found] for part, names in spellings.items()}
+    for part, names in there.items():
+        if len(names) > 1:
+            both = f"the splits {names[0]} and {names[1]} that could both be the {part} part"
+            raise DataError(f"{path} has {both}{advice}")
+    return {part: names[0] for part, names in there.items() if names}
 
 
 def open_dataset(path: str, config_name: str | None = None) -> Any:

@@ -13,10 +13,10 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.pictures import decode
 from datamodules.own.samples import Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.files.errors import DataError, missing
 from likeness.files.text_files import ordered_labels
 

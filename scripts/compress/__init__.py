@@ -110,6 +110,8 @@ def read_images(path: Path, key: str | None, module: VariationalDiffusion) -> Te
     if images.dim() != len(own) + 1 or images.is_floating_point() or list(images.shape[1:]) != own:
         given = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
         raise ValueError(f"{path}: the model codes whole numbers [N, {', '.join(map(str, own))}], got {given}")
+    if not len(images):
+        raise ValueError(f"{path} holds no images")
     require_levels(images, module.diffusion.levels)
     return images.long()
 
@@ -140,7 +142,7 @@ def _report(arguments: Namespace, coder: Coder, coded: Coded, images: Tensor, si
     from likeness.seeding import generator
     from scripts.reporting import Report
 
-    pixels = max(1, images.numel())
+    pixels = images.numel()
     source = generator(arguments.seed, 1, device=images.device)
     weights = torch.cat([log_weight(coder.model, part, source).cpu() for part in images.split(coder.batch_size)])
     bits = -weights / (math.log(2) * coder.model.dims)

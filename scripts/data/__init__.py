@@ -9,7 +9,6 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
-from likeness.checks import require_positive
 from scripts.cli.entry_point import Parser
 
 
@@ -21,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return tokenize(argv[1:])
     arguments = build_parser().parse_args(argv)
-    require_positive(samples=arguments.samples)
+    from likeness.checks import require_positive
     from scripts.data.looking import look
     from scripts.data.proposal import as_yaml, propose
     from scripts.data.tables import reports
 
+    require_positive(**{"--samples": arguments.samples})
     proposal = propose(arguments.data, arguments.name, arguments.layout)
     findings = look(proposal, arguments.samples)
     for report in reports(proposal, findings):

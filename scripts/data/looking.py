@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.own.datamodule import PARTS, OwnDataModule
+from datamodules.own.datamodule import OwnDataModule
 from datamodules.own.labels import classes
 from datamodules.own.samples import SampleError, Source
-from datamodules.splits import SplitName
+from datamodules.splits import PARTS, SplitName
 from likeness.progress import tracked
 from scripts.data.proposal import Proposal
 

@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 
 from datamodules.base import TensorDataModule
-from datamodules.splits import TensorSplit
+from datamodules.splits import SplitName, TensorSplit
 from likeness.batch import Batch
 from likeness.checks import require_positive
 from likeness.progress import tracked
 from scripts.reporting import Row
-
-SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)

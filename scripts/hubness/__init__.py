@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
+from likeness.checks import require_positive
 from scripts.cli.entry_point import Parser
 from scripts.hubness.methods import METHODS
 from scripts.inputs import choose_device
@@ -133,7 +134,7 @@ def analyse(options: Namespace) -> None:
     from scripts.hubness import tables
     from scripts.hubness.analysis import analyse
 
-    _at_least(options, "top", 1)
+    require_positive(**{"--top": options.top})
     points, queries, _ = open_sources(options)
     analysis = analyse(points, queries, search_of(options))
     folder = Path(options.out)
@@ -184,8 +185,7 @@ def language(options: Namespace) -> None:
     from scripts.hubness import language_tables as tables
     from scripts.hubness.language import LanguageSearch, measure
 
-    for name in ("top", "positions", "k", "batch_size"):
-        _at_least(options, name, 1)
+    require_positive(**{f"--{name}": options[name] for name in ("top", "positions", "k", "batch_size")})
     given = {field.name: options[field.name] for field in fields(LanguageSearch) if options[field.name] is not None}
     found = measure(options.model, LanguageSearch(**given), choose_device(options.device))
     shown = [tables.index_table(found), tables.summary_table(found), tables.accuracy_table(found)]
@@ -234,11 +234,6 @@ def _publish(warnings: Iterable[str], shown: Iterable[Report], written: Iterable
         table.show()
     for path in written:
         print(f"likeness: wrote {path}")
-
-
-def _at_least(options: Namespace, name: str, least: int) -> None:
-    if options[name] < least:
-        raise ValueError(f"--{name} must be at least {least}, got {options[name]}")
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from likeness.figures.hubness import k_occurrence_figure
 from likeness.figures.output import save_figure
+from likeness.files.writing import replacing
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.reduction_base import HubnessReduction
 from likeness.hubness.reductions import Composition
@@ -26,7 +26,7 @@ from scripts.hubness.analysis import Search, analyse, report_on, require_compara
 from scripts.hubness.methods import transforms_points
 from scripts.hubness.points import Points
 from scripts.hubness.tables import NAMES, shown_indices, title
-from scripts.reporting import Report, Row, write_json
+from scripts.reporting import Report, Row, write_array, write_arrays, write_json
 
 Engine = Literal["flat", "hnsw"]
 LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128  # of an HNSW index
@@ -42,9 +42,7 @@ NO_OPERATION = "no scaling and shift of a query: give queries to the command, or
 
 def write_neighbours(path: Path, found: Neighbours) -> Path:
     """``ids`` [m, k] and the reduced ``distances`` [m, k] of every query, nearest first, as .npz."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, ids=found.ids.cpu().numpy(), distances=found.distances.cpu().numpy())
-    return path
+    return write_arrays(path, {"ids": found.ids.cpu().numpy(), "distances": found.distances.cpu().numpy()})
 
 
 def write_vectors(folder: Path, method: HubnessReduction, points: Points, queries: Points | None) -> list[Path]:
@@ -109,7 +107,8 @@ def write_faiss(path: Path, index: Tensor, engine: Engine) -> Path:
         built.hnsw.efConstruction = EF_CONSTRUCTION
         built.hnsw.efSearch = EF_SEARCH
     built.add(index.float().cpu().numpy())
-    faiss.write_index(built, str(path))
+    with replacing(path) as temporary:
+        faiss.write_index(built, str(temporary))
     return path
 
 
@@ -141,9 +140,7 @@ def served_share(path: Path, method: HubnessReduction, queries: Tensor | None, f
 
 
 def _save(path: Path, vectors: Tensor) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, vectors.cpu().numpy())
-    return path
+    return write_array(path, vectors.cpu().numpy())
 
 
 ENOUGH = 0.95  # of the neighbours; an index that finds fewer is warned of

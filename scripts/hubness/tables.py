@@ -9,7 +9,7 @@ from typing import Any
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.indices import HubnessIndices
 from scripts.hubness.analysis import Analysis
-from scripts.reporting import Report, Row, write_json
+from scripts.reporting import Report, Row, write_array, write_json
 
 NAMES = {
     "k_skewness": "k-skewness",
@@ -111,16 +111,12 @@ def _one_line(cell: str) -> str:
 
 def write_all(analysis: Analysis, folder: Path, top: int) -> list[Path]:
     """indices.csv, hubs.csv, report.json and k_occurrence.npy in a folder, which is made; answers the files."""
-    import numpy as np
-
-    written = [
+    return [
         index_file(analysis.report).write(folder / "indices.csv"),
         hub_table(analysis, top).write(folder / "hubs.csv"),
         write_json(folder / "report.json", as_json(analysis)),
-        folder / "k_occurrence.npy",
+        write_array(folder / "k_occurrence.npy", analysis.report.k_occurrence.cpu().numpy()),
     ]
-    np.save(written[-1], analysis.report.k_occurrence.cpu().numpy())
-    return written
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:

@@ -75,8 +75,9 @@ def build_parser() -> ArgumentParser:
 
 def _check(arguments: Namespace) -> None:
     """Refuse what cannot be meant before anything is read."""
-    if arguments.top < 1:
-        raise ValueError(f"--top must be at least 1, got {arguments.top}")
+    from likeness.checks import require_positive
+
+    require_positive(**{"--top": arguments.top})
     if arguments.winners < 0:
         raise ValueError(f"--winners must be at least 0, got {arguments.winners}")
     for index, cosine in enumerate(arguments.cosine):

@@ -65,7 +65,7 @@ _TOWER_OF_TEXT = ("text_config", "llm_config", "language_config", "decoder", "th
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
 _DIVISORS = ("logits_scaling",)
-_T5 = ("t5", "mt5", "umt5", "longt5")  # divide by sqrt(d_model) where they are tied
+_T5 = ("t5", "umt5", "longt5", "switch_transformers")  # divide by sqrt(d_model) where tied, if nothing says it
 
 
 @dataclass(frozen=True)
@@ -432,10 +432,10 @@ class ModelConfig:
         scale /= math.prod(float(value) for name in _DIVISORS if _is_number(value := self.setting(name)))
         if _is_number(base := self.setting("dim_model_base")):  # MiniCPM
             scale *= base / self.setting("hidden_size")
-        scales_outputs = self.setting("scale_decoder_outputs")  # T5, by default where it is tied
-        if self.content.get("model_type") in ("t5", "mt5", "umt5") and (
-            tied if scales_outputs is None else scales_outputs
-        ):
+        scales_outputs = self.setting("scale_decoder_outputs")
+        if scales_outputs is None:
+            scales_outputs = tied and self.content.get("model_type") in _T5
+        if scales_outputs:
             scale *= float(self.setting("d_model")) ** -0.5
         return scale
 

@@ -23,9 +23,10 @@ STEPS = 1000
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, sample, write; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
-    if arguments.n < 1:
-        raise ValueError(f"--n must be at least 1, got {arguments.n}")
+    from likeness.checks import require_positive
     from scripts.sample.sampling import draw
+
+    require_positive(**{"--n": arguments.n})
 
     module = load(arguments)
     recipe = choose_recipe(arguments, module)
@@ -106,7 +107,8 @@ def write(
     """``samples.npz`` and, of images and points, ``samples.png``."""
     import numpy as np
 
-    from scripts.sample.sampling import write_arrays, write_picture
+    from scripts.reporting import write_arrays
+    from scripts.sample.sampling import write_picture
 
     levels = module.diffusion.levels
     arrays = {"samples": drawn.samples.numpy(), "levels": np.array(levels), "seed": np.array(recipe.seed)}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -113,11 +113,6 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """An uncompressed ``.npz`` file, the whole or none of it; its folder is made."""
-    return _write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
-
-
 def write_picture(path: Path, samples: Tensor, levels: int) -> Path | None:
     """A grid of grey or RGB images, or a scatter plot of points; None where there is nothing that can be drawn."""
     if samples.dim() == 2 and samples.shape[1] == 2:
@@ -127,7 +122,9 @@ def write_picture(path: Path, samples: Tensor, levels: int) -> Path | None:
     from torchvision.transforms.functional import to_pil_image
 
     image = to_pil_image(image_grid(samples[:MAX_DRAWN], levels))
-    return _write(path, lambda file: image.save(file, format="PNG"))
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+    return path
 
 
 def image_grid(images: Tensor, levels: int) -> Tensor:
@@ -148,9 +145,3 @@ def _scatter(points: np.ndarray, levels: int) -> "Figure":
     axes.scatter(points[:, 0], points[:, 1], s=4, color=PALETTE[0], alpha=0.6, linewidths=0)
     axes.set(xlim=(0, levels - 1), ylim=(0, levels - 1), aspect="equal", title=f"{len(points)} samples")
     return figure
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        write(file)
-    return path

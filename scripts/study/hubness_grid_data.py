@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from datamodules import DataError, Docstrings
 from datamodules.docstrings import held_out_docstrings, standard_library_docstrings
 from datamodules.splits import TextSplit, remaining_rows, stratified_rows
 from datamodules.texts import TextDataModule
-from lightning_modules.checkpoint_files import LAST, read_checkpoint
-from likeness.checks import require_one_of
+from lightning_modules.checkpoint_files import read_checkpoint
+from lightning_modules.checkpoints import LAST_IN_RUN
+from likeness.checks import require_one_of, require_positive
 from likeness.files.writing import replacing
 from likeness.losses import SentenceLossName
 from likeness.networks.text_pooling import HeadName
@@ -31,10 +32,8 @@ from scripts.hubness.encoders import text_encoder
 from scripts.hubness.files import Source
 from scripts.hubness.points import Encoding, Points, open_points
 from scripts.inputs import load_data, names_a_model
+from scripts.reporting import write_array
 from scripts.study.training_run import TrainingRun, as_arguments, ensure_all_trained
-
-if TYPE_CHECKING:
-    pass
 
 STSB = Path("configs/experiment/hubness_stsb.yaml")
 BEST = "best.ckpt"  # on the validation split, of a training that selects
@@ -99,7 +98,6 @@ class EncoderRun(TrainingRun):
     def require_at_hand(self) -> None:
         """Raise one of ``UNAVAILABLE`` where the training's data or the model that it starts from is missing."""
         from likeness.networks import PretrainedTransformer
-        from scripts.inputs import load_data
 
         data = load_data(self._config)
         data.prepare_data()
@@ -129,9 +127,7 @@ class Training:
             require_one_of(head, get_args(HeadName), "heads")
         for loss in self.losses:
             require_one_of(loss, get_args(SentenceLossName), "losses")
-        for name, value in {"seeds": self.seeds, "steps": self.steps}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require_positive(seeds=self.seeds, steps=self.steps)
 
     def runs(self, family: str) -> list[EncoderRun]:
         """Those of one family, in the order of training."""
@@ -148,7 +144,7 @@ def train_encoders(training: Training, out: Path, device: str) -> tuple[list[str
     trained, skipped = [], []
     for family in training.families:
         every = training.runs(family)
-        if not all((run.folder(out) / "checkpoints" / LAST).is_file() for run in every):
+        if not all((run.folder(out) / LAST_IN_RUN).is_file() for run in every):
             try:
                 every[0].require_at_hand()
             except UNAVAILABLE as error:
@@ -183,7 +179,7 @@ class Encoder(NamedTuple):
         if not names_a_model(name):
             return cls(name, model, Path(name).name)
         path = Path(name)
-        hparams = read_checkpoint(path / "checkpoints" / LAST if path.is_dir() else path, mmap=True)["hyper_parameters"]
+        hparams = read_checkpoint(path / LAST_IN_RUN if path.is_dir() else path, mmap=True)["hyper_parameters"]
         encoder = hparams.get("encoder") or {}
         base = encoder.get("init_args", {}).get("name") or encoder.get("class_path", "").rpartition(".")[2]
         return cls(name, model, Path(base).name or model, *map(hparams.get, ("head", "loss", "seed")))
@@ -328,8 +324,7 @@ def _kept(folder: Path, source: Mapping[str, Any]) -> dict[str, np.ndarray] | No
 
 
 def _keep(folder: Path, source: Mapping[str, Any], vectors: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "source.json").unlink(missing_ok=True)  # it says that what stands beside it is whole
     for part, array in vectors.items():
-        np.save(folder / f"{part}.npy", array, allow_pickle=False)
+        write_array(folder / f"{part}.npy", array)
     write_whole(folder / "source.json", json.dumps(source))

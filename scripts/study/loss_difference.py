@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lightning_modules.checkpoints import LAST, load_softmax_models, short_names
+from lightning_modules.checkpoints import LAST_IN_RUN, load_softmax_models, short_names
 from likeness.figures.output import MARKERS, PALETTE
 from likeness.numerics import rank_correlation
 from likeness.protocols import SoftmaxModel
@@ -169,9 +169,9 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], groups: Sequence[Row]) -> None:
 def _runs_within(path: str) -> list[str]:
     """The path itself, or the runs in it where it is a folder of runs."""
     folder = Path(path)
-    if not folder.is_dir() or (folder / LAST).is_file():
+    if not folder.is_dir() or (folder / LAST_IN_RUN).is_file():
         return [path]
-    return sorted(str(run.parents[1]) for run in folder.glob(f"*/{LAST}")) or [path]
+    return sorted(str(run.parents[1]) for run in folder.glob(f"*/{LAST_IN_RUN}")) or [path]
 
 
 def _architecture(model: SoftmaxModel) -> dict[str, Any]:

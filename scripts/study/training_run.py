@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.checkpoint_files import read_checkpoint
-from lightning_modules.checkpoints import LAST
+from lightning_modules.checkpoints import LAST_IN_RUN
 from scripts import train
 from scripts.cli.entry_point import Stopped
 
@@ -47,7 +47,7 @@ class TrainingRun(ABC):
         """
         folder = self.folder(out)
         begun: list[str] = []
-        if (folder / LAST).is_file():
+        if (folder / LAST_IN_RUN).is_file():
             if self._steps_done(folder) == self.steps:
                 return
             begun = ["--ckpt_path", "last"]
@@ -75,7 +75,7 @@ class TrainingRun(ABC):
 
     def _steps_done(self, folder: Path) -> int:
         """Of a run with the same settings; raises ValueError where one differs or it was trained for longer."""
-        checkpoint = folder / LAST
+        checkpoint = folder / LAST_IN_RUN
         content = read_checkpoint(checkpoint, mmap=True)
         found, done = self.settings_of(folder, content.get("hyper_parameters", {})), int(content["global_step"])
         for name, value in self.settings().items():

@@ -124,6 +124,27 @@ def test_a_resumed_run_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     assert second.curves == whole.curves
 
 
+def test_a_training_after_a_validation_measures_as_one_without(tmp_path: Path) -> None:
+    alone, callback = (LayerSimilarity(layers=["network.*"]) for _ in range(2))
+    run(tmp_path, Plain(), alone)
+    own, model, data = trainer(tmp_path, callback, num_sanity_val_steps=1), Plain(), ToyData()
+    own.validate(model, data, verbose=False)
+    torch.manual_seed(0)
+    own.fit(model, datamodule=data)
+    assert callback.steps == alone.steps
+    assert callback.curves == alone.curves
+
+
+def test_a_callback_that_joins_a_run_later_says_that_it_does_not_know_the_start(tmp_path: Path) -> None:
+    stopped = run(tmp_path, Plain(), max_epochs=1)
+    stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+    joined = LayerSimilarity(layers=["network.*"])
+    resumed = trainer(tmp_path, joined, num_sanity_val_steps=0, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"LayerSimilarity joins this run at step 4, .* start: it measures nothing"):
+        resumed.fit(Plain(), datamodule=ToyData(), ckpt_path=tmp_path / "stopped.ckpt")
+    assert joined.found is None
+
+
 class EachTimeOtherwise(Sampler):
     """An order of its own at every pass."""
 

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
 from callbacks.label_geometry import LabelGeometry
 from callbacks.measure_at_validation import MeasureAtValidation
 from callbacks.representation_similarity import RepresentationSimilarity
-from tests.callbacks.toy_siblings import ToySiblings, fit
+from tests.callbacks.toy_siblings import ToyData, ToySiblings, fit, trainer
 
 CALLBACKS = pytest.mark.parametrize("callback", [RepresentationSimilarity, LabelGeometry])
 
@@ -36,6 +37,22 @@ def test_the_cadence_counts_validations_and_survives_a_restart(
     second.load_state_dict(first.state_dict())
     fit(tmp_path, second, max_epochs=1)
     assert second.values
+
+
+@CALLBACKS
+def test_the_sanity_check_of_a_later_training_is_not_measured(
+    callback: type[MeasureAtValidation], tmp_path: Path
+) -> None:
+    measured = callback()
+    run = trainer(tmp_path, measured, max_epochs=1, num_sanity_val_steps=1)
+    model, data = ToySiblings(), ToyData()
+    run.validate(model, data, verbose=False)
+    earlier = measured.values
+    starts = []
+    run.callbacks.append(LambdaCallback(on_train_start=lambda *_: starts.append(measured.values)))
+    run.fit(model, datamodule=data)
+    assert starts == [earlier]
+    assert measured.values is not earlier
 
 
 @CALLBACKS

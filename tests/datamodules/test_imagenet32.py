@@ -180,6 +180,17 @@ def test_a_damaged_cache_is_named(new: ImageNet32) -> None:
         new.setup("test")
 
 
+def test_labels_that_are_gone_are_named_and_made_again(new: ImageNet32) -> None:
+    new.prepare_data()
+    labels = new.data_dir / "cache" / "imagenet32_val_labels.npy"
+    content = labels.read_bytes()
+    labels.unlink()
+    with pytest.raises(DataError, match=f"{labels.name} is missing: .* prepare_data"):
+        new.setup("test")
+    new.prepare_data()
+    assert labels.read_bytes() == content
+
+
 def test_a_setup_without_prepare_data_says_so(new: ImageNet32) -> None:
     with pytest.raises(DataError, match=r"imagenet32_val.npy is missing.*prepare_data"):
         new.setup("test")

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
 from lightning_modules import SiblingClassifiers, SoftmaxClassifier
-from lightning_modules.checkpoint_files import CheckpointError
+from lightning_modules.checkpoint_files import CheckpointError, read_weights, save_weights
 from lightning_modules.checkpoints import averages_weights, load_module, load_softmax_models
 from likeness.networks import MLP
 from tests.lightning_modules.points import Points, save, trainer
@@ -89,6 +89,13 @@ def test_a_run_directory_gives_its_newest_checkpoint(run: Path, tmp_path: Path) 
     assert isinstance(load_module(run), SiblingClassifiers)
     with pytest.raises(FileNotFoundError, match=r"run directory .* holds no checkpoint: there is no .*last\.ckpt"):
         load_module(tmp_path)
+
+
+def test_weights_are_exported_with_tensors_among_the_hyper_parameters(tmp_path: Path) -> None:
+    hparams = {"input_shift": torch.tensor([1.0, 2.5]), "nested": [{"scale": torch.tensor(3)}]}
+    save_weights(tmp_path / "weights.safetensors", {"state_dict": {"w": torch.ones(2)}}, hparams)
+    found = read_weights(tmp_path / "weights.safetensors")["hyper_parameters"]
+    assert found == {"input_shift": [1.0, 2.5], "nested": [{"scale": 3}]}
 
 
 def test_siblings_give_all_members_or_one(run: Path) -> None:

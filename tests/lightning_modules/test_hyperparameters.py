@@ -139,6 +139,18 @@ def test_what_has_no_class_path_is_refused(optimizer: Any) -> None:
         SoftmaxClassifier(**ARGUMENTS, optimizer=optimizer)
 
 
+def test_a_class_inside_another_is_refused_before_a_checkpoint_names_it() -> None:
+    """What a checkpoint names is looked up in its module, where there is no such name."""
+
+    class Outer:
+        class Inner(MLP):
+            pass
+
+    Outer.Inner.__qualname__ = "Outer.Inner"  # as at the top of a module
+    with pytest.raises(TypeError, match=r"class Outer\.Inner has no import path: define it at the top of a module"):
+        SoftmaxClassifier(**ARGUMENTS, embedding=Outer.Inner)
+
+
 def test_class_paths_are_the_shortest_that_import() -> None:
     assert class_path(SoftmaxClassifier) == "lightning_modules.SoftmaxClassifier"
     assert class_path(optim.Adam) == "torch.optim.Adam"

@@ -284,3 +284,14 @@ class WithBatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(self.norm(x))
+
+
+def test_a_validation_outside_training_is_no_hindrance_to_it() -> None:
+    """Outside, Lightning validates in inference mode, whose tensors cannot be changed in place afterwards."""
+    model, run = siblings(), trainer(max_steps=1, num_sanity_val_steps=1)
+    data = Points()
+    (before,) = run.validate(model, data, verbose=False)
+    run.fit(model, data)
+    (after,) = run.validate(model, data, verbose=False)
+    assert before.keys() == after.keys()
+    assert before["val/nll"] != after["val/nll"]

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", images)
     np.savez(folder / "two.npz", one=images, other=images.astype(np.float32))
     np.save(folder / "wide.npy", images[:, :, :4])
+    np.save(folder / "none.npy", images[:0])
     np.save(folder / "bright.npy", images + np.uint8(200))
     return folder
 
@@ -100,7 +101,8 @@ def test_what_is_wrong_with_a_stream_is_named(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("vdm.ckpt", "none.npy", "out"), "none.npy is missing"),
+        (("vdm.ckpt", "missing.npy", "out"), "missing.npy is missing"),
+        (("vdm.ckpt", "none.npy", "out", "--data", "digits.yaml"), "none.npy holds no images"),
         (("vdm.ckpt", "two.npz", "out"), "two.npz holds the arrays one [40, 1, 8, 8], other [40, 1, 8, 8]: name one"),
         (
             ("vdm.ckpt", "two.npz", "out", "--key", "other"),

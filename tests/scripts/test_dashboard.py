@@ -38,18 +38,26 @@ DIFFENC: Callbacks = {
     "callbacks.diffusion.samples.SampleFigures": {"num_samples": 4, "num_steps": 2},
     "callbacks.diffusion.gamma.GradientNorms": {"every_n_steps": 1, "num_bins": 2, "num_samples": 2},
 }
+CLASSIFIER: Callbacks = {
+    "callbacks.layer_similarity.LayerSimilarity": {"layers": ["network.embedding.*"], "prefix": "moved"},
+    "callbacks.probes.Probes": {"layers": ["embed"], "train_samples": 100},
+}
+LANGUAGE: Callbacks = {"callbacks.prediction_hubs.PredictionHubs": {"k": 5}}
 SHORT = ("--data.batch_size", "20", "--data.eval_batch_size", "100")
 RUNS: dict[str, tuple[str, Callbacks, tuple[str, ...]]] = {
-    "classifier": ("tests/integration/classifier.yaml", {}, ()),
+    "classifier": ("tests/integration/classifier.yaml", CLASSIFIER, ()),
     "siblings": ("tests/integration/siblings.yaml", SIBLINGS, ()),
     "diffenc": ("tests/integration/diffenc.yaml", DIFFENC, ("--data.eval_batch_size", "20")),
     "sentences": ("configs/experiment/docstrings_encoder.yaml", {}, ("--data.train_size", "100")),
+    "language": ("tests/integration/language.yaml", LANGUAGE, ("--data.batch_size", "6")),
 }
+LONG = ("siblings", "diffenc", "language")
 SECTIONS = {
-    "classifier": ["Training", "System"],
+    "classifier": ["Training", "Layers", "System"],
     "siblings": ["Training", "Similarity", "Labels", "Hubness", "System"],
     "diffenc": ["Training", "ELBO", "System"],
     "sentences": ["Training", "System"],
+    "language": ["Training", "Hubness", "System"],
 }
 
 
@@ -65,9 +73,7 @@ def logged(run_dir: Path) -> Iterator[str]:
             yield f"system/{item.key}"
 
 
-@pytest.mark.parametrize(
-    "run", [pytest.param(run, marks=pytest.mark.long) if run in ("diffenc", "siblings") else run for run in RUNS]
-)
+@pytest.mark.parametrize("run", [pytest.param(run, marks=pytest.mark.long) if run in LONG else run for run in RUNS])
 def test_every_panel_shows_what_the_run_logs(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     config, callbacks, options = RUNS[run]
@@ -117,6 +123,21 @@ def test_what_only_some_diffusion_models_log_has_panels_there_alone() -> None:
     assert not keys() & own
     config["model"]["init_args"] |= {"context": {"class_path": "likeness.diffusion.GaussianContext"}, "flow_head": True}
     assert own <= keys()
+
+
+def test_language_models_have_their_likelihood_and_their_hubs() -> None:
+    alone, siblings = (
+        {
+            panel.title: panel.keys
+            for section in sections(read_config(CONFIGS / "experiment" / name))
+            for panel in section.panels
+        }
+        for name in ("docstrings_lm.yaml", "docstrings_lm_siblings.yaml")
+    )
+    assert alone["Validation NLL, nats"] == ("val/nll",)
+    assert ("val/nll", "val/nll/min", "val/nll/max") in siblings.values()
+    assert siblings["Skewness of predictions, and by chance"][0] == "hubness/prediction/k_skewness"
+    assert "hubness/prediction/seconds" in siblings["Seconds that callbacks took"]
 
 
 def test_without_save_the_command_prints_what_it_would_make(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules import CIFAR10, MNIST
 from datamodules.own.array_files import StoredArray
 from likeness.files.errors import missing
-from likeness.files.writing import replacing
 from likeness.seeding import hashed
+from scripts.reporting import write_arrays
 
 PARTS = ("train", "test")
 CROP = 8  # pixels
@@ -114,9 +113,7 @@ def arrays_file(name: str, data_dir: Path, out: Path) -> Path:
     for part in PARTS:
         images, labels = read(data_dir, part)
         arrays |= {f"x_{part}": images.numpy(), f"y_{part}": labels.numpy()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    return path
+    return write_arrays(path, arrays)
 
 
 def fingerprint(file: Path) -> str | None:

@@ -16,11 +16,10 @@ from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.diffusion.encoders import IdentityEncoder
 from likeness.diffusion.schedules import LinearSchedule
-from likeness.files.writing import replacing
 from scripts.evaluate.bounds import BoundEvaluation, Depth
 from scripts.evaluate.data import open_split
 from scripts.inputs import default_data, load_data
-from scripts.reporting import Row, write_json
+from scripts.reporting import Row, write_arrays, write_json
 from scripts.study.frontier.arms import FrontierRun
 from scripts.study.frontier.checks import coded_sizes, flow_bounds, time_statistics
 from scripts.study.frontier.data import DATA, fingerprint
@@ -88,9 +87,7 @@ def train_and_measure(run: FrontierRun, protocol: Protocol, out: Path) -> None:
     with run.threads():
         row, bits = measure(run, protocol, out)
     path = row_file(run, out)
-    arrays: dict[str, Any] = {**bits}
-    with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(path.with_suffix(".npz"), bits)
     write_json(path, {"settings": settings_of(run, protocol), "row": row})
 
 

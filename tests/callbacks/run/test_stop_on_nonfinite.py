@@ -32,6 +32,11 @@ def test_on_an_accelerator_the_loss_is_read_at_the_cadence_and_before_a_checkpoi
         callback.on_save_checkpoint(TRAINER, module("meta"), {"state_dict": {}})
 
 
+def test_a_cadence_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
+        StopOnNonFinite(every_n_steps=0)
+
+
 def test_a_nonfinite_weight_is_named() -> None:
     weights = {"f.weight": torch.tensor([1.0, float("nan")]), "steps": torch.tensor([1])}
     with pytest.raises(NonFiniteError, match=r"weight f\.weight is not finite at step 7"):

@@ -145,6 +145,11 @@ def test_other_windows_are_refused_in_the_middle_of_an_epoch(
         trainer(max_epochs=3).fit(Reader(), Tokens(**options), ckpt_path=path, weights_only=True)
 
 
+def test_no_tokens_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="vocab_size must be at least 1, got 0"):
+        Tokens(vocab_size=0)
+
+
 def test_overfitting_repeats_the_windows_of_the_first_epoch(folder: str) -> None:
     model = fit(folder, overfit_batches=2)
     assert len(model.batches) == 6

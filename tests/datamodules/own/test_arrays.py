@@ -211,6 +211,11 @@ def test_what_cannot_be_read_in_parquet_is_named_or_skipped(tmp_path: Path) -> N
         ({"x": X.astype(str)}, {}, r"holds <U3, not real numbers"),
         ({"x": X.astype(np.int32) * 300}, {}, r"data.npz\[x\], row \d+ has an input of \d+, expected 0 to 255"),
         ({"x": np.where(X == 0, np.inf, X)}, {}, r"data.npz\[x\], row \d+ has an input of inf, expected a finite"),
+        (
+            {"x": np.where(X == 0, 1e300, X)},
+            {},
+            r"row \d+ has an input of 1e\+300, expected a finite number in float32",
+        ),
         ({"x": X[:0], "y": Y[:0]}, {}, "the train part of arrays is empty"),
         ({}, {"split_key": "y"}, r"data.npz\[y\] says 0, which is none of train, val, test: see part_names"),
         ({}, {"file": "missing.npz"}, "missing.npz is missing"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from datamodules import DataError, HuggingFaceDataset
+from datamodules.language.documents import Reading, open_documents
 from datamodules.own.huggingface import open_dataset
 from datamodules.own.samples import SampleError
 from tests.datamodules.own.toys import picture, png, write_dataset
@@ -116,6 +117,16 @@ def test_a_label_that_is_withheld_is_no_class(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HuggingFaceDataset(str(folder), **options).setup("fit")
+
+
+def test_two_splits_that_could_be_one_part_are_named(tmp_path: Path) -> None:
+    both = write_dataset(tmp_path / "both", {"train": 4, "validation": 2, "dev": 2})
+    with pytest.raises(DataError, match=r"the splits validation and dev .* both be the val part: say which by part_n"):
+        HuggingFaceDataset(str(both)).setup("fit")
+    data = HuggingFaceDataset(str(both), part_names={"val": "dev"})
+    assert all_of(data, "val")[0].shape == (2, 3, 12, 10)
+    with pytest.raises(DataError, match=r"the splits validation and dev .* both be the val part"):
+        open_documents(str(both), Reading(column="text"))
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:

@@ -326,6 +326,22 @@ def test_scales_of_the_logits_are_said(tmp_path: Path, config: dict[str, Any], f
     assert (f"with f = {factor:g} times" in head.notes[0]) if factor else head.notes == ()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5", "longt5", "switch_transformers"])
+def test_scales_of_encoder_decoders_are_those_of_transformers(tmp_path: Path, kind: str, tied: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(kind, **T5, tie_word_embeddings=tied)
+    written = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    written.save_pretrained(tmp_path)
+    tokens = torch.arange(5)[None]
+    with torch.no_grad():
+        answer = written(input_ids=tokens, decoder_input_ids=tokens, output_hidden_states=True)
+    head = read_head(tmp_path)
+    factor = float(head.notes[0].partition("f = ")[2].partition(" ")[0]) if head.notes else 1.0
+    logits = factor * answer.decoder_hidden_states[-1][0] @ head.rows[:].float().T
+    torch.testing.assert_close(logits, answer.logits[0], rtol=1e-4, atol=1e-5)
+
+
 def test_one_label_is_one_clear_line(tmp_path: Path) -> None:
     folder = model(tmp_path, {"score.weight": matrix(0, 1, 4)})
     assert "at least two label vectors, but score.weight is [1, 4]" in refusal(folder)
