@@ -221,6 +221,18 @@ def test_a_constant_layer_is_undefined_and_says_why() -> None:
         assert "same for" in found.undefined["unbiased_linear_cka"][0, 1]
 
 
+def test_where_no_pair_has_a_value_there_is_no_null() -> None:
+    """Its best pair would be none, at a p-value of 1 / (n + 1) and a threshold that JSON has not."""
+    model, data = nn.Threshold(1e9, 2.0), torch.randn(20, 4)
+    measures = ["unbiased_linear_cka", "linear_cka"]
+    found = compare_layers(nn.Sequential(model), None, data, measures=measures, permutations=19)
+    assert found["linear_cka"].isnan().all()
+    assert not found.nulls
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["nulls"] == {}
+    with pytest.raises(ValueError, match="alpha"):
+        compare_layers(nn.Sequential(model), None, data, permutations=19, alpha=2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
