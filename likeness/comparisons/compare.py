@@ -288,6 +288,10 @@ def compare(
     require_positive(batch_size=batch_size, max_stored=max_stored)
     given = [first, second]
     if isinstance(first, list):
+        if data is not None and second is not None:
+            raise ModelError(
+                f"several models are compare([a, b, c], data): a {type(second).__name__} stands beside the list"
+            )
         given, data = first, second if data is None else data
     if (texts := Texts.of(data)) is not None:
         from likeness.comparisons.language import compare_on_texts
