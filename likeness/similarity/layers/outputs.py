@@ -297,8 +297,8 @@ def _first_of(batch: Inputs, size: int) -> Inputs:
     """The first samples of a batch."""
 
     def part(value: Any) -> Any:
-        whole = isinstance(value, Tensor | list | tuple) and len(value) == batch.size
-        return value[:size] if whole else value
+        has_rows = isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[:size] if has_rows and len(value) == batch.size else value
 
     x = {name: part(value) for name, value in batch.x.items()} if isinstance(batch.x, Mapping) else part(batch.x)
     return Inputs(x, None, batch.ids[:size], batch.start, min(size, batch.size))

@@ -151,6 +151,20 @@ def test_padding_is_pooled_away_and_layers_that_do_not_run_are_named() -> None:
         compare_layers(model, None, [data], layers="mix", pooling="positions")
 
 
+def test_a_number_among_the_inputs_is_handed_on_as_it_is() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, input_features: Tensor, temperature: Tensor) -> Tensor:
+            return self.linear(input_features) / temperature
+
+    data = [{"temperature": torch.tensor(2.0), "input_features": rows} for rows in torch.randn(20, 4).split(7)]
+    found = compare_layers(Scaled(), None, data)
+    assert (found.samples, found.layers_a) == (20, ["linear"])
+
+
 def test_layers_are_chosen_by_pattern_and_a_wrong_name_is_named() -> None:
     found = compare_layers(convolutions(), convolutions(), IMAGES, layers=["3.*"], layers_of_second="[02]")
     assert (found.layers_a, found.layers_b) == (["3.0", "3.1"], ["0", "2"])
