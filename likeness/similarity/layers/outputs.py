@@ -211,6 +211,12 @@ class Stored(NamedTuple):
     rows: dict[str, Tensor]  # [N, P, d] of each layer; one object for layers that answer the same
 
 
+def each_once(rows: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What a function makes of the rows of layers; of layers that answer the same it is one object again."""
+    made = {key: function(tensor) for key, tensor in {id(tensor): tensor for tensor in rows.values()}.items()}
+    return {name: made[id(tensor)] for name, tensor in rows.items()}
+
+
 class LayerStore:
     """At most ``max_stored`` samples of every layer, chosen by a hash of their ids, in each layer's own dtype.
 
