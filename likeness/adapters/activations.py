@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from likeness.numerics import at_least_float32
+
 Pooling = Literal["mean", "flatten", "cls", "last", "positions"]
 POOLINGS = ("mean", "flatten", "cls", "last", "positions")
 _WRAPPERS = ("_orig_mod", "module")  # torch.compile's, and those of data parallelism
@@ -164,8 +166,9 @@ def _of_sequence(value: Tensor, pooling: str, mask: Tensor | None) -> Tensor:
         return value[torch.arange(len(value), device=value.device), last]
     if mask is None:
         return value.mean(1)
-    weights = mask.unsqueeze(-1).to(value.dtype)
-    return (value * weights).sum(1) / weights.sum(1)
+    wide = at_least_float32(value)
+    weights = mask.unsqueeze(-1).to(wide.dtype)
+    return ((wide * weights).sum(1) / weights.sum(1)).to(value.dtype)
 
 
 def _copy(rows: Tensor, source: Tensor) -> Tensor:

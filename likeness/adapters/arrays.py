@@ -14,6 +14,7 @@ from typing_extensions import override
 from likeness.adapters.batches import Inputs
 from likeness.adapters.modules import Measurable, ModelError
 from likeness.files.columns import EMBEDDINGS, LABELS, open_columns
+from likeness.neighbours.distances import as_tensor
 
 F_NAMES = ("f", *EMBEDDINGS, "representations", "features")
 G_NAMES = ("g", "unembeddings", "unembedding", "weight", "head")
@@ -72,7 +73,7 @@ class ArrayModel(Measurable):
 
 
 def _matrix(array: Any, what: str, name: str) -> Tensor:
-    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
+    tensor = as_tensor(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
     if tensor.ndim != 2 or not tensor.numel():
         raise ModelError(f"{what} of {name} must be a matrix, but is {list(tensor.shape)}")
     return tensor.detach() if tensor.is_floating_point() else tensor.double()

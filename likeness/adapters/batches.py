@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from likeness.batch import Batch
+from likeness.neighbours.distances import as_tensor
 
 LABELS = ("labels", "label", "y", "target", "targets")
 INPUTS = ("x", "pixel_values", "image", "images", "img", "input", "inputs", "data", "text", "texts", "sentence")
 TOKENS = ("input_ids", "inputs_embeds", "input_values", "input_features")  # which a model takes by name
+NUMBERS = "biuf"  # kinds of arrays
 
 
 class DataKindError(TypeError):
@@ -35,9 +37,10 @@ class Inputs(NamedTuple):
 def batches(data: Any, batch_size: int = 64) -> Iterator[Inputs]:
     """Batches of data, in their order, each once.
 
-    A tensor or array [N, ...] and a data set of single samples (torch's or Hugging Face's) are divided into batches; a
-    datamodule gives its test split, or its validation split where it has no other; all else is an iterable of batches:
-    tensors, (x, y) pairs or longer tuples, dictionaries, named tuples with ``x``, ``y`` and ``id``.
+    A tensor or array [N, ...] and a data set of single samples (torch's or Hugging Face's) are divided into batches, of
+    which lists of equally many numbers become tensors; a datamodule gives its test split, or its validation split where
+    it has no other; all else is an iterable of batches: tensors, (x, y) pairs or longer tuples, dictionaries, named
+    tuples with ``x``, ``y`` and ``id``.
 
     Raises DataKindError for a batch without inputs, and ValueError for data that yield nothing.
     """
@@ -53,12 +56,16 @@ def batches(data: Any, batch_size: int = 64) -> Iterator[Inputs]:
 def count(data: Any, batch_size: int = 64) -> int | None:
     """How many batches there will be, where that can be told."""
     iterable = _iterable(data, batch_size)
-    return len(iterable) if isinstance(iterable, Sized) else None
+    try:
+        return len(iterable) if isinstance(iterable, Sized) else None
+    except TypeError:  # of a loader whose data set has no length
+        return None
 
 
 def as_inputs(batch: Any, start: int = 0) -> Inputs:
     """One batch as inputs, labels and ids; ids count from ``start`` where the batch has none."""
     x, y, ids = _parts(batch)
+    x = as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in NUMBERS else x
     size = _size(x)
     if y is not None and y.shape != (size,):
         y = None  # targets of another kind
@@ -68,11 +75,10 @@ def as_inputs(batch: Any, start: int = 0) -> Inputs:
 
 
 def _iterable(data: Any, batch_size: int) -> Iterable[Any]:
-    if isinstance(data, np.ndarray):
-        data = torch.from_numpy(data)
-    if isinstance(data, Tensor):
-        parts: Iterable[Any] = torch.split(data, batch_size)
-        return parts
+    if isinstance(data, np.ndarray) and data.dtype.kind not in NUMBERS:
+        raise DataKindError(f"data are an array of {data.dtype.str}, and not of numbers")
+    if isinstance(data, Tensor | np.ndarray):
+        return [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
     if hasattr(data, "val_dataloader") and hasattr(data, "setup"):
         return _split_of(data)
     if isinstance(data, DataLoader):
@@ -115,12 +121,29 @@ def _collate(samples: list[Any]) -> Any:
 
     if isinstance(samples[0], Mapping):
         return {name: _collate([sample[name] for sample in samples]) for name in samples[0]}
+    if isinstance(samples[0], list) and isinstance(_first_entry(samples[0]), int | float):
+        return _stacked(samples)
     if isinstance(samples[0], tuple) and not hasattr(samples[0], "_fields"):
         return tuple(_collate(list(part)) for part in zip(*samples, strict=True))
     try:
         return default_collate(samples)
     except TypeError:
         return samples  # pictures, for one
+
+
+def _first_entry(nested: Any) -> Any:
+    while isinstance(nested, list) and nested:
+        nested = nested[0]
+    return nested
+
+
+def _stacked(samples: list[list[Any]]) -> Tensor:
+    """Lists of numbers as the rows of a tensor [N, ...]; torch's own way makes columns of them."""
+    try:
+        return torch.tensor(samples)
+    except ValueError as error:
+        short, long = min(map(len, samples)), max(map(len, samples))
+        raise DataKindError(f"samples are lists of {short} and {long} numbers: pad them to one length") from error
 
 
 def _parts(batch: Any) -> tuple[Any, Any, Any]:
@@ -148,7 +171,9 @@ def _labels(y: Any) -> Tensor | None:
 
 
 def _size(x: Any) -> int:
-    first: Any = next(iter(x.values()), None) if isinstance(x, Mapping) else x
+    first: Any = x
+    if isinstance(x, Mapping):
+        first = next((x[name] for name in TOKENS if name in x), next(iter(x.values()), None))
     rows = isinstance(first, list | tuple) or (isinstance(first, Tensor | np.ndarray) and first.ndim > 0)
     if not rows or not len(first):
         raise DataKindError(f"a batch holds a {type(x).__name__} where its inputs should be")

@@ -21,7 +21,7 @@ from likeness.adapters.causal_scorers import CausalModel, Rows, TokenScorer
 from likeness.adapters.decoders import CausalDecoder, decoder_in
 from likeness.adapters.modules import ModelError
 from likeness.language.text_tokenizer import TextTokenizer
-from likeness.networks.pretrained_text import out_of_reach, quiet, text_library
+from likeness.networks.pretrained_text import first_line, out_of_reach, quiet, text_library
 
 GGUF = ("gguf", "accelerate")  # packages that the library needs for such a file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -109,7 +109,7 @@ def _read(name: str) -> tuple[nn.Module, Any]:
         packages = " ".join(GGUF) if "gguf_file" in source.options else "transformers"
         raise ModelError(f"{name} cannot be read without more packages: pip install {packages}") from error
     except Exception as error:  # the library, its hub, safetensors and tokenizers raise their own
-        why = f"it is no folder, and {source.away}" if source.away else _first_line(error)
+        why = f"it is no folder, and {source.away}" if source.away else first_line(error)
         raise ModelError(f"{name} cannot be read as a causal language model: {why}") from error
     wrong = [*sorted(report["missing_keys"]), *(str(key) for key in report["mismatched_keys"])]
     if wrong:
@@ -140,7 +140,3 @@ def _tokenizer(library: Any, source: _Source) -> Any:
     tokenizer = library.AutoTokenizer.from_pretrained(source.name, trust_remote_code=False, **source.options)
     # Without its files the library answers a tokenizer to which every word is unknown.
     return tokenizer if len(tokenizer) > len(tokenizer.all_special_ids) else None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -71,7 +71,7 @@ def _adapted(model: Any, head: str | bool, pooling: Any) -> list[Measurable]:
 
 
 def _of_name(name: str, head: str | bool, pooling: Any) -> list[Measurable]:
-    """A file of embeddings, a run or checkpoint, or a model of one of the libraries that ``backbones`` knows."""
+    """A file of embeddings, a run or checkpoint, or a model that :mod:`likeness.adapters.libraries` knows by name."""
     path = Path(name).expanduser()
     if path.suffix in SUFFIXES and path.is_file() and not _is_weights(path):
         return [ArrayModel.of_file(path, path.name)]

@@ -288,6 +288,10 @@ def compare(
     require_positive(batch_size=batch_size, max_stored=max_stored)
     given = [first, second]
     if isinstance(first, list):
+        if data is not None and second is not None:
+            raise ModelError(
+                f"several models are compare([a, b, c], data): a {type(second).__name__} stands beside the list"
+            )
         given, data = first, second if data is None else data
     if (texts := Texts.of(data)) is not None:
         from likeness.comparisons.language import compare_on_texts
@@ -300,7 +304,8 @@ def compare(
     heads = [head] * len(given) if isinstance(head, str | bool) else head
     models = adapted(given, names, heads, pooling)
     with unnoticed(chain.from_iterable(model.modules for model in models)):
-        return measured(models, _stream(models, data, batch_size, progress), select(measures), max_stored, permutations)
+        stream = _stream(models, data, batch_size, progress)
+        return measured(models, stream, select(measures), max_stored, permutations, progress=progress)
 
 
 def measured(
@@ -310,6 +315,7 @@ def measured(
     max_stored: int = 2000,
     permutations: int = 0,
     data: str = "the data",
+    progress: bool | None = None,
 ) -> Comparison:
     """Compare adapted models over a stream of batches; see :func:`compare`. Call it inside ``unnoticed``."""
     _require_same_tokens(models)
@@ -320,7 +326,7 @@ def measured(
     gathered = _Pass(models, measures, max_stored)
     for batch in chain([first], stream):
         gathered.add(batch)
-    return gathered.comparison(permutations, data)
+    return gathered.comparison(permutations, data, progress)
 
 
 def _require_same_tokens(models: Sequence[Measurable]) -> None:
@@ -364,7 +370,7 @@ class _Pass:
             self._add([f[chosen] for f in embeddings], None if y is None else y[chosen], ids[chosen])
         self.samples += rows
 
-    def comparison(self, permutations: int, data: str) -> Comparison:
+    def comparison(self, permutations: int, data: str, progress: bool | None = None) -> Comparison:
         """Everything that was asked for, computed from the sums."""
         assert self.metric is not None
         with warnings.catch_warnings():
@@ -382,7 +388,7 @@ class _Pass:
             nll=self.loss / self.samples if known else None,
             left_out=self.left_out,
             bounds=bounds_on(self.measures, computed, map(joint.bare_dim, range(len(self.names)))),
-            nulls=_nulls(self.metric, self.measures, permutations) if permutations else {},
+            nulls=_nulls(self.metric, self.measures, permutations, progress) if permutations else {},
             permutations=permutations,
             sample=self.sample,
         )
@@ -435,11 +441,13 @@ def _are_labels(y: Tensor, count: int) -> bool:
     return not len(y) or bool((y >= 0).all() & (y < count).all())
 
 
-def _nulls(metric: PairwiseSimilarity, measures: Mapping[str, Measure], permutations: int) -> dict[str, PairwiseNulls]:
+def _nulls(
+    metric: PairwiseSimilarity, measures: Mapping[str, Measure], permutations: int, progress: bool | None
+) -> dict[str, PairwiseNulls]:
     """Of the measures of samples, on the inputs that the metric kept."""
     bare = metric.kept_embeddings()
     peers = {name: measure for name, measure in measures.items() if isinstance(measure, RepresentationMeasure)}
-    steps = tracked(peers, "permuting samples")
+    steps = tracked(peers, "permuting samples", shown=progress)
     return {name: pairwise_nulls(peers[name], bare, metric.names, n=permutations) for name in steps}
 
 

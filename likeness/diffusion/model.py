@@ -59,7 +59,7 @@ class DiffusionModel(nn.Module, Hierarchy):
     """VDM and DiffEnc in finite and infinite depth.
 
     Args:
-        network: predicts from z_t; see :class:`ScoreFunction`.
+        network: predicts from z_t; see :class:`likeness.diffusion.hierarchy.ScoreFunction`.
         encoder: of the depth-dependent mean.
         schedule: gamma(t); a multivariate one is told the input's shape.
         input_shape: of one sample.

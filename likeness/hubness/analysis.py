@@ -33,7 +33,7 @@ from likeness.hubness.null import (
 )
 from likeness.neighbours.distances import as_points, as_tensor, first_rows, row_lengths
 from likeness.neighbours.exact import DistanceName, Neighbours, nearest_neighbours
-from likeness.numerics import FeatureMoments
+from likeness.numerics import FeatureMoments, first_copies
 
 
 def row_warnings(embeddings: Tensor, name: str, metric: str) -> list[str]:
@@ -68,10 +68,8 @@ def dead_dimensions(embeddings: Tensor) -> Tensor:
 
 def repeated_rows(embeddings: Tensor) -> Tensor:
     """Positions of the rows [N, D] that equal an earlier row, ascending."""
-    row_of: Tensor = torch.unique(embeddings, dim=0, return_inverse=True)[1]  # [N] among the distinct rows
-    positions = torch.arange(len(row_of), device=row_of.device)
-    first = positions.new_full(positions.shape, len(row_of)).scatter_reduce(0, row_of, positions, "amin")
-    return positions[first[row_of] < positions]
+    positions = torch.arange(len(embeddings), device=embeddings.device)
+    return positions[first_copies(embeddings) < positions]
 
 
 @dataclass(frozen=True, eq=False)

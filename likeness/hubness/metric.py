@@ -126,6 +126,8 @@ class HubnessMetric(Metric):
     def _in_sample(self) -> tuple[HubnessReport, dict[str, float]]:
         """The report, and what else is told of the samples."""
         ids, embeddings, labels = _joined(self.ids), _joined(self.rows), _joined(self.labels)
+        if not len(ids):
+            raise ValueError("there are no samples whose hubness could be measured")
         if len(labels) not in (0, len(ids)):
             raise ValueError(f"all samples need labels, or none: {len(labels)} of {len(ids)} have one")
         self._sample_ids, first = _first_of_each(ids)

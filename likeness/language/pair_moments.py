@@ -17,7 +17,7 @@ from likeness.language.token_pass import MEMORY, QUANTITIES, Head, Positions, Vi
 from likeness.numerics import FactoredMoments, as_float64, at_least_float32, require_finite
 from likeness.seeding import hashed
 from likeness.similarity.joint_moments import JointMoments, joint_features
-from likeness.similarity.metric import empty_store, filled, keep
+from likeness.similarity.metric import FREE, empty_store, filled, keep
 from likeness.similarity.predictions import mean_row
 from likeness.similarity.softmax_models import SoftmaxModels
 from likeness.spans import epsilon, type_of
@@ -215,5 +215,5 @@ def _once(rows: Tensor, size: int) -> Tensor:
     order = rows[:, 0].argsort(stable=True)
     ordered = rows[order, 0]
     repeated = torch.zeros(len(rows), dtype=torch.bool)
-    repeated[order[1:]] = (ordered[1:] == ordered[:-1]) & (ordered[1:] >= 0)
+    repeated[order[1:]] = (ordered[1:] == ordered[:-1]) & (ordered[1:] != FREE)
     return keep(rows[~repeated], size)

@@ -74,8 +74,8 @@ def reduced_predictions(
 
     Raises ValueError for a name that is neither and NotImplementedError for a reduction that is no inner product.
     """
-    bank, f = (with_bias(contexts, g, bias)[0] for contexts in (bank, f))
-    g = with_bias(f[:, : g.shape[1]], g, bias)[1]
+    bank, _ = with_bias(bank, g, bias)
+    f, g = with_bias(f, g, bias)
     baseline, right = _measured("none", Scores(f, g), next_tokens, k, None)
     answers = [baseline]
     for method in reductions:

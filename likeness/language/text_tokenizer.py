@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from likeness.files.errors import DataError, missing
-from likeness.networks.pretrained_text import quiet, text_library
+from likeness.networks.pretrained_text import first_line, quiet, text_library
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 SEPARATOR = "<|endoftext|>"
@@ -188,8 +188,7 @@ def _converted(folder: Path) -> tuple[str, str | None]:
             )
         return tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token
     except Exception as error:  # the library has no class of its own for what it finds in a folder
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{folder} holds no tokenizer that can be read: {reason}") from error
+        raise DataError(f"{folder} holds no tokenizer that can be read: {first_line(error)}") from error
 
 
 def _parsed(content: str, where: str) -> dict[str, Any]:
@@ -261,7 +260,7 @@ def _spelling(parsed: Mapping[str, Any]) -> Callable[[str], bytes]:
     if "ByteLevel" in steps:
         numbers = {character: bytes([number]) for number, character in enumerate(_alphabet())}
         return lambda token: b"".join(numbers.get(character, character.encode()) for character in token)
-    space = _WORD_START if _WORD_START in steps or "Metaspace" in steps else "\0"
+    space = _WORD_START if _WORD_START in steps or "Metaspace" in steps else " "
     inside = (model.get("continuing_subword_prefix") or "") if model.get("type") == "WordPiece" else ""
 
     def spelt(token: str) -> bytes:

@@ -144,7 +144,7 @@ def read_pretrained(name: str) -> tuple[nn.Module, Any, PoolingName]:
             raise FileNotFoundError(
                 f"encoder {name} is no folder and not among the downloaded models, and {away}"
             ) from error
-        raise ValueError(f"encoder {name} cannot be read: {_first_line(error)}") from error
+        raise ValueError(f"encoder {name} cannot be read: {first_line(error)}") from error
     _check(name, model, report, tokenizer)
     return model, tokenizer, pooling
 
@@ -161,7 +161,7 @@ def out_of_reach(name: str) -> str | None:
     except errors.RepositoryNotFoundError:
         return "the Hugging Face hub knows none of that name that you may read"
     except Exception as error:  # whatever the network, a proxy or the hub may answer
-        return f"the Hugging Face hub cannot be reached: {_first_line(error)}"
+        return f"the Hugging Face hub cannot be reached: {first_line(error)}"
     return None
 
 
@@ -211,5 +211,6 @@ def _check(name: str, model: nn.Module, report: Mapping[str, Any], tokenizer: An
         raise ValueError(f"encoder {name} has {len(tokenizer)} tokens, but vectors for {config.vocab_size}")
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def first_line(error: Exception) -> str:
+    """What an error of a library begins with; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -83,14 +83,6 @@ class Cloud:
         index = list(models)
         return Cloud(self.own[index], self.axes[index], self.offset[index], self.size[index])
 
-    def centred(self, rows: slice) -> Tensor:
-        """[P, rows, R]."""
-        return self.own[:, rows] @ self.axes
-
-    def points(self, rows: slice) -> Tensor:
-        """[P, rows, R]."""
-        return self.centred(rows) + self.offset[:, None]
-
     def at(self, index: Tensor) -> "Cloud":
         """Some of the points, in the same coordinates."""
         known = {key: summary.at(index) for key, summary in self.summaries.items()}

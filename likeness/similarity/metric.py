@@ -31,7 +31,7 @@ from likeness.spans import epsilon, type_of
 
 M = TypeVar("M", bound=Measure)
 
-_FREE = -1  # id of a row that holds no input yet
+FREE = -1  # id of a row that holds no input yet
 _REASONS = 3  # that a warning gives
 
 
@@ -51,6 +51,7 @@ class PairwiseSimilarity(Metric):
             side of d_LLV and d_{f,g}, neighbours, kernels); where there are no more than that, all are.
 
     Attributes:
+        widths: after ``compute``, M_i of each model, the constant coordinate of a biased head left out.
         undefined: after ``compute``, by measure and pair (i, j), why the value is NaN.
         search: after ``compute``, by measure and pair, how the choices that it is taken at were found: exact, or
             sampled or bounded, so that the value is that of the best choice that was tried.
@@ -100,13 +101,15 @@ class PairwiseSimilarity(Metric):
         self.add_state("stored", empty_store(size, sum(self.dims)), dist_reduce_fx=merge_stores)
 
     def update(self, embeddings: Sequence[Tensor], unembeddings: Sequence[Tensor], ids: Tensor | None = None) -> None:
-        """Add samples: f_i [N, M_i], g_i [K, M_i], and the samples' positions in their split [N].
+        """Add samples: f_i [N, M_i], g_i [K, M_i], and the samples' positions in their split [N]; N may be 0.
 
         Raises ValueError naming the model and sample of a value that is not finite, and where inputs must be stored
         but have no ids.
         """
-        predicted = checked_predictions(embeddings, unembeddings, self.names, ids)
         self.unembeddings = [g.detach().to(self.moments) for g in unembeddings]
+        if not len(embeddings[0]):
+            return
+        predicted = checked_predictions(embeddings, unembeddings, self.names, ids)
         self.epsilon = self.epsilon.clamp(max=epsilon(embeddings))
         features = joint_features([f.detach() for f in embeddings], predicted.log_partitions)
         batch = FactoredMoments.of(features.to(self.moments.device))
@@ -188,7 +191,7 @@ def _merge(packed: Tensor) -> Tensor:
 def empty_store(size: int, features: int) -> Tensor:
     """A store for ``size`` inputs of ``features`` numbers: rows [id, features], float64."""
     store = torch.zeros(size, 1 + features, dtype=torch.float64)
-    store[:, 0] = _FREE
+    store[:, 0] = FREE
     return store
 
 
@@ -200,13 +203,13 @@ def merge_stores(stores: Tensor) -> Tensor:
 def keep(rows: Tensor, size: int) -> Tensor:
     """The ``size`` rows whose ids have the smallest hashes: a random sample that no order of the data can change."""
     ids = rows[:, 0].long()
-    priority = torch.where(ids == _FREE, torch.iinfo(torch.int64).max, hashed(ids))
+    priority = torch.where(ids == FREE, torch.iinfo(torch.int64).max, hashed(ids))
     return rows[priority.argsort(stable=True)[:size]]
 
 
 def filled(store: Tensor) -> tuple[Tensor, Tensor]:
     """Ids [n] and features [n, D] of the inputs in a store, by id."""
-    rows = store[store[:, 0] != _FREE]
+    rows = store[store[:, 0] != FREE]
     rows = rows[rows[:, 0].argsort()]
     return rows[:, 0].long(), rows[:, 1:]
 

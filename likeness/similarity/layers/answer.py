@@ -17,11 +17,9 @@ from likeness.similarity.layers.statistics import LayerIntervals, LayerNull
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-    from rich.console import Console
     from rich.table import Table
 
 FEW = 4  # measures whose intervals fit in a table
-WIDTH = 120  # characters of a table that is not printed on a terminal
 COLUMNS = ("measure", "layer_a", "layer_b", "value", "p_value", "score", "low", "high", "undefined")
 
 
@@ -161,13 +159,10 @@ class LayerComparison:
     def _repr_html_(self) -> str:
         return str(self._recorded().export_html(inline_styles=True, code_format="<pre>{code}</pre>"))
 
-    def _recorded(self) -> Console:
-        from io import StringIO
+    def _recorded(self) -> Any:
+        from likeness.comparisons.tables import recorded
 
-        from rich.console import Console
-
-        console = Console(record=True, width=WIDTH, file=StringIO())
-        console.print(self.table())
+        console = recorded(self.table())
         for name, reasons in zip(self.names, self.left_out, strict=True):
             for why in dict.fromkeys(reasons.values()):
                 layers = ", ".join(layer for layer, reason in reasons.items() if reason == why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -25,6 +25,7 @@ from likeness.similarity.layers.kernel_sums import AT_LEAST, Gram, KernelSums, g
 from likeness.similarity.layers.matrices import LayerMatrices, select_measures
 from likeness.similarity.layers.outputs import LayerStore, Rule, Side, one_row_each
 from likeness.similarity.layers.statistics import layer_intervals, layer_null
+from likeness.similarity.undefined import UndefinedError
 
 Estimator = Literal["stored", "minibatch"]
 Patterns = str | Iterable[str] | None
@@ -190,13 +191,14 @@ def compared(
 
 
 def _compute(found: LayerComparison, name: str, cells: LayerMatrices, kept: int, asked: Statistics) -> None:
-    """Add a measure, its null and its intervals."""
+    """Add a measure, its intervals, and its null unless no pair has a value."""
     own = found.values[name] = cells.observed()
     found.undefined[name] = cells.reasons
     if asked.permutations:
-        found.nulls[name] = layer_null(
-            cells, kept, n=asked.permutations, alpha=asked.alpha, seed=asked.seed, observed=own
-        )
+        with suppress(UndefinedError):
+            found.nulls[name] = layer_null(
+                cells, kept, n=asked.permutations, alpha=asked.alpha, seed=asked.seed, observed=own
+            )
     if asked.bootstrap:
         found.intervals[name] = layer_intervals(
             cells, kept, n=asked.bootstrap, confidence=asked.confidence, seed=asked.seed, observed=own

@@ -88,13 +88,12 @@ class KernelSums:
 
     def __init__(self, unbiased: bool) -> None:
         self.unbiased = unbiased
-        self.samples = self.passed_over = 0
+        self.samples = 0
         self.cross = self.own_a = self.own_b = torch.zeros((), dtype=torch.float64)
 
     def add(self, a: Sequence[Gram], b: Sequence[Gram] | None, size: int) -> None:
         """Add the layers of a batch of so many samples; ``b`` is None where a model is compared with itself."""
         if size < AT_LEAST:
-            self.passed_over += size
             return
         rows, first = _distinct(a)
         columns, second = (rows, first) if b is None else _distinct(b)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from likeness.adapters.batches import Inputs
-from likeness.similarity.layers.outputs import LayerStore, Stored
+from likeness.similarity.layers.outputs import LayerStore, Stored, each_once
 
 INPUTS = "inputs"  # the name under which the mean of each input is kept, by which other inputs are noticed
 
@@ -46,7 +46,7 @@ class LayerSample(Metric):
     def stored(self) -> Stored:
         """What was kept by all ranks, on the CPU."""
         own = self.store.stored()
-        own = Stored(own.ids, {name: tensor.cpu() for name, tensor in own.rows.items()})
+        own = Stored(own.ids, each_once(own.rows, Tensor.cpu))
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return own
         parts: list[Stored | None] = [None] * torch.distributed.get_world_size()
@@ -54,7 +54,7 @@ class LayerSample(Metric):
         merged = LayerStore(*self.settings)
         for part in parts:
             if part is not None and len(part.ids):
-                merged.add(part.ids, {name: tensor.flatten(0, 1) for name, tensor in part.rows.items()})
+                merged.add(part.ids, each_once(part.rows, lambda rows: rows.flatten(0, 1)))
         return merged.stored()
 
 

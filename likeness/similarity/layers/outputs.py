@@ -211,6 +211,12 @@ class Stored(NamedTuple):
     rows: dict[str, Tensor]  # [N, P, d] of each layer; one object for layers that answer the same
 
 
+def each_once(rows: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What a function makes of the rows of layers; of layers that answer the same it is one object again."""
+    made = {key: function(tensor) for key, tensor in {id(tensor): tensor for tensor in rows.values()}.items()}
+    return {name: made[id(tensor)] for name, tensor in rows.items()}
+
+
 class LayerStore:
     """At most ``max_stored`` samples of every layer, chosen by a hash of their ids, in each layer's own dtype.
 
@@ -297,8 +303,8 @@ def _first_of(batch: Inputs, size: int) -> Inputs:
     """The first samples of a batch."""
 
     def part(value: Any) -> Any:
-        whole = isinstance(value, Tensor | list | tuple) and len(value) == batch.size
-        return value[:size] if whole else value
+        has_rows = isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[:size] if has_rows and len(value) == batch.size else value
 
     x = {name: part(value) for name, value in batch.x.items()} if isinstance(batch.x, Mapping) else part(batch.x)
     return Inputs(x, None, batch.ids[:size], batch.start, min(size, batch.size))

@@ -14,6 +14,7 @@ from likeness.seeding import generator
 from likeness.similarity.catalogue import Measure
 from likeness.similarity.layers.matrices import Matrices
 from likeness.similarity.representations.permutation_null import Draws, NullDistribution
+from likeness.similarity.undefined import UndefinedError
 
 _ROUNDING = 1e-12  # closer values than this are equal: a product of permuted matrices sums in another order
 AT_ONCE = 16  # permutations
@@ -62,12 +63,14 @@ def layer_null(
     The p-value of a pair is (1 + how many permutations have a best pair at least as alike) / (n + 1). The threshold is
     the ceil((1 - alpha)(n + 1))-th of the statistics, the observed one among them, from the least alike on. Scores are
     0 up to the threshold and 1 for the most alike there can be; without such a limit they are in the measure's units.
-    Raises ValueError for n < 1 and alpha outside (0, 1).
+    Raises ValueError for n < 1 and alpha outside (0, 1), UndefinedError where no pair has a value.
     """
     require_positive("the permutations", n=n)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
     values = cells.observed() if observed is None else observed
+    if bool(values.isnan().all()):
+        raise UndefinedError(f"{cells.measure.label} is undefined for all pairs of layers, and so is its null")
     null = torch.cat([cells.permuted(orders) for orders in Draws(n, samples, seed).batches(AT_ONCE)])
     return _null(values, null, cells.measure, alpha)
 
@@ -119,7 +122,7 @@ def _null(values: Tensor, null: Tensor, measure: Measure, alpha: float) -> Layer
         threshold=sign * threshold,
         p_values=((1 + at_least).double() / (n + 1)).masked_fill(undefined, torch.nan),
         scores=scores,
-        score=float(scores[~undefined].max()) if bool((~undefined).any()) else math.nan,
+        score=float(scores[~undefined].max()),
         low=low,
         high=high,
     )

@@ -96,6 +96,16 @@ def test_sequences_are_pooled_by_the_stated_rule(pooling: Any, mask: Tensor | No
     assert rows.untyped_storage().data_ptr() != SEQUENCE.untyped_storage().data_ptr()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mask_of_all_tokens_takes_no_digits_in_half_precision(dtype: torch.dtype) -> None:
+    """Sums of 1,000 tokens leave float16, and their number leaves bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = (100 + 10 * torch.randn(2, 1001, 3, generator=generator)).to(dtype)
+    rows = pooled(tokens, "mean", "layer", torch.ones(2, 1001))
+    assert rows.dtype == dtype
+    torch.testing.assert_close(rows, tokens.double().mean(1).to(dtype))
+
+
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [

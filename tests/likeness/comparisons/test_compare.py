@@ -160,6 +160,17 @@ def test_what_cannot_be_compared_is_named(models: list[Any], data: Any, message:
         compare(models, data)
 
 
+def test_a_model_beside_a_list_of_models_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"compare\(\[a, b, c\], data\): a Sequential stands beside the list"):
+        compare([network(0), network(1)], network(2), X)
+
+
+def test_arrays_of_any_strides_are_models() -> None:
+    f, g = (part.numpy() for part in arrays(network(0)))
+    backwards = np.ascontiguousarray(f[::-1])[::-1]
+    assert compare((f, g), (backwards, g), measures=["kl"]).kl == 0
+
+
 def test_measures_that_no_model_has_are_an_error() -> None:
     with pytest.raises(ModelError, match="kl read label vectors, but"):
         compare(X, X, measures=["kl"])

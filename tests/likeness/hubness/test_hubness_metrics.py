@@ -166,6 +166,8 @@ def test_what_is_missing_is_named() -> None:
         HubnessMetric(K, index=index()).update(embeddings(), everything, labels())
     with pytest.raises(ValueError, match="include_self is for in-sample hubness"):
         HubnessMetric(K, index=index(), include_self=True)
+    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(ValueError, match="no samples"):
+        HubnessMetric(K).compute()
     metric = HubnessMetric(K)
     metric.update(embeddings()[:30], everything[:30], labels()[:30])
     metric.update(embeddings()[30:], everything[30:])

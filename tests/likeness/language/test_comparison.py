@@ -18,6 +18,7 @@ from likeness.language.token_pass import Head
 from likeness.similarity.cloud import one_pair
 from likeness.similarity.d_llv import best_input_sets, choose_labels, term_1_matrix
 from likeness.similarity.d_svd import d_svd_of_subsets
+from likeness.similarity.metric import filled
 from likeness.similarity.representations.cca import m_cca, m_cca_of_noise
 from likeness.similarity.softmax_models import LabelVectors, SoftmaxModels
 from tests.likeness.language.pairs import DIVERGENCES, NAMES, Pair, logits, needs_pairs, pair, random_pair
@@ -202,6 +203,16 @@ def test_parts_of_the_positions_add_up() -> None:
     close(found, whole, 1e-11, frozenset())
     assert found.errors == pytest.approx(whole.errors, rel=1e-12)
     assert (found.documents, found.inputs) == (13, 90)
+
+
+def test_equal_prefixes_are_kept_once_whatever_sign_their_hashes_have() -> None:
+    first, second, next_token = random_pair(samples=6)
+    hashes = torch.tensor([-5, -5, -(2**62), 3, 3, 2**62])
+    moments = PairMoments(Head(*first[1:]), Head(*second[1:]))
+    for rows in (slice(0, 4), slice(4, 6)):
+        moments.update((first[0][rows], second[0][rows]), next_token[rows], ids=hashes[rows])
+    assert filled(moments.stored)[0].tolist() == [-(2**62), -5, 3, 2**62]
+    assert moments.count == 6
 
 
 def test_what_rounding_fills_is_seen_in_merged_parts_too() -> None:

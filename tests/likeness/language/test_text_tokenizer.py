@@ -16,6 +16,7 @@ from likeness.language.text_tokenizer import (
     byte_tokenizer,
     learn_byte_pairs,
     read_text_tokenizer,
+    token_bytes,
 )
 from tests.reference import FOLDER
 
@@ -73,6 +74,11 @@ def test_long_texts_are_not_cut_and_nothing_is_added(pairs: TextTokenizer) -> No
     cutting = TextTokenizer(library.to_str())
     assert cutting.encode(["x " * 300, "y"])[0].tolist() == pairs.encode(["x " * 300])[0].tolist()
     assert cutting.encode(["x " * 300, "y"])[1].tolist() == pairs.encode(["y"])[0].tolist()
+
+
+def test_a_token_of_nul_stands_for_nul() -> None:
+    """In a vocabulary that spells tokens as they are."""
+    assert token_bytes({"model": {"type": "WordLevel", "vocab": {"\0": 0, " ": 1}}}) == {0: b"\0", 1: b" "}
 
 
 def test_equal_sizes_are_not_equal_tokens(pairs: TextTokenizer) -> None:

@@ -20,9 +20,14 @@ def clouds(points: int, dims: tuple[int, int], noise: float) -> Cloud:
     return Cloud.of_maps([x, other[0]], [root, other[1]], torch.cat([offset, 3 * offset + noise]))
 
 
+def points_of(cloud: Cloud) -> Tensor:
+    """[P, n, R] in the space of all."""
+    return cloud.own @ cloud.axes + cloud.offset[:, None]
+
+
 def brute_force(cloud: Cloud, pivot: int) -> tuple[Tensor, Tensor]:
     """The gap from one point to all others, and half squares of differences at unit length."""
-    v, w = cloud.points(slice(None))
+    v, w = points_of(cloud)
     a, b = ((x - x[pivot]).norm(dim=1, keepdim=True) for x in (v, w))
     ends = (v / a - w / b).norm(dim=1), (v[pivot] / a - w[pivot] / b).norm(dim=1)
     return torch.maximum(*ends), 0.5 * ((v - v[pivot]) / a - (w - w[pivot]) / b).square().sum(1)
@@ -58,7 +63,7 @@ def test_half_squares_of_points_beside_the_pivot(distance: float) -> None:
 def test_the_summary_of_a_pair_is_that_of_its_points_and_is_handed_on() -> None:
     cloud = clouds(300, (40, 33), 0.1)
     summary, scale = cloud.summary(PAIR), cloud.summary(PAIR).scale[:, None, None]
-    whole, centred = cloud.points(slice(None)) / scale, cloud.centred(slice(None)) / scale
+    whole, centred = points_of(cloud) / scale, cloud.own @ cloud.axes / scale
     for found, (v, w) in ((summary.points, whole), (summary.centred, centred)):
         expected = v.square().sum(1), w.square().sum(1), (v - w).square().sum(1)
         torch.testing.assert_close(tuple(x[0] for x in found), expected)

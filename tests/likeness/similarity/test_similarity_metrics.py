@@ -60,6 +60,13 @@ def test_any_batch_size_gives_the_same_number(batch_size: int) -> None:
     assert_same(measure(100, list(everything.split(batch_size))), measure(100, [everything]))
 
 
+def test_a_batch_of_which_no_position_is_chosen_adds_nothing() -> None:
+    """As of a language model, the positions of whose last, small batch may all be left out."""
+    none, everything = torch.arange(0), torch.arange(60)
+    batches = [none, everything[:30], none, everything[30:]]
+    assert_same(measure(60, batches), measure(60, [everything[:30], everything[30:]]))
+
+
 @pytest.mark.parametrize("samples", [9, 100])
 def test_two_ranks_with_uneven_shares_give_the_same_number(samples: int, tmp_path: Path) -> None:
     everything = torch.arange(samples)

@@ -151,6 +151,20 @@ def test_padding_is_pooled_away_and_layers_that_do_not_run_are_named() -> None:
         compare_layers(model, None, [data], layers="mix", pooling="positions")
 
 
+def test_a_number_among_the_inputs_is_handed_on_as_it_is() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, input_features: Tensor, temperature: Tensor) -> Tensor:
+            return self.linear(input_features) / temperature
+
+    data = [{"temperature": torch.tensor(2.0), "input_features": rows} for rows in torch.randn(20, 4).split(7)]
+    found = compare_layers(Scaled(), None, data)
+    assert (found.samples, found.layers_a) == (20, ["linear"])
+
+
 def test_layers_are_chosen_by_pattern_and_a_wrong_name_is_named() -> None:
     found = compare_layers(convolutions(), convolutions(), IMAGES, layers=["3.*"], layers_of_second="[02]")
     assert (found.layers_a, found.layers_b) == (["3.0", "3.1"], ["0", "2"])
@@ -219,6 +233,18 @@ def test_a_constant_layer_is_undefined_and_says_why() -> None:
         found = compare_layers(model, None, torch.randn(20, 4), estimator=estimator)  # type: ignore[arg-type]
         assert found["unbiased_linear_cka"].isnan().tolist() == [[False, True], [True, True]]
         assert "same for" in found.undefined["unbiased_linear_cka"][0, 1]
+
+
+def test_where_no_pair_has_a_value_there_is_no_null() -> None:
+    """Its best pair would be none, at a p-value of 1 / (n + 1) and a threshold that JSON has not."""
+    model, data = nn.Threshold(1e9, 2.0), torch.randn(20, 4)
+    measures = ["unbiased_linear_cka", "linear_cka"]
+    found = compare_layers(nn.Sequential(model), None, data, measures=measures, permutations=19)
+    assert found["linear_cka"].isnan().all()
+    assert not found.nulls
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["nulls"] == {}
+    with pytest.raises(ValueError, match="alpha"):
+        compare_layers(nn.Sequential(model), None, data, permutations=19, alpha=2)
 
 
 @pytest.mark.parametrize(
