@@ -14,6 +14,7 @@ PACKAGES = ["likeness", "lightning_modules", "datamodules", "callbacks", "script
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 PYTHON = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 YAML = [*sorted((ROOT / "configs").rglob("*.yaml")), ROOT / "CITATION.cff"]
+TEMPLATES = sorted(path for path in (ROOT / ".github").rglob("*") if path.is_file())
 TEXT = [
     *PYTHON,
     *YAML,
@@ -108,6 +109,17 @@ def test_paths_named_in_the_documents_exist() -> None:
         for path in re.findall(rf"`((?:{'|'.join([*PACKAGES, 'configs'])})/[a-z0-9_./]*)`", document.read_text())
     }
     assert sorted((document, path) for document, path in named if not (ROOT / path).exists()) == []
+
+
+def test_pages_that_are_named_exist() -> None:
+    """In docstrings, messages, comments and the forms of the issue tracker."""
+    missing = [
+        f"{path.relative_to(ROOT)}: {page}"
+        for path in (*PYTHON, *YAML, *TEMPLATES)
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())
+        if not (ROOT / page).exists()
+    ]
+    assert missing == []
 
 
 def test_tests_reach_no_network() -> None:
