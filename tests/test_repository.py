@@ -66,7 +66,8 @@ def test_every_checkpoint_is_loaded_without_running_its_code() -> None:
     unsafe = [
         f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}"
         for path in PYTHON
-        for call in ast.walk(ast.parse(path.read_text()))
+        if "torch.load" in (text := path.read_text())
+        for call in ast.walk(ast.parse(text))
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "torch.load" and not is_safe(call)
     ]
     assert unsafe == []
