@@ -92,14 +92,32 @@ class NoRepeats(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def test_links_in_the_documents_lead_somewhere() -> None:
-    missing = [
-        f"{document.name}: {target}"
-        for document in DOCUMENTS
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
-        if not (document.parent / target).exists()
-    ]
-    assert missing == []
+def test_links_in_the_documents_lead_to_files_and_headings() -> None:
+    assert [link for document in DOCUMENTS for link in broken_links(document)] == []
+
+
+def broken_links(document: Path) -> list[str]:
+    """Links of a page to files that are not there, or to headings that those do not have."""
+    broken = []
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text()):
+        page = document.parent / target if target else document
+        if not page.exists() or (anchor and anchor not in anchors(page)):
+            broken.append(f"{document.name}: {target}#{anchor}")
+    return broken
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    links = "[a](#one-two-three) [b](b.md#four) [c](b.md) [d](c.md) [e](#five)"
+    (tmp_path / "a.md").write_text(f"# One `two`, three\n{links}")
+    (tmp_path / "b.md").write_text("# Four\n[a](a.md#one)")
+    assert broken_links(tmp_path / "a.md") == ["a.md: c.md#", "a.md: #five"]
+    assert broken_links(tmp_path / "b.md") == ["b.md: a.md#one"]
 
 
 def test_paths_named_in_the_documents_exist() -> None:
