@@ -9,7 +9,7 @@ from scripts.cli.entry_point import Stopped, UsageError, rank, run_command
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run one subcommand of the training command; see README.md for the composition of configurations."""
+    """Run one subcommand of the training command; docs/how-to/train.md says how configurations are composed."""
     # Here, because they take seconds, in which a signal may come: run_command answers it.
     from callbacks.run.preemption import Preempted
     from datamodules.errors import OptionError

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """What a file holds, parsed once for all rules."""
+    return ast.parse(path.read_text())
+
+
 def imported(node: ast.AST) -> list[str]:
     """The modules that one statement names; empty for anything but an import."""
     if isinstance(node, ast.Import):
@@ -40,9 +47,9 @@ def imported(node: ast.AST) -> list[str]:
     return []
 
 
-def at_import_time(tree: ast.Module) -> Iterator[ast.AST]:
+def at_import_time(module: ast.Module) -> Iterator[ast.AST]:
     """Every node that runs when the module is imported: no function's body, nothing under TYPE_CHECKING."""
-    waiting: list[ast.AST] = [tree]
+    waiting: list[ast.AST] = [module]
     while waiting:
         node = waiting.pop()
         yield node
@@ -61,7 +68,7 @@ def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
         for path in sources(package)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         for module in imported(node)
         if is_of(module, FORBIDDEN[package] | ({"lightning_modules"} if package == "callbacks" else set()))
         and not any(package == who and f"{module}.".startswith(f"{what}.") for who, what in ALLOWED)
@@ -74,7 +81,7 @@ def test_heavy_libraries_are_imported_only_where_they_are_used(package: str) -> 
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {module}"
         for path in sources(package)
-        for node in at_import_time(ast.parse(path.read_text()))
+        for node in at_import_time(tree(path))
         for module in imported(node)
         if is_of(module, HEAVY)
     ]
@@ -87,7 +94,7 @@ def test_imports_are_absolute(package: str) -> None:
     relative = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources(package)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert relative == []
@@ -119,7 +126,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
         name: {
             known
-            for node in at_import_time(ast.parse(path.read_text()))
+            for node in at_import_time(tree(path))
             for module in imported(node)
             if (known := module if module in names else module.rpartition(".")[0]) in names and known != name
         }
@@ -139,7 +146,6 @@ pl.Trainer(max_steps=1, accelerator="cpu", **quiet).fit(diffenc(), loader)
 TASKS = {
     "from likeness import compare_softmax_models": 17,
     "from likeness import analyse_hubness": 8,
-    "from lightning_modules import DiffEnc": 24,
     STEP: 24,
 }
 COMMANDS = "import scripts.main, scripts.train, scripts.compare, scripts.bench, scripts.evaluate, scripts.sample"

@@ -1,11 +1,15 @@
 """Pages as a reader plays them: commands and Python in order, in a folder of their own, beside what the page shows.
 
-A block of ``text`` after a command or code is what it prints: each of its lines must be among those printed, numbers
-and spaces aside, for numbers differ between versions of torch.
+A block of ``text`` after a command or code is what it prints: each of its lines must be among those printed, spaces
+aside. Whole numbers must be those of the page; others may differ by ``WITHIN``, for processors round differently. Where
+a training makes more of that, or numbers depend on the version of Python, the block says so: of ``text within=0.3`` all
+numbers may differ by that share. Of numbers below ``SMALL`` only the order of magnitude counts. A line that ends with
+three dots is the beginning of one.
 """
 
 import contextlib
 import io
+import math
 import re
 import shlex
 from pathlib import Path
@@ -14,14 +18,22 @@ import torch
 
 from scripts.main import main
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)(?: within=(0\.\d+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 STATUS = re.compile(r"# status (\d+)")
+WITHIN = 0.05  # relative
+SMALL, MAGNITUDE = 1e-4, 10.0
+ROUNDING = 1e-12  # what is smaller, on the page and printed, is the rounding of a zero
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Language and content of each block of code."""
-    return BLOCK.findall(page.read_text())
+    return [(language, content) for language, _, content in BLOCK.findall(page.read_text())]
+
+
+def tolerances(page: Path) -> list[float | None]:
+    """By which share all numbers of each block may differ, where it says so."""
+    return [float(within) if within else None for _, within, _ in BLOCK.findall(page.read_text())]
 
 
 def commands(code: str) -> list[str]:
@@ -37,6 +49,32 @@ def words(line: str) -> list[str]:
 def shape(line: str) -> str:
     """A printed line without what differs between machines: numbers, spaces, rules of tables."""
     return re.sub(r"[\s─-╿-]+", " ", NUMBER.sub("#", line)).strip()
+
+
+def numbers(line: str) -> list[str]:
+    """The numbers of a printed line as they stand there."""
+    return NUMBER.findall(line)
+
+
+def agree(shown: str, printed: str, within: float | None = None) -> bool:
+    """Whether two lines differ by spaces and by no more than numbers may."""
+    begins, found = shape(shown.removesuffix("...")), shape(printed)
+    if shown.endswith("..."):
+        found = found[: len(begins)]
+    return begins == found and all(
+        _agree(*pair, within) for pair in zip(numbers(shown), numbers(printed), strict=False)
+    )
+
+
+def _agree(shown: str, printed: str, within: float | None) -> bool:
+    """Of two numbers."""
+    if within is None and shown.isdecimal() and printed.isdecimal():
+        return shown == printed
+    a, b = (float(number.replace(",", "").replace("\u2212", "-")) for number in (shown, printed))
+    if a * b > 0 and max(abs(a), abs(b)) < SMALL:
+        less, more = sorted(max(ROUNDING, abs(number)) for number in (a, b))
+        return more <= MAGNITUDE * less
+    return math.isclose(a, b, rel_tol=WITHIN if within is None else within, abs_tol=ROUNDING)
 
 
 class Reader:
@@ -59,14 +97,16 @@ class Reader:
         printed = ""
         torch.manual_seed(0)
         with contextlib.chdir(self.folder):
-            for language, content in blocks(page):
+            for (language, content), within in zip(blocks(page), tolerances(page), strict=True):
                 if language == "python":
                     printed = run_python(content, names, page.name)
                 elif language == "bash":
                     printed = "".join(map(run_command, commands(content)))
                 elif language == "text":
-                    shapes = {shape(line) for line in printed.splitlines()}
-                    missing = [line for line in content.splitlines() if shape(line) not in shapes]
+                    lines = printed.splitlines()
+                    missing = [
+                        line for line in content.splitlines() if not any(agree(line, each, within) for each in lines)
+                    ]
                     assert missing == [], f"{page.name} shows what is not printed: {missing}, but {printed}"
 
 

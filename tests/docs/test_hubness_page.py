@@ -1,4 +1,4 @@
-"""docs/subjects/hubness.md against the functions: its null values, its code, its commands, its links and pictures."""
+"""docs/subjects/hubness.md against the functions: its null values, its code, its commands, its pictures."""
 
 import re
 import runpy
@@ -83,11 +83,6 @@ def test_the_sharded_code_gives_the_numbers_of_one_process() -> None:
     assert shards["report"].indices() == expected.indices()
     assert shards["indices"].indices() == expected.indices()
     assert shards["report"].null.indices() == expected.null.indices()
-
-
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    assert [target for target in targets if not (PAGE.parent / target).exists()] == []
 
 
 def test_the_pictures_are_the_ones_that_the_script_draws() -> None:

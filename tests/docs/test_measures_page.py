@@ -86,19 +86,6 @@ def test_each_measure_sees_what_the_page_says(name: str, change: str) -> None:
         assert bool(((values - alike).abs() > 0.02).all()), values
 
 
-def test_links_and_pictures_lead_somewhere() -> None:
-    text = PAGE.read_text()
-    headings = {
-        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.M)
-    }
-    targets = re.findall(r"\]\(([^)]+)\)", text)
-    assert {target for target in targets if target.startswith("#")} <= {f"#{heading}" for heading in headings}
-    files = [target for target in targets if not target.startswith("#")]
-    assert [target for target in files if not (PAGE.parent / target).exists()] == []
-    paths = re.findall(r"`(likeness/[a-z_/.]+)`", text)
-    assert [path for path in paths if not (PAGE.parents[2] / path).exists()] == []
-
-
 def test_every_measure_and_family_is_on_the_page() -> None:
     assert [name for name in [*MEASURES, *FAMILIES] if f"`{name}`" not in PAGE.read_text()] == []
 

@@ -26,7 +26,7 @@ def similarity(study: Study) -> Section | None:
     first = [_metric(key) for key in metrics_of(study, "similarity")]
     shown = Shown("similarity", first, captions=CAPTIONS)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *_comparisons(study)]
-    about = "Whether models whose predictions are close see the data alike; docs/measures.md says what measures answer."
+    about = "Whether models that predict alike see the data alike; docs/subjects/measures.md says what measures answer."
     return Section("Similarity", parts, about) if parts else None
 
 

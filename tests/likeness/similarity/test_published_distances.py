@@ -15,7 +15,8 @@ from torch import Tensor
 from likeness.similarity.comparison import SoftmaxComparison, compare_softmax_models
 from likeness.similarity.d_llv import d_llv
 from likeness.similarity.options import ComparisonOptions
-from likeness.similarity.pairwise import compare_all_pairs
+from likeness.similarity.pairwise import PairwiseDistances, compare_all_pairs
+from likeness.similarity.softmax_models import SoftmaxModels
 from scripts.bench.similarity import plain_comparison
 from tests.likeness.similarity.softmax_pairs import permuted_clusters
 from tests.reference import FOLDER, needs_reference, published, representations
@@ -32,9 +33,14 @@ def pairs_of(width: int) -> list[dict[str, Any]]:
     return pairs
 
 
-def compare(pair: dict[str, Any], options: ComparisonOptions) -> SoftmaxComparison:
-    models = [representations(pair["width"], pair[seed]) for seed in ("seed1", "seed2")]
-    return compare_softmax_models(*models[0], *models[1], options=options)
+def compare(pair: dict[str, Any]) -> SoftmaxComparison:
+    return _compare(pair["width"], pair["seed1"], pair["seed2"])
+
+
+@cache
+def _compare(width: int, *seeds: int) -> SoftmaxComparison:
+    first, second = (representations(width, seed) for seed in seeds)
+    return compare_softmax_models(*first, *second, options=AUTHORS)
 
 
 @cache
@@ -46,7 +52,7 @@ def all_pairs_of(width: int) -> dict[str, Tensor]:
 @WIDTHS
 def test_the_papers_search(width: int) -> None:
     for pair in pairs_of(width):
-        found = compare(pair, AUTHORS)
+        found = compare(pair)
         assert found.input_set == tuple(pair["input_idxs"])
         assert found.term_1 == pytest.approx(pair["t1"], abs=2e-6)
         assert found.term_2 == pytest.approx(pair["t2"], abs=2e-6)
@@ -68,7 +74,7 @@ def test_the_papers_search(width: int) -> None:
 @WIDTHS
 def test_against_double_precision(width: int) -> None:
     for pair in pairs_of(width):
-        found, expected = compare(pair, AUTHORS), pair["float64"]
+        found, expected = compare(pair), pair["float64"]
         assert found.term_1 == pytest.approx(expected["t1_exact"], abs=3e-7)
         assert list(found.ties) == list(zip(expected["tied_pivots"], expected["tied_leave_outs"], strict=True))
         assert any(found.max_d_svd_f == pytest.approx(tied, abs=1e-6) for tied in expected["max_d_SVD_f_per_tie"])
@@ -106,8 +112,8 @@ def test_all_pairs_at_once(width: int) -> None:
 @WIDTHS
 def test_the_exact_search_is_never_above_a_sampled_one(width: int) -> None:
     models = [representations(width, seed) for seed in range(5)]
-    f, g = zip(*models, strict=True)
-    sampled = [compare_all_pairs(f, g, options=replace(AUTHORS, seed=seed))["term_2"] for seed in range(5)]
+    together, _ = SoftmaxModels.evaluated(*map(list, zip(*models, strict=True)))
+    sampled = [PairwiseDistances(together, replace(AUTHORS, seed=seed))["term_2"] for seed in range(5)]
     for pair in pairs_of(width):
         i, j = pair["seed1"], pair["seed2"]
         exact = float(d_llv(*models[i], *models[j]).term_2)
