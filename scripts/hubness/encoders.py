@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from likeness.networks.pretrained_text import out_of_reach, quiet
+from likeness.networks.pretrained_text import first_line, out_of_reach, quiet
 from likeness.progress import tracked
 from likeness.protocols import Embedder
 from scripts.inputs import load_classifiers, names_a_library_model, names_a_model
@@ -141,7 +141,7 @@ def sentence_transformer(name: str, device: torch.device) -> Embed:
             raise FileNotFoundError(
                 f"there is no encoder {name}: it is no folder and not among the downloaded models, and {away}"
             ) from error
-        raise ValueError(f"there is no encoder {name} that can be loaded: {_first_line(error)}") from error
+        raise ValueError(f"there is no encoder {name} that can be loaded: {first_line(error)}") from error
 
     def embed(texts: Sequence[str]) -> Tensor:
         found = model.encode(list(texts), batch_size=BATCH, convert_to_tensor=True, show_progress_bar=len(texts) > 999)
@@ -153,7 +153,3 @@ def sentence_transformer(name: str, device: torch.device) -> Embed:
 def _is_path(name: str) -> bool:
     """Names on the hub are ``model`` or ``owner/model``."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
