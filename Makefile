@@ -55,9 +55,7 @@ evidence: setup ## measure again, method by method, the published numbers that t
 	@$(RUN) pytest tests --ignore tests/faults -m long
 
 bench: setup ## print the speeds that the project promises
-	@$(RUN) scripts.bench siblings
-	@$(RUN) scripts.bench loss
-	@$(RUN) scripts.bench callbacks
+	@for bench in siblings loss callbacks similarity diffusion layers hubness language; do $(RUN) scripts.bench $$bench || exit; done
 
 lock: setup ## write the versions of .venv into requirements.lock, after its tests have passed
 	@sed -i '/^[^#]/d' requirements.lock
