@@ -29,10 +29,16 @@ QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false
 FAST = (*QUIET, "--trainer.fast_dev_run", "true")
 MODEL, SIBLINGS = "configs/model/softmax_mlp.yaml", "configs/model/siblings_mlp.yaml"
 DATA = "configs/data/digits.yaml"
-DIFFUSION, OF_DIFFUSION = "configs/experiment/digits_diffenc.yaml", ("elbo_diagnostics", "gradient_norms", "samples")
-OF_ONE_MODEL, OF_TOKENS = ("probes",), ("prediction_hubs",)
 TOKENS = ("--data", "tests.lightning_modules.tiny_tokens.TinyTokens")
 CLASS_PATH = re.compile(r"(\w+\.)+[A-Z]\w*")
+KINDS = {  # of models, with the callbacks that siblings of classifiers have no use for
+    "diffusion": (
+        ("elbo_diagnostics", "gradient_norms", "samples"),
+        ("--config", "configs/experiment/digits_diffenc.yaml"),
+    ),
+    "classifier": (("probes",), ("--config", MODEL, "--config", DATA)),
+    "language": (("prediction_hubs",), ("--config", "configs/model/language_gpt2.yaml", *TOKENS)),
+}
 FROM_FILES = (datamodules.MNIST, datamodules.CIFAR10, datamodules.CIFAR100, datamodules.ImageNet32)
 
 
@@ -125,7 +131,8 @@ def test_an_experiment_is_complete_by_itself(experiment: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("overlay", files("diffusion"))
 @pytest.mark.parametrize(
-    "experiment", ["digits_diffenc", "swirl_diffenc", pytest.param("digits_vdm", marks=pytest.mark.long)]
+    "experiment",
+    ["digits_diffenc", *(pytest.param(name, marks=pytest.mark.long) for name in ("swirl_diffenc", "digits_vdm"))],
 )
 def test_what_is_put_over_a_diffusion_experiment(experiment: str, overlay: str) -> None:
     if (experiment, overlay) == ("swirl_diffenc", "configs/diffusion/haar_cascade.yaml"):
@@ -181,15 +188,15 @@ def test_trainers_and_debugging_aids(group: str, tmp_path: Path) -> None:
         run(*compose(MODEL, DATA, config), *QUIET, *short, *run_dir, *alone)
 
 
-@pytest.mark.parametrize("callback", files("callbacks"))
-def test_callbacks(callback: str, tmp_path: Path) -> None:
-    name = Path(callback).stem
-    base = compose(MODEL if name in OF_ONE_MODEL else SIBLINGS, DATA)
-    if name in OF_DIFFUSION:
-        base = compose(DIFFUSION)
-    elif name in OF_TOKENS:
-        base = (*compose("configs/model/language_gpt2.yaml"), *TOKENS)
-    run(*base, *compose(callback), *FAST, "--run_dir", str(tmp_path / "never"))
+@pytest.mark.parametrize("kind", [*KINDS, "siblings"])
+def test_callbacks(kind: str, tmp_path: Path) -> None:
+    """All that go with a kind of model, put over it together."""
+    told_apart = [name for names, _ in KINDS.values() for name in names]
+    names, base = KINDS.get(kind, ((), compose(SIBLINGS, DATA)))
+    of_kind = {name: Path(name).stem in (names or told_apart) for name in files("callbacks")}
+    chosen = [name for name, named in of_kind.items() if named == bool(names)]
+    assert chosen
+    run(*base, *compose(*chosen), *FAST, "--run_dir", str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
 
 
