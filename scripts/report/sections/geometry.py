@@ -23,11 +23,7 @@ def label_geometry(study: Study) -> Section | None:
     names = {"raw": "cosine", "centred": "cosine of centred vectors", "invariant": "invariant similarity"}
     says = "Rank correlation of label similarity with being probable together: 1 where angles tell the truth."
     first = [Metric(f"labels/{name}", f"Labels: {title}", "Spearman's rho", says) for name, title in names.items()]
-    shown = Shown(
-        "labels",
-        first,
-        captions={"label_similarity": "Similarity of the label vectors, and how often labels are probable together."},
-    )
+    shown = Shown("labels", first)
     rows = [(run.name, read_rows(run.path / "label_disagreements.csv", SHOWN)) for run in study.runs]
     found = table("label_disagreements", "Labels that similarity misjudges most", rows)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *([found] if found else [])]
@@ -43,8 +39,7 @@ def hubness(study: Study) -> Section | None:
         for key in keys
         if key.rpartition("/")[2] == name
     ]
-    captions = {"hubness": "How many points are how often among the nearest neighbours of others."}
-    shown = Shown("hubness", first, most=max(len(first), 4), captions=captions)
+    shown = Shown("hubness", first, most=max(len(first), 4))
     rows = [(run.name, read_rows(run.path / "figures" / "hubs.csv", SHOWN)) for run in study.runs]
     found = table("hubs", "Largest hubs", rows, "occurrences: how often a point is among the k nearest of another.")
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *([found] if found else [])]

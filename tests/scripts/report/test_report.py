@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
+from likeness.figures.output import save_figure
+from likeness.figures.style import blank
 from likeness.pages.interactive import numbers
 from likeness.pages.writing import INDEX, as_json, policy, rendered
 from scripts.report import main, page_of, report
@@ -60,6 +62,16 @@ def test_a_run_has_a_page_with_all_that_it_left(whole: Path) -> None:
     assert (whole / "figures" / "run-samples.png").read_bytes() == PNG
     assert html.count('<img src="data:image/png;base64,') == 2  # the step kept, and the last
     assert "last.ckpt" in html
+
+
+def test_pictures_say_what_to_see(tmp_path: Path) -> None:
+    """The caption that is in the file, of the last frame."""
+    run = write_run(tmp_path / "run")
+    for name, caption in (("samples-step=000010", "The first."), ("samples", "Draws <b>of the model</b>.")):
+        save_figure(blank(1, 1, caption), run / "figures" / f"{name}.png")
+    html = shown(run)
+    assert re.search(r"<figcaption>Draws &lt;b&gt;of the model&lt;/b&gt;\. <a", html)
+    assert "The first." not in html
 
 
 def test_figures_are_of_plotlys_schema(whole: Path) -> None:
