@@ -148,6 +148,8 @@ def _of_matrix(figure: Matrix) -> Plot:
     }
     if wide <= ANNOTATED:
         trace |= {"texttemplate": "%{z:.3~g}", "textfont": {"size": 10}}
+    if figure.signed:
+        trace |= {"colorscale": "RdBu", "zmin": -1, "zmax": 1}
     if figure.remarks is None:
         trace["hovertemplate"] = "row %{y}<br>column %{x}<br>%{z:.5g}<extra></extra>"
     layout = {

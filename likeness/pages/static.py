@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -84,7 +84,8 @@ def _of_matrix(figure: Matrix) -> Drawn:
     size = (1.6 + min(0.32 * columns, 5.3), 1.2 + min(0.28 * rows, 5.3))
     drawn = blank(*size, figure.caption or figure.title)
     axes = drawn.add_subplot()
-    image = axes.imshow(np.ma.masked_invalid(figure.values), cmap="viridis", aspect="auto")
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if figure.signed else {"cmap": "viridis"}
+    image = axes.imshow(np.ma.masked_invalid(figure.values), aspect="auto", **colours)
     without_frame(axes)
     drawn.colorbar(image, ax=axes, label=plain(figure.value_label))
     turn = 90 if max(map(len, figure.columns), default=0) > 3 else 0
