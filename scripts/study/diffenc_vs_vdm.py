@@ -390,5 +390,6 @@ def draw_gains(means: Sequence[Row]) -> Figure:
     share.set_xticks(depths, [str(depth) for depth in depths])
     share.set_xticks([], minor=True)
     share.yaxis.set_major_formatter("{x:g}")
+    measured.xaxis.set_minor_formatter("")
     measured.legend()
     return figure

@@ -74,7 +74,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         right.plot(lengths, [row[name] for row in rows], line, color=colour, label=label)
     right.set_ylim(-0.05, 1.5)
     right.set_title("representations do not")
-    right.legend(loc="center right")
+    right.legend()
     right.set_ylabel("distance, or similarity m_CCA")
     for axes in (left, right):
         axes.set(xlabel="length of the unembeddings", xticks=[1, 5, 10, 15, 20])
