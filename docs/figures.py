@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +13,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, when it is not installed
 
+from likeness.figures.output import save_figure
+from likeness.figures.style import PAGE, PALETTE, REFERENCE, UNKNOWN, blank, in_style
 from likeness.label_geometry.similarity import centred_similarity, logit_correlation, raw_similarity
 from likeness.seeding import generator
 from likeness.similarity.catalogue import REPRESENTATION_MEASURES as MEASURES
@@ -23,18 +24,8 @@ from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.representations.cca import m_cca
 from likeness.similarity.representations.permutation_null import null_distribution
 
-# Okabe & Ito's colours, told apart by colour-blind readers too.
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
-CLASS_COLOURS = [BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, "#777777"]
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+BLUE, VERMILION, GREEN, ORANGE, SKY, PINK, BLACK = PALETTE
+CLASS_COLOURS = [BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, REFERENCE]
 ORDER = [5, 0, 2, 4, 6, 1, 3]  # of the seven clusters in the second model of Table 1
 
 
@@ -90,7 +81,11 @@ def what_is_seen() -> Figure:
         image = f @ of_f.T
         same.append((compared(f, g, image, g @ torch.linalg.inv(of_f) + strength), image))
         other.append((compared(f, g, image, g @ of_g.T), image))
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    caption = (
+        "Along changes that keep the distribution, on the left, a good measure of it stays at 1; on the right the "
+        "distribution changes."
+    )
+    figure = blank(PAGE, 2.6, caption)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, models in ((left, same), (right, other)):
         for name, (colour, line, width, measure) in SEEN.items():
@@ -98,8 +93,8 @@ def what_is_seen() -> Figure:
             axes.plot(strengths, values, line, color=colour, label=name, linewidth=width)
         axes.set(xlabel="strength of the map", ylim=(0, 1.04), xlim=(0, 1))
     left.set(ylabel="similarity to the model itself")
-    left.set_title("one distribution: f → A f, g → A⁻ᵀ g + v", fontsize=9)
-    right.set_title("another one: f → A f, g → B g", fontsize=9)
+    left.set_title("one distribution: f → A f, g → A⁻ᵀ g + v")
+    right.set_title("another one: f → A f, g → B g")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
     return figure
 
@@ -125,16 +120,17 @@ def kl_to_zero() -> Figure:
     for length in lengths:
         f, other_f, g = cluster_models(length, per_label=100)
         found.append(compare_softmax_models(f, g, other_f, g[ORDER]))
-    figure = Figure(figsize=(9, 3.1), layout="constrained")
+    caption = (
+        "KL of the two models goes to zero with the length of the unembeddings, and their representations stay apart."
+    )
+    figure = blank(PAGE, 2.4, caption)
     first, second, curves = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
     draw_clusters(first, f, g, "model 1: f(x), and g(y) by colour")
     draw_clusters(second, other_f, g[ORDER], "model 2")
-    curves.semilogy(lengths, [c.kl_12 for c in found], color=BLACK, linewidth=2, label="KL, nats")
-    curves.semilogy(lengths, [c.d_llv for c in found], color=ORANGE, linewidth=2, label="d_LLV")
-    curves.semilogy(
-        lengths, [c.max_d_svd_f for c in found], color=VERMILION, linewidth=2, label="max d_SVD(f), at most 1"
-    )
-    curves.semilogy(lengths, [c.m_cca_f for c in found], "--", color=BLUE, linewidth=2, label="m_CCA(f), 1 if alike")
+    curves.semilogy(lengths, [c.kl_12 for c in found], color=BLACK, label="KL, nats")
+    curves.semilogy(lengths, [c.d_llv for c in found], color=ORANGE, label="d_LLV")
+    curves.semilogy(lengths, [c.max_d_svd_f for c in found], color=VERMILION, label="max d_SVD(f), at most 1")
+    curves.semilogy(lengths, [c.m_cca_f for c in found], "--", color=BLUE, label="m_CCA(f), 1 if alike")
     curves.set(xlabel="length of the unembeddings", xlim=(1, 20), xticks=[1, 5, 10, 15, 20], ylim=(1e-5, 5))
     curves.legend(loc="lower left")
     return figure
@@ -148,7 +144,7 @@ def draw_clusters(axes: Axes, f: Tensor, g: Tensor, title: str) -> None:
         axes.annotate("", xy=end.tolist(), xytext=(0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.5})
         axes.text(*(1.2 * points.mean(0)).tolist(), str(label + 1), color=colour, ha="center", va="center")
     axes.set(aspect="equal", xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title)
     axes.spines[:].set_visible(False)
 
 
@@ -161,15 +157,16 @@ def null_values() -> Figure:
         "mutual 10-NN": (GREEN, "-.", MEASURES["mutual_knn"]),
         "unbiased linear CKA": (VERMILION, "-", MEASURES["unbiased_linear_cka"]),
     }
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    caption = "What unrelated representations score: biased measures take few samples for likeness. Bands: 5 % to 95 %."
+    figure = blank(5.0, 2.6, caption)
     axes = figure.subplots()
     for name, (colour, line, measure) in measures.items():
         pairs = [torch.randn(2, n, 16, generator=generator(2, n)).double() for n in sizes]
         nulls = [null_distribution(measure, *pair, n=300) for pair in pairs]
-        axes.plot(sizes, [null.mean for null in nulls], line, color=colour, label=name, linewidth=2)
+        axes.plot(sizes, [null.mean for null in nulls], line, color=colour, label=name)
         band = [[null.quantile(level) for null in nulls] for level in (0.05, 0.95)]
         axes.fill_between(sizes, *band, color=colour, alpha=0.2, linewidth=0)
-    axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    axes.axhline(0, color=REFERENCE, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)
     axes.set(xlabel="samples N", ylabel="score of unrelated representations, M = 16", xlim=(sizes[0], sizes[-1]))
     axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -185,15 +182,16 @@ def bounds() -> Figure:
     levels = torch.logspace(-2, 0.5, 40).tolist()
     found = [compare_softmax_models(f, g, f + level * other_f, g + level * other_g) for level in levels]
     d_llv = torch.tensor([float(c.d_llv or 0) for c in found])
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    caption = "How far apart representations are, against how far apart distributions are, and the bounds on it."
+    figure = blank(PAGE, 2.6, caption)
     axes = figure.subplots()
     x = torch.linspace(0, 1.2, 200)
-    axes.plot(x, 4 * x, "--", color=BLUE, linewidth=2, label="2 M d_LLV, M = 2")
-    axes.plot(x, 2 * x**2, color=BLACK, linewidth=2, label="2 d_LLV² (derived)")
+    axes.plot(x, 4 * x, "--", color=BLUE, label="2 M d_LLV, M = 2")
+    axes.plot(x, 2 * x**2, color=BLACK, label="2 d_LLV² (derived)")
     certificates = [c.certificate.value for c in found if c.certificate is not None]
     axes.scatter(d_llv, certificates, s=30, marker="_", color=ORANGE, label="certificate (derived)")
     axes.scatter(d_llv, [c.max_d_svd_f for c in found], s=14, color=VERMILION, label="max d_SVD(f)")
-    axes.axhspan(1, 1.3, color="#dddddd", linewidth=0)
+    axes.axhspan(1, 1.3, color=UNKNOWN, linewidth=0)
     axes.text(0.02, 1.15, "says nothing: d_SVD is at most 1", va="center")
     axes.set(xlabel="d_LLV", ylabel="max d_SVD(f), and bounds on it", xlim=(0, 1.2), ylim=(0, 1.3))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
@@ -210,17 +208,20 @@ def label_cosines() -> Figure:
         "a translation: g → g + v": [(f, g + strength * shift) for strength in strengths],
         "a linear map: f → A f, g → A⁻ᵀ g": [(f @ a.T, (g + 0.2 * shift) @ torch.linalg.inv(a)) for a in maps.values()],
     }
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    caption = (
+        "Which similarities of labels move with coordinates that no probability shows: only the flat one does not."
+    )
+    figure = blank(PAGE, 2.5, caption)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, models) in zip(panels, changes.items(), strict=True):
         raw = [float(raw_similarity(v)[0, 1]) for _, v in models]
         centred = [float(centred_similarity(v)[0, 1]) for _, v in models]
         invariant = [float(logit_correlation(v, torch.cov(u.T))[0, 1]) for u, v in models]
-        axes.plot(strengths, raw, color=ORANGE, linewidth=2, label="raw cosine")
-        axes.plot(strengths, centred, "--", color=BLUE, linewidth=2, label="centred cosine")
-        axes.plot(strengths, invariant, color=BLACK, linewidth=2, label="logit correlation")
+        axes.plot(strengths, raw, color=ORANGE, label="raw cosine")
+        axes.plot(strengths, centred, "--", color=BLUE, label="centred cosine")
+        axes.plot(strengths, invariant, color=BLACK, label="logit correlation")
         axes.set(xlabel="strength of the change", xlim=(0, 1), ylim=(-1.04, 1.04))
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title)
     panels[0].set(ylabel="similarity of two neighbouring labels")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
@@ -239,10 +240,9 @@ def main(folder: Path) -> None:
     """Write each figure of measures.md, in this file, and of hubness.md into the folder as a PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     hubness = runpy.run_path(str(Path(__file__).with_name("hubness_figures.py")))["FIGURES"]
-    with matplotlib.rc_context(STYLE):
+    with in_style():
         for name, draw in {**FIGURES, **hubness}.items():
-            # Without the version of matplotlib in the file, equal pictures are equal files.
-            draw().savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+            save_figure(draw(), folder / f"{name}.png")
 
 
 if __name__ == "__main__":

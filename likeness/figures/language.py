@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import PAGE, PALETTE, SMALL, blank, in_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,29 +33,33 @@ SMALLEST = 1e-16  # of a distance on the logarithmic axis: what is less is 0 up 
 BOUNDS = {"term_1": ("term_1_lower", "term_1"), "max_d_svd": ("max_d_svd", "certificate")}
 
 
+@in_style()
 def comparison_figure(found: LanguageComparison) -> Figure:
     """On the left distances, on a logarithmic axis, with bars of two standard errors or of what bounds them.
 
     On the right likenesses from 0 to 1; a cross is what unrelated models would score. What is undefined is left out.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    caption = (
+        "On the left distances, small where models are alike; on the right likenesses, 1 where they are. Bars are "
+        "bounds or two standard errors, the cross is what unrelated models would score."
+    )
+    figure = blank(PAGE, 2.7, caption)
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
     _draw(left, found, DISTANCES)
     left.set_xscale("log")
     left.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     left.xaxis.set_major_formatter("{x:g}")
     left.xaxis.set_minor_formatter(NullFormatter())
-    left.set_xlabel("distance: 0 if alike; bars are bounds, or two standard errors", fontsize=8)
+    left.set_xlabel("distance: 0 if alike\nbars are bounds, or two standard errors", fontsize=SMALL)
     _draw(right, found, LIKENESSES)
     right.set_xlim(-0.02, 1.02)
-    right.set_xlabel("likeness: 1 if alike; x: unrelated models", fontsize=8)
+    right.set_xlabel("likeness: 1 if alike\nx: unrelated models", fontsize=SMALL)
     shown = [name for name, _ in LIKENESSES if getattr(found, name) is not None]
     if found.m_cca_f_of_noise is not None and "m_cca_f" in shown:
-        right.plot(found.m_cca_f_of_noise, shown.index("m_cca_f"), "x", color=PALETTE[1])
-    figure.suptitle(f"{found.names[0]} (1) and {found.names[1]} (2), {found.positions:,} positions", fontsize=10)
+        right.plot(found.m_cca_f_of_noise, shown.index("m_cca_f"), "x", color=PALETTE[1], ms=5)
+    figure.suptitle(f"{found.names[0]} (1) and {found.names[1]} (2), {found.positions:,} positions")
     return figure
 
 
@@ -65,12 +69,10 @@ def _draw(axes: Axes, found: LanguageComparison, lines: tuple[tuple[str, str], .
         low, high = _interval(found, name, value)
         value, low, high = (max(number, SMALLEST) for number in (value, low, high))
         axes.plot([low, high], [place, place], color=PALETTE[4], lw=4, solid_capstyle="butt", zorder=1)
-        axes.plot(value, place, "o", ms=5, color=PALETTE[0], zorder=2)
-    axes.set_yticks(range(len(known)), [label for _, label, _ in known], fontsize=8)
+        axes.plot(value, place, "o", color=PALETTE[0], zorder=2)
+    axes.set_yticks(range(len(known)), [label for _, label, _ in known])
     axes.set_ylim(len(known) - 0.5, -0.5)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="x", color="#dddddd", lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=False, axis="y")
 
 
 def _interval(found: LanguageComparison, name: str, value: float) -> tuple[float, float]:

@@ -1,34 +1,45 @@
-"""Colours of all figures, and files that a reader never sees half of: PNG and CSV.
-
-Figures use matplotlib's object API, so that no global state and no display is touched.
-"""
+"""Files that a reader never sees half of: figures as PNG, their captions in them, and tables as CSV."""
 
 from __future__ import annotations
 
 import csv
+import io
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from likeness.figures.style import caption_of, in_style
 from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Paul Tol's "muted" scheme and black: told apart under colour-vision deficiencies too.
-PALETTE = (
-    "#332288", "#cc6677", "#117733", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499", "#000000",
-)  # fmt: skip
-MARKERS = "os^Dv"
-
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG so that a reader never sees half of it; directories are made."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    """Write a PNG, or by its suffix an SVG or a PDF, so that a reader never sees half of it; directories are made.
+
+    The caption is in the file: Description of a PNG or an SVG, Subject of a PDF. Raises ValueError where there is none.
+    """
+    kind = path.suffix.removeprefix(".")
+    metadata = {"Subject" if kind == "pdf" else "Description": caption_of(figure)}
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})  # equal figures are equal files
+    with replacing(path) as temporary, in_style():
+        figure.savefig(temporary, format=kind, metadata=metadata | undated)
     return path
+
+
+def read_caption(png: bytes) -> str:
+    """The caption of a figure that was written as PNG; nothing where there is none, or no picture."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # only its head is read
+            return str(Image.open(io.BytesIO(png), formats=["PNG"]).info.get("Description", ""))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
 
 
 def as_image(figure: Figure) -> np.ndarray:
@@ -36,7 +47,8 @@ def as_image(figure: Figure) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with in_style():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 

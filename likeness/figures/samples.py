@@ -14,7 +14,7 @@ from torch import Tensor
 
 from likeness.diffusion.process import alpha, sigma
 from likeness.diffusion.sampling import State
-from likeness.figures.output import PALETTE
+from likeness.figures.style import COLUMN, FAINT, PAGE, PALETTE, blank, in_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,20 +27,12 @@ _GAP = 6  # pixels between images
 _TITLE, _NAMES, _SIDE, _BAR = 0.35, 0.2, 0.1, 0.28  # inches
 
 
-def finish(*panels: Axes) -> None:
-    """The look that panels with lines share."""
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.title.set_fontsize(9)
-        for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_fontsize(9)
-
-
+@in_style()
 def image_table(
     rows: Sequence[Sequence[np.ndarray | None]],
     columns: Sequence[str],
     title: str,
+    caption: str,
     *,
     names: Sequence[str] = (),
     bars: bool = False,
@@ -50,23 +42,21 @@ def image_table(
     With ``bars`` an axes for a colour bar is added below each column. All images are one, which is many times faster
     to draw than an axes for each.
     """
-    from matplotlib.figure import Figure
-
     tiles = _tiled(rows)
     step = CELL / PIXELS * (PIXELS + _GAP)
     left, above = _SIDE + 0.3 * bool(names), _TITLE + _NAMES * any(columns)
     table_width, table_height = step * len(columns), step * len(rows)
     width, height = left + table_width + _SIDE, above + table_height + _SIDE + _BAR * bars
-    figure = Figure(figsize=(width, height))
+    figure = blank(width, height, caption, layout=None)
     bottom = height - above - table_height
     axes = figure.add_axes((left / width, bottom / height, table_width / width, table_height / height))
     axes.imshow(tiles, interpolation="nearest", extent=(0, len(columns), len(rows), 0), aspect="auto")
     axes.set_axis_off()
-    figure.text(0.5, 1 - 0.2 / height, title, fontsize=10, ha="center", va="center")
+    figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="center")
     for column, name in enumerate(columns):
-        axes.text(column + 0.5, -0.05, name, fontsize=9, ha="center", va="bottom")
+        axes.text(column + 0.5, -0.05, name, ha="center", va="bottom")
     for row, name in enumerate(names):
-        axes.text(-0.12, row + 0.5, name, fontsize=9, ha="center", va="center")
+        axes.text(-0.12, row + 0.5, name, ha="center", va="center")
     return figure, [
         figure.add_axes(((left + step * column) / width, 0.26 / height, CELL / width, 0.07 / height))
         for column in range(len(columns) * bars)
@@ -88,26 +78,31 @@ def _tiled(rows: Sequence[Sequence[np.ndarray | None]]) -> np.ndarray:
     return tiles
 
 
+@in_style()
 def point_row(
-    points: Sequence[np.ndarray], columns: Sequence[str], title: str, colours: np.ndarray, reach: Sequence[float]
+    points: Sequence[np.ndarray],
+    columns: Sequence[str],
+    title: str,
+    caption: str,
+    colours: np.ndarray,
+    reach: Sequence[float],
 ) -> Figure:
     """Points [N, 2] in the plane, a square panel for each entry with its ``reach`` from the origin to the sides."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.35 * len(points), 1.95), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    side = min(1.35, PAGE / len(points))
+    figure = blank(max(side * len(points), COLUMN), side + 0.5, caption)
+    figure.suptitle(title)
     panels = figure.subplots(1, len(points), squeeze=False)[0]
     for axes, entry, name, limit in zip(panels, points, columns, reach, strict=True):
         show_points(axes, entry, colours, limit)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name)
     return figure
 
 
 def show_points(axes: Axes, points: np.ndarray, colours: Any, reach: float) -> None:
     """Points [N, 2] in a square about the origin."""
-    axes.scatter(points[:, 0], points[:, 1], s=2, c=colours, cmap=_colours(colours), linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=2, c=colours, cmap=_colours(colours), linewidths=0, rasterized=True)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-    axes.spines[:].set(color="#bbbbbb", linewidth=0.5)
+    axes.spines[:].set(visible=True, color=FAINT, linewidth=0.5)
 
 
 def angles(points: np.ndarray) -> np.ndarray:
@@ -140,7 +135,7 @@ def sample_grid(x: Tensor, title: str) -> Figure:
     columns = math.ceil(math.sqrt(len(x)))
     shown = [*pictures(x), *[None] * (-len(x) % columns)]
     rows = [shown[start : start + columns] for start in range(0, len(shown), columns)]
-    return image_table(rows, [""] * columns, title)[0]
+    return image_table(rows, [""] * columns, title, "Draws of the model, none chosen.")[0]
 
 
 def image_path(states: Sequence[State], samples: Tensor, title: str) -> Figure:
@@ -155,20 +150,20 @@ def image_path(states: Sequence[State], samples: Tensor, title: str) -> Figure:
     for row, image in enumerate(pictures(samples)):
         rows += [[*(z[row] for z in noisy), image], [*(x_hat[row] for x_hat in predicted), None]]
     names = ["$z$", r"$\hat{x}$"] * len(samples)
-    return image_table(rows, [*map(_gamma, states), "sample"], title, names=names)[0]
+    caption = "How samples come about, from noise on the left: z, and below it what the model takes it for, x_hat."
+    return image_table(rows, [*map(_gamma, states), "sample"], title, caption, names=names)[0]
 
 
+@in_style()
 def point_scatter(samples: Tensor, data: Tensor, title: str) -> Figure:
     """Samples [B, 2] beside data [N, 2], both in (-1, 1)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure = blank(COLUMN, 2.2, "Samples should lie where the data do, as densely, and nowhere else.")
+    figure.suptitle(title)
     for axes, points, name, colour in zip(
         figure.subplots(1, 2), (data, samples), ("points of the data", "samples"), PALETTE, strict=False
     ):
         show_points(axes, points.cpu().numpy(), colour, reach=1)
-        axes.set_title(f"{len(points)} {name}", fontsize=9)
+        axes.set_title(f"{len(points)} {name}")
     return figure
 
 
@@ -176,7 +171,8 @@ def point_path(states: Sequence[State], title: str) -> Figure:
     """z [B, 2] of points at each kept state, coloured by where they end; limits shrink with the noise."""
     points = [state.z.float().cpu().numpy() for state in states]
     reach = [float(alpha(state.gamma.mean()) + 3 * sigma(state.gamma.mean())) for state in states]
-    return point_row(points, [*map(_gamma, states)], title, angles(points[-1]), reach)
+    caption = "How samples come about, from noise on the left; a point has the colour of the angle at which it ends."
+    return point_row(points, [*map(_gamma, states)], title, caption, angles(points[-1]), reach)
 
 
 def _gamma(state: State) -> str:

@@ -10,7 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.figures.output import MARKERS, PALETTE
+from likeness.figures.style import (
+    COLUMN,
+    FAINT,
+    MARKERS,
+    PAGE,
+    PALETTE,
+    SMALL,
+    TINY,
+    blank,
+    in_style,
+    ink_on,
+    without_frame,
+)
 from likeness.similarity.catalogue import Measure
 from likeness.similarity.metric import PairwiseSimilarity
 
@@ -18,18 +30,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 MAX_PANELS = 8
 MAX_LABELLED = 30  # classes that are named
-LEGEND_COLUMNS = 10
-PANEL, AXIS_NAME = 2.6, 0.17  # inches
+AXIS_NAME = 0.17  # inches
 MAX_POINTS = 2000  # of the scatter plot
 MAX_ANNOTATED = 12  # columns of a heat map whose cells show their values
-PANELS_A_ROW = 5
 UPRIGHT = 3  # letters of a column's name that are not turned
 LOG_SCALE_FROM = 30  # ratio of the largest to the smallest divergence
 
 
+@in_style()
 def embedding_scatter(
     embeddings: Sequence[np.ndarray], labels: np.ndarray, unembeddings: Sequence[np.ndarray], names: Sequence[str]
 ) -> Figure:
@@ -40,28 +52,34 @@ def embedding_scatter(
     of f, which bear their share of its variance. The axes bear no numbers, for f is determined up to a linear map at
     best, and the arrows start from the mean label vector, for probabilities do not change when all g(y) move together.
     """
-    from matplotlib.figure import Figure
-
     shown = min(len(embeddings), MAX_PANELS)
     rows = math.ceil(shown / 4)
     columns = math.ceil(shown / rows)
     num_classes = len(unembeddings[0])
-    legend_rows = math.ceil(num_classes / LEGEND_COLUMNS) if num_classes <= MAX_LABELLED else 0
+    panel = COLUMN / min(columns, 2)
+    in_a_row = 8 if columns <= 2 else 16
+    legend_rows = math.ceil(num_classes / in_a_row) if num_classes <= MAX_LABELLED else 0
     named = AXIS_NAME if any(f.shape[1] > 2 for f in embeddings[:shown]) else 0
-    above, below = 0.35, 0.4 + 0.22 * legend_rows + named  # inches, as all that follows
-    width, height = max(PANEL * columns, 5.2), PANEL * rows + above + below
-    spaces = {"wspace": 0.04 + named / PANEL, "hspace": 0.13 + named / PANEL}
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(0.02 + named / width, below / height, 0.98, 1 - (above + 0.25) / height, **spaces)
+    above, below = 0.25, 0.3 + 0.16 * legend_rows + named  # inches, as all that follows
+    width, height = panel * columns, panel * rows + above + below
+    spaces = {"wspace": 0.04 + named / panel, "hspace": 0.14 + named / panel}
+    caption = (
+        "Each point is an input, coloured by its label, and arrows are the label vectors, centred and rescaled. Models "
+        "whose panels differ by more than a linear map see the data differently."
+    )
+    if named:
+        caption += " Of many dimensions the two principal axes of the embeddings are shown."
+    figure = blank(width, height, caption, layout=None)
+    figure.subplots_adjust(0.02 + named / width, below / height, 0.98, 1 - (above + 0.17) / height, **spaces)
     for index in range(shown):
         axes = figure.add_subplot(rows, columns, index + 1)
         _draw_panel(axes, embeddings[index], labels, unembeddings[index])
-        axes.set_title(names[index], fontsize=9, pad=3)
+        axes.set_title(names[index], pad=3)
     count = "" if shown == len(names) else f", the first {shown} of {len(names)} models"
-    title = f"Embeddings f(x){count}; arrows: centred label vectors g(y), rescaled"
-    figure.text(0.5, 1 - 0.22 / height, title, fontsize=10, ha="center", va="center")
+    title = f"Embeddings f(x) and label vectors g(y){count}"
+    figure.text(0.5, 1 - 0.13 / height, title, ha="center", va="center")
     if legend_rows:
-        _add_legend(figure, num_classes)
+        _add_legend(figure, num_classes, in_a_row)
     return figure
 
 
@@ -82,16 +100,16 @@ def _draw_panel(axes: Axes, f: np.ndarray, labels: np.ndarray, g: np.ndarray) ->
         directions, shares = principal_axes(f)
         f, g = f @ directions, g @ directions
         for axis, name, share in zip((axes.xaxis, axes.yaxis), ("1st", "2nd"), shares, strict=True):
-            axis.set_label_text(f"{name} principal axis: {100 * share:.0f} % of variance", fontsize=7)
+            axis.set_label_text(f"{name} axis: {100 * share:.0f} % of variance", fontsize=TINY)
             axis.labelpad = 2
     radius = np.abs(f).max() or 1.0
     _draw_points(axes, f, labels, len(g))
     _draw_arrows(axes, g, radius)
     axes.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_color("#bbbbbb")
-    axes.axhline(0, color="#cccccc", lw=0.5, zorder=0)
-    axes.axvline(0, color="#cccccc", lw=0.5, zorder=0)
+    axes.spines[:].set(visible=True, color=FAINT)
+    axes.axhline(0, color=FAINT, lw=0.5, zorder=0)
+    axes.axvline(0, color=FAINT, lw=0.5, zorder=0)
 
 
 def _draw_points(axes: Axes, f: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -99,7 +117,8 @@ def _draw_points(axes: Axes, f: np.ndarray, labels: np.ndarray, num_classes: int
     colours = np.array([_colour(label) for label in range(num_classes)])
     for marker in np.unique(markers):
         own = markers[labels] == marker
-        axes.scatter(f[own, 0], f[own, 1], s=5, c=colours[labels[own]], marker=marker, alpha=0.55, linewidths=0)
+        look: dict[str, Any] = {"marker": marker, "s": 4, "alpha": 0.55, "linewidths": 0, "rasterized": True}
+        axes.scatter(f[own, 0], f[own, 1], c=colours[labels[own]], **look)
 
 
 def _draw_arrows(axes: Axes, g: np.ndarray, radius: float) -> None:
@@ -107,12 +126,12 @@ def _draw_arrows(axes: Axes, g: np.ndarray, radius: float) -> None:
 
     arrows = g - g.mean(0)
     arrows = arrows * (0.85 * radius / (np.linalg.norm(arrows, axis=1).max() or 1.0))
-    outline = [withStroke(linewidth=3, foreground="white")]
-    style = {"arrowstyle": "-|>", "lw": 1.5, "shrinkA": 0, "shrinkB": 0, "path_effects": outline}
+    outline = [withStroke(linewidth=2, foreground="white")]
+    style = {"arrowstyle": "-|>", "lw": 1, "shrinkA": 0, "shrinkB": 0, "path_effects": outline}
     for label, tip in enumerate(arrows):
         axes.annotate("", xy=tip, xytext=(0, 0), arrowprops={**style, "color": _colour(label)})
     for label, (x, y) in enumerate(label_places(arrows, radius) if len(g) <= MAX_LABELLED else ()):
-        text = axes.text(x, y, str(label), color=_colour(label), ha="center", va="center", fontsize=8)
+        text = axes.text(x, y, str(label), color=_colour(label), ha="center", va="center", fontsize=SMALL)
         text.set(weight="bold", path_effects=outline)
 
 
@@ -136,7 +155,7 @@ def _spread(angles: np.ndarray, gap: float) -> np.ndarray:
     return angles
 
 
-def _add_legend(figure: Figure, num_classes: int) -> None:
+def _add_legend(figure: Figure, num_classes: int, in_a_row: int) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -147,10 +166,7 @@ def _add_legend(figure: Figure, num_classes: int) -> None:
         handles=handles,
         title="class",
         loc="lower center",
-        ncols=min(num_classes, LEGEND_COLUMNS),
-        fontsize=8,
-        title_fontsize=8,
-        frameon=False,
+        ncols=min(num_classes, in_a_row),
         handletextpad=0.1,
         columnspacing=1.0,
     )
@@ -209,37 +225,28 @@ def similarity_figures(
         yield "embeddings", scatter
 
 
+@in_style()
 def similarity_panels(values: Mapping[str, Tensor], metric: PairwiseSimilarity) -> Figure:
     """A heat map for each measure, side by side; bright is alike. A row of a panel is the first model of a pair.
 
     What is undefined for all pairs is named underneath.
     """
-    from matplotlib.figure import Figure
-
     undefined = [name for name, matrix in values.items() if bool(_without_diagonal(matrix).isnan().all())]
     values = {name: matrix for name, matrix in values.items() if name not in undefined} or values
-    columns = min(len(values), PANELS_A_ROW)
+    names = metric.names
+    side = 1.2 + 0.28 * len(names)
+    columns = min(len(values), max(int(PAGE / side), 1))
     rows = math.ceil(len(values) / columns)
-    names, side = metric.names, 1.1 + 0.28 * len(metric.names)
-    figure = Figure(figsize=((side + 0.5) * columns, (side + 0.3) * rows), layout="constrained")
+    caption = "How alike the models of each pair are by each measure, on its own scale: bright is alike."
+    figure = blank(side * columns, (side - 0.2) * rows, caption)
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, matrix) in zip(all_axes, values.items(), strict=False):
-        measure = metric.measures[name]
-        others = _without_diagonal(matrix).numpy()
-        colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
-        image = axes.imshow(others, cmap=colours, norm=colour_scale(others, measure))
-        axes.set_facecolor("#dddddd")
-        axes.set_title(name, fontsize=9)
-        axes.set_xticks(range(len(names)), names, rotation=90 if _longest(names) > UPRIGHT else 0)
-        axes.set_yticks(range(len(names)), names)
-        axes.tick_params(length=0, labelsize=7)
-        axes.spines[:].set_visible(False)
-        if len(names) <= MAX_ANNOTATED:
-            _write_values(axes, others, image)
+        _draw_cells(axes, _without_diagonal(matrix).numpy(), names, names, metric.measures[name])
+        axes.set_title(name)
     for axes in all_axes[len(values) :]:
         axes.set_visible(False)
     if undefined:
-        figure.supxlabel(f"undefined for all pairs: {', '.join(undefined)}", fontsize=8)
+        figure.supxlabel(f"undefined for all pairs: {', '.join(undefined)}")
     return figure
 
 
@@ -248,39 +255,47 @@ def _without_diagonal(matrix: Tensor) -> Tensor:
     return matrix.cpu().clone().fill_diagonal_(torch.nan)
 
 
+@in_style()
 def similarity_heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], measure: Measure) -> Figure:
     """Heat map of one measure between models; bright is alike.
 
     values: [R, C], NaN where there is nothing to compare (a model with itself). ``rows`` and ``columns`` are
     the models' names. Values are written into the cells up to 12 columns.
     """
-    figure, axes, colour_axes = _heatmap_axes(rows, columns)
-    colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
-    image = axes.imshow(values, cmap=colours, norm=colour_scale(values, measure), aspect="auto")
-    axes.set_facecolor("#dddddd")
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if _longest(columns) > UPRIGHT else 0)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0, labelsize=8)
-    axes.spines[:].set_visible(False)
     direction = "larger is more alike" if measure.larger_is_more_alike else "smaller is more alike"
-    axes.set_title(f"{measure.label}\n({direction})", fontsize=10)
-    figure.colorbar(image, cax=colour_axes).ax.tick_params(labelsize=8)
-    if len(columns) <= MAX_ANNOTATED:
-        _write_values(axes, values, image)
+    caption = (
+        f"{measure.label} of each pair of models, {direction}: bright is alike. Grey is not compared or undefined."
+    )
+    figure, axes, colour_axes = _heatmap_axes(rows, columns, caption)
+    image = _draw_cells(axes, values, rows, columns, measure)
+    axes.set_title(f"{measure.label}\n({direction})")
+    figure.colorbar(image, cax=colour_axes)
     return figure
 
 
-def _heatmap_axes(rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes, Axes]:
-    """A figure with square cells, room for the names, and a colour bar; laid out here, for speed, in inches."""
-    from matplotlib.figure import Figure
+def _draw_cells(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], measure: Measure
+) -> AxesImage:
+    """Coloured cells with the names of rows and columns, and, of few, with their values."""
+    colours = "viridis" if measure.larger_is_more_alike else "viridis_r"
+    image = axes.imshow(values, cmap=colours, norm=colour_scale(values, measure), aspect="auto")
+    without_frame(axes)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if _longest(columns) > UPRIGHT else 0)
+    axes.set_yticks(range(len(rows)), rows)
+    if len(columns) <= MAX_ANNOTATED:
+        _write_values(axes, values, image)
+    return image
 
-    cell = max(0.6 if len(columns) <= MAX_ANNOTATED else 0.3, 2.4 / len(columns))
+
+def _heatmap_axes(rows: Sequence[str], columns: Sequence[str], caption: str) -> tuple[Figure, Axes, Axes]:
+    """A figure with square cells, room for the names, and a colour bar; laid out here, for speed, in inches."""
+    cell = max(0.42 if len(columns) <= MAX_ANNOTATED else 0.2, 2.0 / len(columns))
     inner_width, inner_height = cell * len(columns), cell * len(rows)
-    letter = 0.07
+    letter = 0.065
     left = 0.15 + letter * _longest(rows)
     bottom = 0.15 + letter * (_longest(columns) if _longest(columns) > UPRIGHT else 2)
-    width, height = left + inner_width + 0.85, bottom + inner_height + 0.55
-    figure = Figure(figsize=(width, height))
+    width, height = left + inner_width + 0.8, bottom + inner_height + 0.45
+    figure = blank(width, height, caption, layout=None)
     axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
     bar_left = left + inner_width + 0.15
     bar = figure.add_axes((bar_left / width, bottom / height, 0.15 / width, inner_height / height))
@@ -303,10 +318,9 @@ def colour_scale(values: np.ndarray, measure: Measure) -> Normalize:
     return Normalize(0, known.max())
 
 
-def _write_values(axes: Axes, values: np.ndarray, image: Any) -> None:
+def _write_values(axes: Axes, values: np.ndarray, image: AxesImage) -> None:
+    ink = ink_on(image, values)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             text = f"{value:.2f}" if 0.095 <= abs(value) < 10 else f"{value:.1e}" if value else "0"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(column, row, text, ha="center", va="center", fontsize=TINY, color=ink[row, column])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from likeness.figures.output import read_caption
 from likeness.pages.parts import Cell, Frame, Matrix, Page, Part, Picture, Section, Table, distinct, shown
 
 Row = Mapping[str, Cell]
@@ -64,8 +65,8 @@ def write_comparison(
     from likeness.pages.writing import write_page
 
     drawn = [
-        Picture(path.stem, path.stem.replace("_", " ").capitalize(), [Frame("", path.read_bytes())])
-        for path in pictures
+        Picture(path.stem, path.stem.replace("_", " ").capitalize(), [Frame("", png)], read_caption(png))
+        for path, png in ((path, path.read_bytes()) for path in pictures)
     ]
     return write_page(Page(title, distinct([Section("Comparison", [*parts, *drawn])]), about), folder)
 

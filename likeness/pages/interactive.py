@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import PALETTE
 from likeness.pages.parts import Curve, Lines, Matrix
 
-DARK_PALETTE = (
-    "#9d94f0", "#e59aa8", "#5fc27a", "#e8d98f", "#88ccee", "#dd7fb0", "#6fd0bf", "#c5c56a", "#d58fd5", "#f0f0f0",
-)  # fmt: skip
+DARK_PALETTE = ("#5aa9e0", "#f08a4b", "#3dc79b", "#f2bd4a", "#9ad8f7", "#dfa3c7", "#f0f0f0")  # of the same hues
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LEGEND = 12  # curves; of more, the one that is pointed at says its name
 ANNOTATED = 12  # columns of a matrix whose cells show their values
@@ -150,6 +148,8 @@ def _of_matrix(figure: Matrix) -> Plot:
     }
     if wide <= ANNOTATED:
         trace |= {"texttemplate": "%{z:.3~g}", "textfont": {"size": 10}}
+    if figure.signed:
+        trace |= {"colorscale": "RdBu", "zmin": -1, "zmax": 1}
     if figure.remarks is None:
         trace["hovertemplate"] = "row %{y}<br>column %{x}<br>%{z:.5g}<extra></extra>"
     layout = {

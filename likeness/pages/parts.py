@@ -45,7 +45,8 @@ class Lines:
 class Matrix:
     """A value for each pair (row, column), [P, Q], NaN where there is none.
 
-    ``remarks``, [P][Q], say more of each pair where it is pointed at.
+    ``remarks``, [P][Q], say more of each pair where it is pointed at. The colours of ``signed`` values go from blue at
+    -1 to red at 1.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Matrix:
     value_label: str = ""
     caption: str = ""
     remarks: Sequence[Sequence[str]] | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)

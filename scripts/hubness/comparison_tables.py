@@ -112,7 +112,7 @@ def comparison_figure(comparison: HubnessComparison) -> Figure:
             continue
         notes = ["" if outcome.base is None else _p(comparison.tests(outcome)[name].p) for outcome in outcomes]
         errors, margins = [100 * score.error for score in known], [100 * score.margin for score in known]
-        quantities.append(Quantity(f"k-NN error, %, {which}", errors, margins=margins, notes=notes))
+        quantities.append(Quantity(f"k-NN error (%)\n{which}", errors, margins=margins, notes=notes))
     return method_figure(names, quantities, [position for position, of in enumerate(outcomes) if of.base is None])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from likeness.figures.output import read_caption
 from likeness.pages.parts import Cell, Frame, Picture, Table
 from scripts.report.groups import Study
 from scripts.report.runs import Run
@@ -69,24 +70,26 @@ def table(
     return Table(name, title, [*(["run"] if several else []), *columns], lines, caption, folded)
 
 
-def pictures(study: Study, wanted: re.Pattern[str], captions: dict[str, str]) -> list[Picture]:
-    """What callbacks drew under names that fit, of one run of each group, of six groups at most."""
+def pictures(study: Study, wanted: re.Pattern[str], order: Sequence[str]) -> list[Picture]:
+    """What callbacks drew under names that fit, of one run of each group, of six groups at most.
+
+    Those whose names begin with what ``order`` has are in that order, the runs of each side by side.
+    """
     groups = study.groups[:PICTURED]
     found: list[Picture] = []
     for group in groups:
         run = next((run for run in group.runs if run.pictures()), None)
         if run is not None:
-            found += _of_run(run, wanted, captions, several=len(study.runs) > 1)
-    return sorted(found, key=lambda picture: _place(picture, captions))
+            found += _of_run(run, wanted, several=len(study.runs) > 1)
+    return sorted(found, key=lambda picture: _place(picture, order))
 
 
-def _place(picture: Picture, captions: dict[str, str]) -> int:
-    """Where captions name pictures they are in that order, the runs of each side by side."""
+def _place(picture: Picture, order: Sequence[str]) -> int:
     stem = picture.name.rpartition("/")[2]
-    return next((place for place, name in enumerate(captions) if stem.startswith(name)), len(captions))
+    return next((place for place, name in enumerate(order) if stem.startswith(name)), len(order))
 
 
-def _of_run(run: Run, wanted: re.Pattern[str], captions: dict[str, str], *, several: bool) -> Iterable[Picture]:
+def _of_run(run: Run, wanted: re.Pattern[str], *, several: bool) -> Iterable[Picture]:
     series: dict[str, list[tuple[int | None, Path]]] = {}
     for path in run.pictures():
         step = STEP.search(path.stem)
@@ -97,7 +100,7 @@ def _of_run(run: Run, wanted: re.Pattern[str], captions: dict[str, str], *, seve
         frames = _frames(files)
         if frames:
             title = stem.replace("_", " ").capitalize()
-            said = next((caption for name, caption in captions.items() if stem.startswith(name)), "")
+            said = read_caption(frames[-1].png)
             yield Picture(f"{run.name}/{stem}", f"{title}: {run.name}" if several else title, frames, said)
 
 

@@ -51,8 +51,10 @@ def metric_figure(study: Study, metric: Metric) -> Lines | None:
     curves = [curve for group in groups for curve in _curves(group, metric.key, bins, len(groups) <= BANDED, told)]
     if not curves:
         return None
-    caption = " ".join(filter(None, (metric.says, *sorted(told))))
-    logarithmic = metric.key.rpartition("/")[2] in MINIMISED and _spans_decades(curves)
+    minimised = metric.key.rpartition("/")[2] in MINIMISED
+    says = metric.says or ("Lower is better." if minimised else "")
+    caption = " ".join(filter(None, (says, *sorted(told))))
+    logarithmic = minimised and _spans_decades(curves)
     return Lines(metric.key, metric.title, "step", metric.unit, curves, caption, log_y=logarithmic)
 
 

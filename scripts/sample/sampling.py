@@ -18,7 +18,8 @@ from likeness.diffusion.hierarchy import Hierarchy
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.sampling import State, ancestral, decode, flow
 from likeness.diffusion.schedules import gamma_grid
-from likeness.figures.output import PALETTE, save_figure
+from likeness.figures.output import save_figure
+from likeness.figures.style import COLUMN, PALETTE, blank, in_style
 from likeness.files.writing import replacing
 from likeness.seeding import generator
 
@@ -137,11 +138,10 @@ def image_grid(images: Tensor, levels: int) -> Tensor:
     return make_grid(enlarged, nrow=math.ceil(math.sqrt(len(images))), padding=1, pad_value=255)
 
 
+@in_style()
 def _scatter(points: np.ndarray, levels: int) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="tight")
+    figure = blank(COLUMN, COLUMN, "Draws of the model, none chosen, in grey levels.")
     axes = figure.add_subplot()
-    axes.scatter(points[:, 0], points[:, 1], s=4, color=PALETTE[0], alpha=0.6, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=3, color=PALETTE[0], alpha=0.6, linewidths=0)
     axes.set(xlim=(0, levels - 1), ylim=(0, levels - 1), aspect="equal", title=f"{len(points)} samples")
     return figure

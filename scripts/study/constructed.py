@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.figures.output import MARKERS, PALETTE
+from likeness.figures.style import COLUMN, MARKERS, PALETTE, blank, in_style
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from scripts.reporting import Report, Row, grouped, publish
@@ -119,17 +119,20 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return answer
 
 
+@in_style()
 def draw(rows: Sequence[Row]) -> Figure:
     """d_{f,g} against d_LLV by number of labels, with the paper's bound and the derived one."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    caption = (
+        "How far apart representations of constructed models are, against how far apart their distributions are: no "
+        "point may lie above the dashed bound of the paper, nor above the derived one."
+    )
+    figure = blank(COLUMN, 3.2, caption)
     axes = figure.add_subplot(xscale="log", yscale="log")
     for (num_classes, own), colour, marker in zip(grouped(rows, "num_classes").items(), PALETTE, MARKERS, strict=False):
         style: dict[str, Any] = {
             "color": colour,
             "marker": marker,
-            "s": 12,
+            "s": 6,
             "linewidths": 0,
             "label": f"K = {num_classes}",
         }
@@ -139,8 +142,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.plot(x, np.minimum(2 * DIM * x, 1), "--", color="black", label="2 M d_LLV (paper)")
     axes.plot(x, np.minimum(2 * x**2, 1), "-", color="black", label="2 d_LLV² (derived, not in the paper)")
     axes.set(xlabel="d_LLV", ylabel="d_{f,g}, the largest d_SVD", xlim=(x[0], x[-1]), ylim=(None, 2))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import PALETTE, REFERENCE, SMALL, blank, in_style
 from likeness.label_geometry.equivalent_heads import EquivalentHead, equivalent_head
 from likeness.label_geometry.similarity import raw_similarity
 from scripts.inputs import default_data, load_data
@@ -108,15 +108,18 @@ def table(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentH
     return rows
 
 
+@in_style()
 def draw(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHead]) -> Figure:
     """A panel for each head: embeddings, the regions where each label is likeliest, and g(y) + v as arrows.
 
     Regions are computed from each panel's own head. Arrows start at zero, in each panel on a scale of its own; the
     grey ones are the other labels'.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.5 * len(heads), 4.1), layout="constrained")
+    caption = (
+        f"One model, the same probabilities for every input, and yet labels {pair[0]} and {pair[1]} at any cosine: a "
+        "vector v was added to all g(y). Grey are the other labels."
+    )
+    figure = blank(2.3 * len(heads), 2.8, caption)
     radius = 1.1 * float(model.f.abs().max())
     for axes, head in zip(figure.subplots(1, len(heads), squeeze=False)[0], heads, strict=True):
         g = model.g + head.translation
@@ -124,12 +127,10 @@ def draw(model: PlanarModel, pair: tuple[int, int], heads: Sequence[EquivalentHe
         _draw_embeddings(axes, model)
         longest = float(g[list(pair)].norm(dim=1).max())
         _draw_labels(axes, (g * (REACH * radius / longest)).numpy(), pair)
-        axes.set_title(f"cos(g({pair[0]}) + v, g({pair[1]}) + v) = {head.cosine:.2f}", fontsize=11)
-        axes.set_xlabel(f"largest change of log p: {head.log_probability_change:.0e} nats", fontsize=8)
+        axes.set_title(f"cos(g({pair[0]}) + v, g({pair[1]}) + v) = {head.cosine:.2f}")
+        axes.set_xlabel(f"largest change of log p: {head.log_probability_change:.0e} nats", fontsize=SMALL)
         axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal", xticks=[], yticks=[])
-    figure.suptitle(
-        "One f, unembeddings g + v: the same probabilities for every input (grey: the other labels)", fontsize=11
-    )
+    figure.suptitle("One f, unembeddings g + v: the same probabilities for every input")
     return figure
 
 
@@ -147,7 +148,7 @@ def _draw_regions(axes: Axes, g: Tensor, bias: Tensor | None, radius: float) -> 
 
 def _draw_embeddings(axes: Axes, model: PlanarModel) -> None:
     colours = np.array([_colour(label) for label in range(len(model.g))])[model.y[:SHOWN].numpy()]
-    axes.scatter(model.f[:SHOWN, 0], model.f[:SHOWN, 1], s=5, c=colours.tolist(), alpha=0.6, linewidths=0)
+    axes.scatter(model.f[:SHOWN, 0], model.f[:SHOWN, 1], s=3, c=colours.tolist(), alpha=0.6, linewidths=0)
 
 
 def _draw_labels(axes: Axes, arrows: np.ndarray, pair: tuple[int, int]) -> None:
@@ -156,14 +157,14 @@ def _draw_labels(axes: Axes, arrows: np.ndarray, pair: tuple[int, int]) -> None:
 
     for label, tip in enumerate(arrows):
         if label not in pair:
-            axes.plot([0, tip[0]], [0, tip[1]], color="#777777", linewidth=0.8)
-    outline = [withStroke(linewidth=4, foreground="white")]
-    style: dict[str, Any] = {"arrowstyle": "-|>", "lw": 2.5, "mutation_scale": 16, "shrinkA": 0, "shrinkB": 0}
+            axes.plot([0, tip[0]], [0, tip[1]], color=REFERENCE, linewidth=0.8)
+    outline = [withStroke(linewidth=2.5, foreground="white")]
+    style: dict[str, Any] = {"arrowstyle": "-|>", "lw": 1.6, "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
     for label in sorted(pair, key=lambda label: -np.linalg.norm(arrows[label])):
         tip, colour = arrows[label], _colour(label)
         axes.annotate("", xy=tip, xytext=(0, 0), arrowprops={**style, "color": colour, "path_effects": outline})
         x, y = tip * (1 + 0.16 * np.linalg.norm(arrows[list(pair)], axis=1).max() / np.linalg.norm(tip))
-        text = axes.text(x, y, str(label), color=colour, ha="center", va="center", fontsize=13, weight="bold")
+        text = axes.text(x, y, str(label), color=colour, ha="center", va="center", fontsize=9, weight="bold")
         text.set(path_effects=outline)
 
 

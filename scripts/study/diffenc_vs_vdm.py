@@ -28,7 +28,7 @@ from likeness.diffusion.elbo import bits_per_dim, continuous_loss, step_loss
 from likeness.diffusion.model import DiffusionModel
 from likeness.diffusion.process import training_noise
 from likeness.diffusion.variance_ratio import LearnedRatio
-from likeness.figures.output import MARKERS, PALETTE
+from likeness.figures.style import MARKERS, PAGE, PALETTE, REFERENCE, blank, in_style
 from likeness.seeding import generator, mix, seeded
 from scripts.cli.configurations import located, read_configuration
 from scripts.evaluate.bounds import BoundEvaluation, Depth, VarianceName, at_depth
@@ -332,15 +332,17 @@ def _with_error(mean: Row, name: str) -> str:
     return f"{mean[name]:.4f}" + ("" if error is None else f" ±{error:.4f}")
 
 
+@in_style()
 def draw_models(seeds: Sequence[Row]) -> Figure:
     """A panel for each split: a dot for each seed, and for each model the mean and its standard error over seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    caption = (
+        "Which model has the lower bound: a faint dot for each seed, beside them mean and standard error over seeds."
+    )
+    figure = blank(PAGE, 2.6, caption)
     for axes, (split, title) in zip(figure.subplots(1, len(SPLITS)), SPLITS.items(), strict=True):
         _models_panel(axes, [row for row in seeds if row["split"] == split])
-        axes.set_title(title, fontsize=10)
-    figure.axes[0].set_ylabel("bits per dimension")
+        axes.set_title(title)
+    figure.axes[0].set_ylabel("negative ELBO (bits/dim)")
     return figure
 
 
@@ -348,25 +350,27 @@ def _models_panel(axes: Axes, seeds: Sequence[Row]) -> None:
     models = grouped(seeds, "model")
     for place, rows in enumerate(models.values()):
         values = np.array([row["bpd"] for row in rows])
-        axes.scatter(np.full(len(values), place - 0.12), values, s=18, color=PALETTE[place], alpha=0.5, linewidths=0)
+        axes.scatter(np.full(len(values), place - 0.12), values, s=10, color=PALETTE[place], alpha=0.5, linewidths=0)
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-        axes.errorbar(place + 0.12, values.mean(), error, fmt="o", color=PALETTE[place], capsize=3, markersize=5)
+        axes.errorbar(place + 0.12, values.mean(), error, fmt="o", color=PALETTE[place])
     axes.set_xticks(range(len(models)), models)
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.margins(y=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
+@in_style()
 def draw_gains(means: Sequence[Row]) -> Figure:
     """Gains over ratio 1 in T steps: measured against predicted, and what is left of the prediction by T."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
+    caption = (
+        "What fitted variances of the generative steps gain over equal ones, against what theory predicts for many "
+        "steps: on the dotted line it is right."
+    )
+    figure = blank(PAGE, 2.8, caption)
     measured, share = figure.subplots(1, 2)
     # A line for each model and kind of ratio, in both panels.
     for index, (model, own) in enumerate(grouped(means, "model").items()):
         for offset, (kind, label) in enumerate(KINDS.items()):
-            style = {"color": PALETTE[index], "marker": MARKERS[offset], "ms": 5, "lw": 1.0}
+            style = {"color": PALETTE[index], "marker": MARKERS[offset], "lw": 1.0}
             style |= {"mfc": "none" if offset else PALETTE[index], "ls": "--" if offset else "-"}
             predicted, gained = (np.array([row[name] for row in own]) for name in ("gain_predicted", f"gain_{kind}"))
             measured.plot(predicted, gained, label=f"{model}, {label}", **style)
@@ -374,19 +378,18 @@ def draw_gains(means: Sequence[Row]) -> Figure:
     # On the diagonal the prediction, the limit of large T, holds.
     depths = sorted({row["T"] for row in means})
     ends = [fmean(row["gain_predicted"] for row in means if row["T"] == depth) for depth in (depths[0], depths[-1])]
-    measured.plot(ends, ends, color="#999999", lw=0.8, ls=":")
+    measured.plot(ends, ends, color=REFERENCE, lw=0.8, ls=":")
     measured.set(
         xscale="log",
         yscale="log",
-        xlabel="gain predicted (bits per dimension)",
-        ylabel="gain measured (bits per dimension)",
+        xlabel="gain predicted (bits/dim)",
+        ylabel="gain measured (bits/dim)",
     )
-    share.axhline(1, color="#999999", lw=0.8, ls=":")
-    share.set(xscale="log", yscale="log", xlabel="depth $T$", ylabel="gain measured / predicted")
+    share.axhline(1, color=REFERENCE, lw=0.8, ls=":")
+    share.set(xscale="log", yscale="log", xlabel="depth $T$ (steps)", ylabel="gain measured / predicted")
     share.set_xticks(depths, [str(depth) for depth in depths])
     share.set_xticks([], minor=True)
     share.yaxis.set_major_formatter("{x:g}")
-    measured.legend(fontsize=7, frameon=False)
-    for axes in (measured, share):
-        axes.spines[["top", "right"]].set_visible(False)
+    measured.xaxis.set_minor_formatter("")
+    measured.legend()
     return figure

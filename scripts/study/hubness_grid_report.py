@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from likeness.figures.output import MARKERS, PALETTE
-from likeness.figures.samples import finish
+from likeness.figures.style import FAINT, MARKERS, PAGE, PALETTE, blank, in_style
 from likeness.neighbours.classification import mcnemar
 from scripts.hubness.methods import BASE
 from scripts.reporting import Row, distinct
@@ -32,7 +31,6 @@ BINS = (f"<= {EDGES[0]:g}", f"{EDGES[0]:g} - {EDGES[1]:g}", f"> {EDGES[1]:g}")
 LEVEL = 0.05
 HEADINGS = ("k-skewness falls by, %", "Robin Hood index falls by, %", "error falls by, %")
 COLUMNS = 3
-FAINT = "#cccccc"
 SIGNIFICANT = ("better", "worse")
 
 
@@ -177,23 +175,25 @@ def verdicts(rows: Sequence[Row]) -> list[Row]:
     return answers
 
 
+@in_style()
 def draw_reductions(rows: Sequence[Row]) -> Figure:
     """For each data set a row of panels: relative reductions of each method, a marker a run, bars the means of several.
 
     Of the error, markers are filled where McNemar's test finds the change significant.
     """
-    from matplotlib.figure import Figure
-
     data, methods, bases = (distinct(rows, name) for name in ("data", "method", "base"))
     methods.remove(BASE)
-    height = 0.9 + len(data) * (0.7 + 0.26 * len(methods))
-    figure = Figure(figsize=(3.0 + 2.4 * len(CHANGES), height), layout="constrained")
+    height = 0.8 + len(data) * (0.6 + 0.2 * len(methods))
+    caption = (
+        "By how much each method lowers hubness and the error, right of the line: a marker for each run, bars are "
+        "means. Of the error, filled markers are significant."
+    )
+    figure = blank(PAGE, height, caption)
     panels = figure.subplots(len(data), len(CHANGES), squeeze=False, sharex="col", sharey=True)
     for line, name in zip(panels, data, strict=True):
         for axes, change, heading in zip(line, CHANGES, HEADINGS, strict=True):
             _reduction_panel(axes, [row for row in rows if row["data"] == name], change, methods, bases)
             axes.set_title(f"{name}: {heading}")
-        finish(*line)
         line[0].set_yticks(range(len(methods)), methods)
         line[0].set_ylim(len(methods) - 0.5, -0.5)
         for axes in line:
@@ -214,15 +214,18 @@ def _reduction_panel(
             axes.plot([fmean(values)] * 2, [place - 0.3, place + 0.3], color=_colour(number), lw=1.2)
 
 
+@in_style()
 def draw_gains(rows: Sequence[Row]) -> Figure:
     """The fall of the error against the base's k-skewness among test points: a panel a method, a marker a run."""
-    from matplotlib.figure import Figure
-
     methods, bases = (distinct(rows, name) for name in ("method", "base"))
     methods.remove(BASE)
     columns = min(COLUMNS, len(methods))
     lines = -(-len(methods) // columns)
-    figure = Figure(figsize=(2.7 * columns + 0.4, 2.1 * lines + 0.7), layout="constrained")
+    caption = (
+        "Whether methods help more where there is more hubness to reduce: a panel for each method, a marker for each "
+        "run, above the line the error has fallen."
+    )
+    figure = blank(PAGE, 1.7 * lines + 0.7, caption)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes, method in zip(panels.flat, methods, strict=False):
         axes.axhline(0, color=FAINT, lw=1, zorder=0)
@@ -232,9 +235,8 @@ def draw_gains(rows: Sequence[Row]) -> Figure:
         axes.set_title(method)
     for axes in panels.flat[len(methods) :]:
         axes.set_visible(False)
-    finish(*panels.flat)
-    figure.supxlabel("k-skewness of the base among test points", fontsize=9)
-    figure.supylabel("error falls by, %", fontsize=9)
+    figure.supxlabel("k-skewness of the base among test points")
+    figure.supylabel("error falls by (%)")
     _legend(figure, bases)
     return figure
 
@@ -248,7 +250,7 @@ def _markers(axes: Axes, rows: Sequence[Row], x: str, y: str, bases: Sequence[st
         colour = _colour(place)
         filled = "error_reduction" not in (x, y) or row["verdict"] in SIGNIFICANT
         marker, face = MARKERS[place % len(MARKERS)], colour if filled else "white"
-        axes.plot(row[x], row[y], ls="none", ms=5, alpha=0.8, marker=marker, mec=colour, mfc=face)
+        axes.plot(row[x], row[y], ls="none", alpha=0.8, marker=marker, mec=colour, mfc=face)
 
 
 def _legend(figure: Figure, bases: Sequence[str]) -> None:
@@ -259,7 +261,7 @@ def _legend(figure: Figure, bases: Sequence[str]) -> None:
         for place, base in enumerate(bases)
     ]
     handles.append(Line2D([], [], ls="none", marker="o", mec="black", mfc="white", label="error: not significant"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
 
 
 def _colour(place: int) -> str:

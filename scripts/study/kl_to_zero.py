@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import FAINT, PAGE, PALETTE, blank, in_style
 from likeness.similarity.comparison import compare_softmax_models
 from likeness.similarity.options import ComparisonOptions
 from scripts.reporting import Report, Row, publish
@@ -54,38 +54,41 @@ def table(lengths: Sequence[float]) -> list[Row]:
     return rows
 
 
+@in_style()
 def draw(rows: Sequence[Row]) -> Figure:
     """Both models' embeddings, KL by logarithm, and the distances that stand still."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.1), layout="constrained")
-    *models, left, right = figure.subplots(1, 4, width_ratios=[1, 1, 1.15, 1.15])
+    caption = (
+        "Two models whose classes lie in another order: as unembeddings grow longer KL goes to zero, and the distance "
+        "of the representations stays."
+    )
+    figure = blank(PAGE, 4.4, caption)
+    *models, left, right = figure.subplots(2, 2).flat
     f, g, other_f, other_g = permuted_pair(length=1.0)
     _draw_model(models[0], f, g, "model 1: f(x) and g(y)")
     _draw_model(models[1], other_f, other_g, "model 2: classes exchanged")
     lengths = [row["length"] for row in rows]
-    left.semilogy(lengths, [row["kl_12"] for row in rows], "o-", color=PALETTE[0], markersize=4)
-    left.set_ylabel("mean KL, nats")
-    left.set_title("predictions become equal", fontsize=10)
+    left.semilogy(lengths, [row["kl_12"] for row in rows], "o-", color=PALETTE[0])
+    left.set_ylabel("mean KL (nats)")
+    left.set_title("predictions become equal")
     for (name, label), colour, line in zip(STILL.items(), PALETTE, LINES, strict=False):
-        right.plot(lengths, [row[name] for row in rows], line, color=colour, label=label, linewidth=2)
+        right.plot(lengths, [row[name] for row in rows], line, color=colour, label=label)
     right.set_ylim(-0.05, 1.5)
-    right.set_title("representations do not", fontsize=10)
-    right.legend(frameon=False, loc="center right")
+    right.set_title("representations do not")
+    right.legend()
+    right.set_ylabel("distance, or similarity m_CCA")
     for axes in (left, right):
         axes.set(xlabel="length of the unembeddings", xticks=[1, 5, 10, 15, 20])
-        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def _draw_model(axes: Axes, f: Tensor, g: Tensor, title: str) -> None:
     """Clusters f [K n, 2] by class, in order, the directions of their labels and the labels' names."""
     for label, (points, direction, colour) in enumerate(zip(f.chunk(len(g)), g, PALETTE, strict=False)):
-        axes.scatter(points[:, 0], points[:, 1], s=6, color=colour, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=3, color=colour, linewidths=0)
         arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", xy=(1.6 * direction).tolist(), xytext=(0, 0), arrowprops=arrow)
         x, y = (2.5 * direction).tolist()
         axes.text(x, y, str(label), color=colour, ha="center", va="center", weight="bold")
     axes.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(title, fontsize=10)
-    axes.spines[:].set_color("#bbbbbb")
+    axes.set_title(title)
+    axes.spines[:].set(visible=True, color=FAINT)

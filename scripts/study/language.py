@@ -12,6 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from likeness.figures.style import PAGE, PALETTE, blank, in_style
 from scripts.cli.entry_point import UsageError
 from scripts.hubness.points import BUILT_IN
 from scripts.inputs import choose_device
@@ -97,28 +98,28 @@ def printed(row: Row, names: Sequence[str]) -> Row:
     return shown
 
 
+@in_style()
 def draw(means: Sequence[Row]) -> Figure:
     """A panel for each quantity: mean and standard error against the step, a line for each width."""
-    from matplotlib.figure import Figure
-
-    from likeness.figures.output import PALETTE
-
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    caption = (
+        "How sibling language models become alike as they learn, by width: mean and standard error over pairs or seeds."
+        " Dotted is what unrelated models score."
+    )
+    figure = blank(PAGE, 4.6, caption)
     widths = sorted({row["width"] for row in means})
     for axes, (name, title) in zip(figure.subplots(2, 3).flatten(), PANELS.items(), strict=True):
         for width, colour in zip(widths, cycle(PALETTE), strict=False):
             own = [row for row in means if row["width"] == width and row[name] is not None]
             steps = [row["step"] for row in own]
-            style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3}
+            style: dict[str, Any] = {"color": colour, "marker": "o"}
             errors = [row[f"{name}_se"] or 0.0 for row in own]
             axes.errorbar(steps, [row[name] for row in own], errors, label=str(width), **style)
             if name == "m_cca_f":
                 axes.plot(steps, [row["m_cca_f_of_noise"] for row in own], ":", color=colour)
-        axes.set_title(title, fontsize=10)
-        axes.set(xlabel="step", xscale="log")
+        axes.set_title(title)
+        axes.set(xlabel="training step", xscale="log")
         axes.set_xticks(steps := sorted({row["step"] for row in means}), [str(step) for step in steps])
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="width", loc="outside right upper", frameon=False)
+    figure.legend(handles, labels, title="width", loc="outside lower center", ncols=len(widths))
     return figure

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lightning_modules.checkpoints import LAST_IN_RUN, load_softmax_models, short_names
-from likeness.figures.output import MARKERS, PALETTE
+from likeness.figures.style import MARKERS, PAGE, PALETTE, blank, in_style
 from likeness.numerics import rank_correlation
 from likeness.protocols import SoftmaxModel
 from likeness.similarity.catalogue import select
@@ -133,17 +133,19 @@ def printed(group: Row) -> Row:
     return row | {"m_CCA": m_cca, "rank correlation": group["spearman"]}
 
 
+@in_style()
 def draw(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
     """m_CCA against the difference of the losses: a panel for each data set, K and M, a colour for each group."""
-    from matplotlib.figure import Figure
-
     panels = grouped(groups, "panel")
     height, width = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
-    figure = Figure(figsize=(3.8 * width, 3.6 * height), layout="constrained")
+    caption = (
+        "Each point is a pair of models: losses that are close, on the left, do not make embeddings alike, on top."
+    )
+    figure = blank(PAGE / 2 * width, 2.9 * height, caption)
     all_axes = figure.subplots(height, width, sharey=True, squeeze=False).flatten()
     for axes, (panel, own) in zip(all_axes, panels.items(), strict=False):
         _draw_panel(axes, rows, own)
-        axes.set_title(panel, fontsize=10)
+        axes.set_title(panel)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     for axes in all_axes[::COLUMNS]:
@@ -159,11 +161,10 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], groups: Sequence[Row]) -> None:
         rank = "" if group["spearman"] is None else f", rank correlation {group['spearman']:+.2f}"
         style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
         x, y = ([row[name] for row in own] for name in ("loss_difference", "m_cca_f"))
-        axes.scatter(x, y, s=14, alpha=0.7, linewidths=0, label=f"{group['group']}{rank}", **style)
-    axes.set(xscale="log", xlabel="|difference of the losses|, nats", ylim=(0, 1.02))
+        axes.scatter(x, y, s=8, alpha=0.7, linewidths=0, label=f"{group['group']}{rank}", **style)
+    axes.set(xscale="log", xlabel="|difference of the losses| (nats)", ylim=(0, 1.02))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower left", framealpha=0.8, handletextpad=0.2)
+    axes.legend(loc="lower left", handletextpad=0.2)
 
 
 def _runs_within(path: str) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import COLUMN, PALETTE, REFERENCE, blank, in_style
 from likeness.hubness.analysis import hubness_of_neighbours
 from likeness.neighbours.distances import DistanceName
 from likeness.numerics import rank_correlation
@@ -127,20 +127,22 @@ def table(similar: dict[str, Tensor], score: Tensor, resamples: int, seed: int) 
     return rows
 
 
+@in_style()
 def draw(rows: Sequence[Row]) -> Figure:
     """The change of Spearman's correlation, with its interval, against the k-skewness that is left."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    caption = (
+        "What reductions of hubness do to the agreement with people: above the line they help. Bars are 95 % intervals "
+        "of the change."
+    )
+    figure = blank(COLUMN, 3.2, caption)
     axes = figure.subplots()
     base, *reduced = rows
-    axes.axhline(0, color="#777777", linewidth=0.8)
+    axes.axhline(0, color=REFERENCE, linewidth=0.8)
     axes.scatter([base["k_skewness"]], [0], color="black", marker="s", label=str(base["method"]), zorder=3)
     for row, colour in zip(reduced, PALETTE, strict=False):
         below, above = row["change"] - row["change_low"], row["change_high"] - row["change"]
-        style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 3, "label": str(row["method"])}
+        style: dict[str, Any] = {"fmt": "o", "color": colour, "label": str(row["method"])}
         axes.errorbar([row["k_skewness"]], [row["change"]], [[below], [above]], **style)
-    axes.set(xlabel="k-skewness", ylabel="change of Spearman's correlation")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    axes.set(xlabel="k-skewness that is left", ylabel="change of Spearman's correlation")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure

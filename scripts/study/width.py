@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_modules.checkpoints import load_module
 from likeness.batch import Batch
-from likeness.figures.output import PALETTE
+from likeness.figures.style import COLUMN, PALETTE, blank, in_style
 from likeness.numerics import threads_for
 from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.pairwise import compare_all_pairs
@@ -262,26 +262,29 @@ def printed(mean: Row) -> Row:
     return row
 
 
+@in_style()
 def draw(means: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     """A panel for each number of labels: mean and standard deviation against width, and every pair as a dot.
 
     Widths with too few accurate seeds are not drawn, and their ticks say so.
     """
-    from matplotlib.figure import Figure
-
     panels = distinct(means, "num_classes")
     rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
-    figure = Figure(figsize=(3.4 * columns + 0.4, 3.2 * rows), layout="constrained")
+    caption = (
+        "How far apart networks of one width are that differ only in their seed: faint dots are pairs, bars mean and "
+        "standard deviation. Where curves fall, wider networks are more alike."
+    )
+    figure = blank(COLUMN * columns, 2.6 * rows + 0.3, caption)
     all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     for axes, num_classes in zip(all_axes, panels, strict=False):
         own = [[row for row in table if row["num_classes"] == num_classes] for table in (means, pairs)]
         _panel(axes, *own)
-        axes.set_title(f"K = {num_classes}", fontsize=10)
+        axes.set_title(f"K = {num_classes}")
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     all_axes[0].set_ylabel("distance over pairs of seeds")
     all_axes[0].set_ylim(bottom=0)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -292,15 +295,19 @@ def _panel(axes: Axes, means: Sequence[Row], pairs: Sequence[Row]) -> None:
         widths = {row["width"] for row in drawn}
         dots = [(places[pair["width"]] + 1.8 * shift, pair[name]) for pair in pairs if pair["width"] in widths]
         x, y = np.array(dots, dtype=float).reshape(-1, 2).T
-        axes.scatter(x, y, s=9, color=colour, alpha=0.3, linewidths=0)
+        axes.scatter(x, y, s=5, color=colour, alpha=0.3, linewidths=0)
         middles = [places[row["width"]] + shift for row in drawn]
         values = np.array([(row[name], row[f"{name}_sd"]) for row in drawn], dtype=float).reshape(-1, 2)
         axes.errorbar(
-            middles, values[:, 0], values[:, 1], fmt=style, color=colour, label=label, capsize=3, markersize=5
+            middles,
+            values[:, 0],
+            values[:, 1],
+            fmt=style,
+            color=colour,
+            label=label,
         )
     ticks = [
         str(row["width"]) + ("" if row["d_llv"] is not None else f"\nonly {row['seeds']}\naccurate") for row in means
     ]
     axes.set_xticks(range(len(places)), ticks)
-    axes.set(xlabel="width", xlim=(-0.4, len(places) - 0.6))
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="width (hidden units)", xlim=(-0.4, len(places) - 0.6))

@@ -22,15 +22,7 @@ TERMS = (
     Metric("elbo/gamma_0", "Least noise, gamma(0)", "-log SNR"),
     Metric("elbo/gamma_1", "Most noise, gamma(1)", "-log SNR"),
 )
-PICTURES = {
-    "depth_curve": "The bound by depth T.",
-    "loss_by_gamma": "Where along the schedule the bound comes from.",
-    "schedule": "gamma(t), signal and noise, SNR(t).",
-    "samples": "Draws of the model.",
-    "sample_path": "From noise to a sample.",
-    "encoder_change": "What the encoder adds to images, at several times.",
-    "encoder_mean": "What images look like to the model, at several times.",
-}
+PICTURES = ("depth_curve", "loss_by_gamma", "schedule", "samples", "sample_path", "encoder_change", "encoder_mean")
 IN_BITS = ("bpd", "reconstruction", "latent", "diffusion", "context", "gap")
 LINES = 12  # runs in a figure of files
 
@@ -47,13 +39,13 @@ def bound(study: Study) -> Section | None:
 
 def samples(study: Study) -> Section | None:
     """What was drawn of the models as they learned."""
-    parts = picture_parts(study, Shown("samples", captions=PICTURES))
+    parts = picture_parts(study, Shown("samples", pictures=PICTURES))
     return Section("Samples", parts, "The slider goes back to earlier steps, where they were kept.") if parts else None
 
 
 def encoder(study: Study) -> Section | None:
     """What depth-dependent encoders do to images."""
-    shown = Shown("encoder", captions=PICTURES)
+    shown = Shown("encoder", pictures=PICTURES)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown)]
     return Section("Encoder", parts, "What the encoder makes of an image as noise is added to it.") if parts else None
 

@@ -45,7 +45,7 @@ class Shown:
     first: Sequence[Metric] = ()
     most: int = 12
     units: dict[str, str] = field(default_factory=dict)  # of the others, by the last part of their keys
-    captions: dict[str, str] = field(default_factory=dict)  # of pictures, by what their names begin with
+    pictures: Sequence[str] = ()  # the first, by what their names begin with
 
 
 def metrics_of(study: Study, family: str) -> list[str]:
@@ -73,7 +73,7 @@ def picture_parts(study: Study, shown: Shown) -> list[Part]:
     names = (name for name in PICTURES if name != shown.family)
     before = [PICTURES[name] for name in names if shown.family == "other" and PICTURES[name]]
     pattern = f"(?!{'|'.join(before)})" if before else PICTURES[shown.family]
-    return [*pictures(study, re.compile(pattern), shown.captions)]
+    return [*pictures(study, re.compile(pattern), shown.pictures)]
 
 
 def family_of(key: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from likeness.pages.parts import Section
-from scripts.report.files import read_rows, table
+import numpy as np
+
+from likeness.figures.labels import TITLES
+from likeness.pages.parts import Matrix, Section
+from scripts.report.files import PICTURED, Rows, column, read_rows, table
 from scripts.report.groups import Study
 from scripts.report.metric_figures import Metric
 from scripts.report.sections.families import Shown, metric_parts, metrics_of, picture_parts
@@ -15,6 +18,7 @@ FIRST = {
     "hub_occurrence": ("Share of neighbours that are hubs", ""),
     "knn_accuracy": ("Accuracy of nearest neighbours", "Of a vote of the neighbours on the label."),
 }
+LABELS = 60  # of which all pairs are drawn
 SHOWN = 300  # rows of a table of a run
 
 
@@ -23,15 +27,38 @@ def label_geometry(study: Study) -> Section | None:
     names = {"raw": "cosine", "centred": "cosine of centred vectors", "invariant": "invariant similarity"}
     says = "Rank correlation of label similarity with being probable together: 1 where angles tell the truth."
     first = [Metric(f"labels/{name}", f"Labels: {title}", "Spearman's rho", says) for name, title in names.items()]
-    shown = Shown(
-        "labels",
-        first,
-        captions={"label_similarity": "Similarity of the label vectors, and how often labels are probable together."},
-    )
+    shown = Shown("labels", first)
     rows = [(run.name, read_rows(run.path / "label_disagreements.csv", SHOWN)) for run in study.runs]
     found = table("label_disagreements", "Labels that similarity misjudges most", rows)
-    parts = [*metric_parts(study, shown), *picture_parts(study, shown), *([found] if found else [])]
+    maps, pictured = _label_maps(study), picture_parts(study, shown)
+    if maps:  # the same values can be pointed at
+        pictured = [part for part in pictured if not part.name.endswith("/label_similarity")]
+    parts = [*metric_parts(study, shown), *maps, *pictured, *([found] if found else [])]
     return Section("Label geometry", parts) if parts else None
+
+
+def _label_maps(study: Study) -> list[Matrix]:
+    """Each similarity of all pairs of labels, of one run of each group."""
+    maps: list[Matrix] = []
+    for group in study.groups[:PICTURED]:
+        for run in group.runs:
+            if rows := read_rows(run.path / "figures" / "label_similarity.csv", LABELS**2):
+                where = f": {run.name}" if len(study.runs) > 1 else ""
+                maps += [_label_map(rows, name, f"{run.name}/label_{name}", where) for name in TITLES]
+                break
+    return maps
+
+
+def _label_map(rows: Rows, similarity: str, name: str, where: str) -> Matrix:
+    sides = [[str(row.get(side)) for row in rows] for side in ("label_a", "label_b")]
+    labels = list(dict.fromkeys(sides[0]))
+    values = np.full((len(labels), len(labels)), np.nan)
+    for a, b, value in zip(*sides, column(rows, similarity), strict=True):
+        if b in labels:
+            values[labels.index(a), labels.index(b)] = value
+    title, _, moved = TITLES[similarity].partition("\n")
+    caption = f"{title.capitalize()}, {moved}: red is alike, blue is opposed."
+    return Matrix(name, f"{title.capitalize()}{where}", labels, labels, values, "similarity", caption, signed=True)
 
 
 def hubness(study: Study) -> Section | None:
@@ -43,8 +70,7 @@ def hubness(study: Study) -> Section | None:
         for key in keys
         if key.rpartition("/")[2] == name
     ]
-    captions = {"hubness": "How many points are how often among the nearest neighbours of others."}
-    shown = Shown("hubness", first, most=max(len(first), 4), captions=captions)
+    shown = Shown("hubness", first, most=max(len(first), 4))
     rows = [(run.name, read_rows(run.path / "figures" / "hubs.csv", SHOWN)) for run in study.runs]
     found = table("hubs", "Largest hubs", rows, "occurrences: how often a point is among the k nearest of another.")
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *([found] if found else [])]

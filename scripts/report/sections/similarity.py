@@ -15,16 +15,13 @@ from scripts.report.sections.families import Shown, metric_parts, metrics_of, pi
 COMPARED = 4  # comparisons that are shown
 OF_LAYERS = ("measure", "layer_a", "layer_b")
 LAYERS = 20_000  # pairs of layers that are read
-CAPTIONS = {
-    "embeddings": "Each point is an input, coloured by its label; arrows are label vectors.",
-    "similarity": "A value for each pair of models, at the end of training, on the validation split.",
-}
+PICTURES = ("embeddings", "similarity")
 
 
 def similarity(study: Study) -> Section | None:
     """Measures between the models of a run while they learn, and comparisons made afterwards."""
     first = [_metric(key) for key in metrics_of(study, "similarity")]
-    shown = Shown("similarity", first, captions=CAPTIONS)
+    shown = Shown("similarity", first, pictures=PICTURES)
     parts = [*metric_parts(study, shown), *picture_parts(study, shown), *_comparisons(study)]
     about = "Whether models that predict alike see the data alike; docs/subjects/measures.md says what measures answer."
     return Section("Similarity", parts, about) if parts else None
@@ -32,7 +29,7 @@ def similarity(study: Study) -> Section | None:
 
 def layers(study: Study) -> Section | None:
     """Layers against those of the same model earlier, of siblings or of a reference."""
-    shown = Shown("layers", captions={"layers": "Rows are layers of the model, columns those it is held against."})
+    shown = Shown("layers")
     parts = [*picture_parts(study, shown), *metric_parts(study, shown)]
     for file, name, where in _found(study, "layers.csv"):
         parts += layer_parts([row for row in read_rows(file, LAYERS) if {*OF_LAYERS} <= {*row}], name, where)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likeness.figures.output import PALETTE
+from likeness.figures.style import PAGE, PALETTE, REFERENCE, blank, in_style
 from likeness.files.writing import replacing
 from scripts.reporting import Report, Row, publish, write_json
 from scripts.study.frontier.claims import Claim, decided
@@ -65,14 +65,17 @@ def write_claims(claims: Sequence[Claim], out: Path) -> list[Path]:
     return [path, write_json(out / "claims.json", rows)]
 
 
+@in_style()
 def draw_differences(results: Results) -> Figure:
     """A panel for each data set: of each pair a dot for each seed, and the mean with its standard error over seeds."""
-    from matplotlib.figure import Figure
-
     shown = {place: _drawn(results, place) for place in results.places()}
     panels = [(place, pairs) for place, pairs in shown.items() if pairs]
     rows = [row for row in (panels[:1], panels[1:]) if row]
-    figure = Figure(figsize=(8.4, 3.2 * max(len(rows), 1)), layout="constrained")
+    caption = (
+        "By how much each ingredient changes the bound against its control: below the line it is tighter. A faint dot "
+        "for each seed, beside them mean and standard error over seeds."
+    )
+    figure = blank(PAGE, 2.9 * max(len(rows), 1), caption)
     for number, row in enumerate(rows):
         grid = figure.add_gridspec(len(rows), 1)[number].subgridspec(
             1, len(row), width_ratios=[max(len(pairs), LEAST) for _, pairs in row]
@@ -80,8 +83,8 @@ def draw_differences(results: Results) -> Figure:
         for column, (place, pairs) in enumerate(row):
             axes = figure.add_subplot(grid[column])
             _panel(axes, pairs)
-            axes.set_title(str(place), fontsize=9)
-            axes.set_ylabel("" if column else "difference, bits per dimension", fontsize=8)
+            axes.set_title(str(place))
+            axes.set_ylabel("" if column else "difference (bits/dim)")
     return figure
 
 
@@ -96,14 +99,12 @@ def _letter(side: Side) -> str:
 
 
 def _panel(axes: Axes, pairs: Sequence[tuple[Side, Side, Paired]]) -> None:
-    axes.axhline(0, color="#999999", lw=0.8, ls=":")
+    axes.axhline(0, color=REFERENCE, lw=0.8, ls=":")
     for place, (side, _, found) in enumerate(pairs):
         color = PALETTE[side.column != OWN]  # another training, or another evaluation of the same models
         values = np.array(found.by_seed)
-        axes.scatter(np.full(len(values), place - 0.15), values, s=14, color=color, alpha=0.5, linewidths=0)
-        axes.errorbar(place + 0.15, found.mean, found.se, fmt="o", color=color, capsize=2.5, markersize=4)
+        axes.scatter(np.full(len(values), place - 0.15), values, s=8, color=color, alpha=0.5, linewidths=0)
+        axes.errorbar(place + 0.15, found.mean, found.se, fmt="o", color=color)
     names = [f"{_letter(side)} - {_letter(control)}" for side, control, _ in pairs]
     axes.set_xticks(range(len(pairs)), names, rotation=90)
     axes.set_xlim(-0.6, len(pairs) - 0.4)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)

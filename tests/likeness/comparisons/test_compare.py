@@ -120,6 +120,7 @@ def test_the_answer_in_all_its_forms(tmp_path: Path) -> None:
     written = {path.name for path in found.save(tmp_path / "out")}
     assert {"models.csv", "comparison.csv", "comparison.json", "similarity_kl.png", "embeddings.png"} <= written
     assert {"index.html", "comparison-kl.svg"} <= written
+    assert "Each point is an input, coloured by its label" in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == content
     assert [axes.get_title() for axes in found.plot().axes][:3] == ["kl", "js", "agreement"]
     assert "3 pairs" in str(found)

@@ -6,8 +6,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from likeness.figures.output import PALETTE
 from likeness.figures.similarity import embedding_scatter, label_places, principal_axes
+from likeness.figures.style import PALETTE
 
 
 def scatter(dims: list[int], num_classes: int = 10) -> Figure:
@@ -65,8 +65,8 @@ def test_more_dimensions_are_seen_along_the_axes_of_most_variance() -> None:
     labels = rng.integers(0, 2, 400)
     g = np.array([[5.0, 0, 0], [0, 1, 0], [0, 0, 2]])
     (axes,) = embedding_scatter([f], labels, [g], ["run"]).axes
-    assert axes.get_xlabel() == "1st principal axis: 90 % of variance"
-    assert axes.get_ylabel() == "2nd principal axis: 10 % of variance"
+    assert axes.get_xlabel() == "1st axis: 90 % of variance"
+    assert axes.get_ylabel() == "2nd axis: 10 % of variance"
     np.testing.assert_allclose(axes.collections[0].get_offsets(), f[:, [2, 1]], atol=1e-12)
     colours = axes.collections[0].get_facecolors()[:, :3]
     np.testing.assert_allclose(colours, np.array([to_rgb(PALETTE[label]) for label in labels]))
@@ -83,4 +83,4 @@ def test_only_planes_that_were_chosen_are_named() -> None:
 
 def test_collapsed_embeddings_are_drawn_too() -> None:
     (axes,) = embedding_scatter([np.ones((5, 3))], np.zeros(5, dtype=int), [np.ones((2, 3))], ["run"]).axes
-    assert axes.get_xlabel() == "1st principal axis: 0 % of variance"
+    assert axes.get_xlabel() == "1st axis: 0 % of variance"

@@ -63,6 +63,5 @@ def test_curves_are_of_all_layers_and_the_legend_of_some() -> None:
     figure = training_curves(steps, values, "CKA", "initialisation", 1.0)
     (axes,) = figure.axes
     assert len(axes.get_lines()) == 14
-    legend = axes.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert len(legend.get_texts()) == 10

@@ -8,7 +8,9 @@ from likeness.figures.samples import image_table, pictures
 
 def test_images_stand_in_their_cells_with_white_between() -> None:
     grey, coloured = np.array([[0.0, 0.25], [0.5, 0.75]]), np.tile([0.1, 0.2, 0.3], (2, 2, 1))
-    figure, bars = image_table([[grey, coloured], [None, grey]], ["a", "b"], "title", names=["$z$", ""], bars=True)
+    figure, bars = image_table(
+        [[grey, coloured], [None, grey]], ["a", "b"], "title", "What to see.", names=["$z$", ""], bars=True
+    )
     tiles = np.asarray(figure.axes[0].images[0].get_array())
     height, width = (side // 2 for side in tiles.shape[:2])
     side = 60  # of an enlarged pixel

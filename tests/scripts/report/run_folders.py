@@ -60,6 +60,13 @@ def write_run(run: Path, *, segments: Sequence[object] = (SEGMENT,), **options: 
     return run
 
 
+def write_labels(run: Path) -> None:
+    """Similarities of two labels, one of which is undefined between them."""
+    head = "label_a,label_b,raw,centred,invariant,together\n"
+    rows = "cat,cat,1,1,1,1\ncat,dog,0.5,,0.25,-1\ndog,cat,0.5,,0.25,-1\ndog,dog,1,1,1,1\n"
+    (run / "figures" / "label_similarity.csv").write_text(head + rows)
+
+
 def write_comparison(run: Path) -> None:
     """Three siblings and two measures, one of which has directions, a null and p values."""
     folder = run / "comparison"

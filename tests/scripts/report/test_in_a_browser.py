@@ -7,7 +7,7 @@ import pytest
 
 from scripts.report import report
 from tests.browser import Browser, needs_chromium
-from tests.scripts.report.run_folders import write_comparison, write_metrics, write_run
+from tests.scripts.report.run_folders import write_comparison, write_labels, write_metrics, write_run
 
 pytestmark = needs_chromium
 DRAWN = "[...document.querySelectorAll('.plot')].filter((plot) => plot.querySelector('.main-svg')).length"
@@ -31,6 +31,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [write_run(folder / f"a_seed{seed}", seed=seed) for seed in range(9)]
     runs.append(write_run(folder / HOSTILE.replace("/", "_"), lr=1.0))
     write_comparison(runs[0])
+    write_labels(runs[0])
     write_metrics(runs[-1], ("step", f"val/{HOSTILE}", "train/loss"), [(0, 1.0, 3.0), (1, 2.0, "nan")])
     return report([*map(str, runs)], folder / "out", title=HOSTILE)[0]
 
@@ -40,7 +41,7 @@ def test_a_page_draws_all_figures_and_complains_of_nothing(
     browser: Browser, page: Path, width: int, dark: bool
 ) -> None:
     browser.open(page, width=width, dark=dark)
-    assert browser.evaluate(DRAWN) == browser.evaluate("document.querySelectorAll('.plot').length") == 6
+    assert browser.evaluate(DRAWN) == browser.evaluate("document.querySelectorAll('.plot').length") == 10
     assert browser.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert browser.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
@@ -77,6 +78,15 @@ def test_tables_are_sorted_and_filtered_and_curves_chosen(browser: Browser, page
     assert browser.evaluate("document.querySelector('[data-figure=train-loss]').data.map((t) => t.visible)") == [
         *(True, True, False),
     ]
+
+
+def test_a_cell_that_is_pointed_at_says_its_value(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    plot = "document.querySelector('[data-figure$=label_raw]')"
+    browser.evaluate(f"Plotly.Fx.hover({plot}, {{xval: 1, yval: 0}}, 'xy')")
+    browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
+    assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == "row catcolumn dog0.50000"
+    assert browser.errors == []
 
 
 def test_the_slider_goes_back_to_earlier_pictures(browser: Browser, page: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
+from likeness.figures.output import save_figure
+from likeness.figures.style import blank
 from likeness.pages.interactive import numbers
 from likeness.pages.writing import INDEX, as_json, policy, rendered
 from scripts.report import main, page_of, report
 from scripts.report.groups import Study
 from scripts.report.runs import read_runs
-from tests.scripts.report.run_folders import PNG, SEGMENT, write_comparison, write_metrics, write_run
+from tests.scripts.report.run_folders import PNG, SEGMENT, write_comparison, write_labels, write_metrics, write_run
 
 HOSTILE = "<script>alert(1)</script>$x_{$ & {{ 7 * 7 }} \N{SNOWMAN}"
 
@@ -62,6 +64,16 @@ def test_a_run_has_a_page_with_all_that_it_left(whole: Path) -> None:
     assert "last.ckpt" in html
 
 
+def test_pictures_say_what_to_see(tmp_path: Path) -> None:
+    """The caption that is in the file, of the last frame."""
+    run = write_run(tmp_path / "run")
+    for name, caption in (("samples-step=000010", "The first."), ("samples", "Draws <b>of the model</b>.")):
+        save_figure(blank(1, 1, caption), run / "figures" / f"{name}.png")
+    html = shown(run)
+    assert re.search(r"<figcaption>Draws &lt;b&gt;of the model&lt;/b&gt;\. <a", html)
+    assert "The first." not in html
+
+
 def test_figures_are_of_plotlys_schema(whole: Path) -> None:
     for figure in (found := content(page(whole)))["figures"].values():
         Figure(figure)  # raises for a property that plotly does not know
@@ -92,6 +104,22 @@ def test_layers_are_a_matrix_with_its_nulls(tmp_path: Path) -> None:
     assert layers["z"] == [[0.9, 0.4], [None, 0.7]]
     assert layers["text"][0] == ["p_value: 0.05; score: 0.8; low: 0.85; high: 0.95", "p_value: 0.6"]
     assert layers["text"][1][0] == "undefined: constant"
+
+
+def test_similarities_of_labels_can_be_pointed_at(tmp_path: Path) -> None:
+    """In the place of the picture of them."""
+    run = write_run(tmp_path / "run")
+    (run / "figures" / "label_similarity.png").write_bytes(PNG)
+    assert "Label similarity</h3>" in shown(run)
+    write_labels(run)
+    html = shown(run)
+    assert "Label similarity</h3>" not in html
+    figures = content(html)["figures"]
+    maps = {name: figures[f"run-label_{name}"]["data"][0] for name in ("raw", "centred", "invariant", "together")}
+    assert maps["raw"]["z"] == [[1, 0.5], [0.5, 1]]
+    assert maps["centred"]["z"] == [[1, None], [None, 1]]
+    assert {(of["zmin"], of["zmax"], of["x"][1]) for of in maps.values()} == {(-1, 1, "dog")}
+    Figure(figures["run-label_together"])
 
 
 def test_a_band_over_seeds_is_said_and_drawn(tmp_path: Path) -> None:

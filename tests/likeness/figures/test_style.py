@@ -1,0 +1,81 @@
+"""One look for all figures, one way to make and to save them, and captions that go where figures go."""
+
+import ast
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from likeness.figures.output import read_caption, save_figure
+from likeness.figures.style import PALETTE, STYLE, blank, in_style
+from tests.scripts.report.run_folders import PNG
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = ("likeness", "lightning_modules", "datamodules", "callbacks", "scripts", "docs")
+ALLOWED = {"likeness/figures/style.py": {"Figure"}, "likeness/figures/output.py": {"savefig"}}
+SAID = '\N{GREEK SMALL LETTER GAMMA} of "most" & <b>: what to see.'
+
+
+@pytest.fixture
+def figure() -> Figure:
+    with in_style():
+        found = blank(3.3, 1.0, SAID)
+        found.add_subplot().plot([0, 1])
+    return found
+
+
+def _made_and_saved(source: str) -> set[str]:
+    """Which of ``Figure``, ``savefig`` and ``pyplot`` a module calls or imports."""
+    called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = {getattr(of, "id", getattr(of, "attr", "")) for of in called}
+    return names & {"Figure", "Canvas", "savefig"} | ({"pyplot"} if "matplotlib.pyplot" in source else set())
+
+
+def test_nothing_else_makes_or_saves_a_figure() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): made
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if "matplotlib" in (source := path.read_text(encoding="utf-8")) or "savefig" in source
+        if (made := _made_and_saved(source))
+    }
+    assert found == ALLOWED
+
+
+def test_a_caption_is_in_the_file(figure: Figure, tmp_path: Path) -> None:
+    path = save_figure(figure, tmp_path / "figure.png")
+    with Image.open(path) as image:
+        assert image.info["Description"] == SAID
+    assert read_caption(path.read_bytes()) == SAID
+    text = save_figure(figure, tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert "of &quot;most&quot; &amp; &lt;b&gt;" in text or 'of "most" &amp; &lt;b&gt;' in text
+    assert "<dc:date>" not in text
+
+
+def test_a_figure_without_a_caption_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape("a figure with 0 axes has no caption")):
+        save_figure(Figure(), tmp_path / "figure.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", PNG, PNG[:40], PNG[:16] + 8 * b"\x7f" + PNG[24:]])
+def test_what_has_no_caption_has_an_empty_one(content: bytes) -> None:
+    assert read_caption(content) == ""
+
+
+def test_the_style_is_left_behind(figure: Figure) -> None:
+    before = matplotlib.rcParams["font.size"]
+    assert before != STYLE["font.size"]
+    axes = figure.axes[0]
+    assert axes.xaxis.label.get_fontsize() == STYLE["axes.labelsize"]
+    assert not axes.spines["top"].get_visible()
+    assert matplotlib.rcParams["font.size"] == before
+
+
+def test_colours_are_okabe_and_itos() -> None:
+    """As in Wong (2011), Nature Methods 8, 441, without the yellow."""
+    rgb = {(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167)}
+    assert {tuple(bytes.fromhex(colour[1:])) for colour in PALETTE} == rgb
