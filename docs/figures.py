@@ -168,7 +168,7 @@ def null_values() -> Figure:
         axes.fill_between(sizes, *band, color=colour, alpha=0.2, linewidth=0)
     axes.axhline(0, color=REFERENCE, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)
-    axes.set(xlabel="samples N", ylabel="score of unrelated representations, M = 16", xlim=(sizes[0], sizes[-1]))
+    axes.set(xlabel="samples N", ylabel="score of unrelated f, M = 16", xlim=(sizes[0], sizes[-1]))
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()
     axes.legend()
@@ -193,7 +193,7 @@ def bounds() -> Figure:
     axes.scatter(d_llv, [c.max_d_svd_f for c in found], s=14, color=VERMILION, label="max d_SVD(f)")
     axes.axhspan(1, 1.3, color=UNKNOWN, linewidth=0)
     axes.text(0.02, 1.15, "says nothing: d_SVD is at most 1", va="center")
-    axes.set(xlabel="d_LLV", ylabel="max d_SVD(f), and bounds on it", xlim=(0, 1.2), ylim=(0, 1.3))
+    axes.set(xlabel="d_LLV", ylabel="max d_SVD(f) and its bounds", xlim=(0, 1.2), ylim=(0, 1.3))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 

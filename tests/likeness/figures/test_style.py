@@ -3,14 +3,18 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from likeness.figures.output import read_caption, save_figure
 from likeness.figures.style import PALETTE, STYLE, blank, in_style
+from tests.likeness.figures.drawings import MAIN
 from tests.scripts.report.run_folders import PNG
 
 ROOT = Path(__file__).parents[3]
@@ -79,3 +83,32 @@ def test_colours_are_okabe_and_itos() -> None:
     """As in Wong (2011), Nature Methods 8, 441, without the yellow."""
     rgb = {(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167)}
     assert {tuple(bytes.fromhex(colour[1:])) for colour in PALETTE} == rgb
+
+
+def _words(figure: Figure) -> list[Text]:
+    """What stands around and in the axes; ticks beyond the limits are there for matplotlib, but not drawn."""
+    of_axes = [word for axes in figure.axes for word in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)]
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    return [*of_axes, *figure.texts, *(word for legend in legends for word in legend.get_texts())]
+
+
+def _cut(figure: Figure) -> list[str]:
+    """The words that do not stand within the figure."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    inside = figure.bbox.padded(1)  # pixels
+    extents = {word.get_text(): word.get_window_extent(canvas.get_renderer()) for word in _words(figure)}
+    return [
+        said for said, box in extents.items() if said and not (inside.contains(*box.min) and inside.contains(*box.max))
+    ]
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_no_word_leaves_the_figure(name: str) -> None:
+    assert _cut(MAIN[name]()) == []
+
+
+def test_a_label_that_is_too_long_is_seen(figure: Figure) -> None:
+    assert _cut(figure) == []
+    figure.axes[0].set_ylabel("what unrelated representations score")
+    assert _cut(figure) == ["what unrelated representations score"]
