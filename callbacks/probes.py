@@ -45,12 +45,15 @@ class ProbeAccuracy(Metric):
 
     def update(self, features: Mapping[str, Tensor], labels: Tensor) -> None:
         """Add samples: features [N, M] by layer, and labels [N]."""
-        for row, layer in enumerate(self.layers):
+        correct = []
+        for layer in self.layers:
             predicted = self.linear[layer].predict(features[layer])
             neighbours = nearest_neighbours(self.index[layer], self.k, metric=self.metric, queries=features[layer])
             nearest = knn_score(neighbours, self.index_labels, self.k, query_labels=labels.cpu())
-            self.correct[row] += torch.stack([(predicted == labels).sum(), nearest.correct.sum().to(labels.device)])
-        self.samples += len(labels)
+            correct.append(torch.stack([(predicted == labels).sum(), nearest.correct.sum().to(labels.device)]))
+        # not in place: states may have been made in inference mode, where Lightning validates outside of training
+        self.correct = self.correct + torch.stack(correct)
+        self.samples = self.samples + len(labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Accuracies by name."""

@@ -97,8 +97,9 @@ class HubnessMetric(Metric):
         if ids is not None:
             self._keep(neighbours, ids, None)
             return
-        self.counts += k_occurrence(neighbours, len(self.index))
-        self.queries += len(embeddings)
+        # not in place: states may have been made in inference mode, where Lightning validates outside of training
+        self.counts = self.counts + k_occurrence(neighbours, len(self.index))
+        self.queries = self.queries + len(embeddings)
 
     def compute(self) -> dict[str, Tensor]:
         """Each index by name, ``<index>_null`` under chance, ``excess_skewness`` and ``robin_hood_ratio``; float64.

@@ -55,7 +55,7 @@ class LabelSimilarity(Metric):
         batch = torch.stack([Moments.of(member).pack() for member in f])
         self.packed_moments = _merge(torch.stack([self.packed_moments, batch]))
         p = (f @ g.mT).softmax(-1)
-        self.products += p.mT @ p
+        self.products = self.products + p.mT @ p  # not in place: it may have been made in inference mode
 
     def compute(self) -> dict[str, Tensor]:
         """``raw``, ``centred``, ``invariant`` and ``together``, [P, K, K] each in float64; NaN where undefined.

@@ -114,9 +114,11 @@ class PairwiseSimilarity(Metric):
         features = joint_features([f.detach() for f in embeddings], predicted.log_partitions)
         batch = FactoredMoments.of(features.to(self.moments.device))
         self.moments = FactoredMoments.merge([FactoredMoments.unpack(self.moments), batch]).pack()
-        for total, measure in zip(self.sums, self._of_kind(DivergenceMeasure).values(), strict=True):
+        for row, measure in enumerate(self._of_kind(DivergenceMeasure).values()):
             sums = len(embeddings[0]) * getattr(predicted, measure.key)
-            total += (sums.round() if measure.key == "agreement" else sums).to(total)
+            sums = (sums.round() if measure.key == "agreement" else sums).to(self.sums)
+            # not in place: states may have been made in inference mode, where Lightning validates outside of training
+            self.sums = self.sums.index_add(0, torch.tensor([row], device=self.sums.device), sums[None])
         if len(self.stored):
             self._store(embeddings, ids)
 

@@ -49,10 +49,14 @@ class TwoModels(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_in_a_plain_lightning_module(tmp_path: Any) -> None:
+@pytest.mark.parametrize("validated_before", [False, True])
+def test_in_a_plain_lightning_module(validated_before: bool, tmp_path: Any) -> None:
+    """Lightning validates in inference mode outside of training; the states that it leaves serve a training too."""
     model = TwoModels()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = pl.Trainer(default_root_dir=tmp_path, max_epochs=2, enable_checkpointing=False, **quiet)
+    if validated_before:
+        trainer.validate(model, DATA, verbose=False)
     trainer.fit(model, DATA, DATA)
     with torch.no_grad():
         f, g = [body(X) for body in model.bodies], [head.weight for head in model.heads]
@@ -74,3 +78,12 @@ def test_in_a_plain_loop() -> None:
     torch.testing.assert_close(found["kl"], expected["kl"])
     torch.testing.assert_close(found["m_cca_f"], expected["m_cca_f"])
     assert model.hubness.compute()["k_skewness"].item() == pytest.approx(analyse_hubness(f[0], 5).k_skewness)
+
+
+def test_counts_of_an_index_made_in_inference_mode_go_on_outside() -> None:
+    metric = HubnessMetric(k=5, index=X)
+    with torch.inference_mode():
+        metric.reset()
+    metric.update(X[:32] + 0.1)
+    assert metric.queries == 32
+    assert metric.counts.sum() == 160
