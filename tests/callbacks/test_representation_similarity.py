@@ -2,10 +2,8 @@
 
 import csv
 import math
-import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -106,9 +104,7 @@ def references(monkeypatch: pytest.MonkeyPatch, **models: torch.nn.Module) -> No
         torch.randn(10)
         return [(path, models[Path(path).name].eval().requires_grad_(False))]
 
-    fake = ModuleType("lightning_modules.checkpoints")
-    fake.load_embedders = load_embedders  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lightning_modules.checkpoints", fake)
+    monkeypatch.setattr("callbacks.representation_similarity.load_embedders", load_embedders)
 
 
 def test_one_model_against_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

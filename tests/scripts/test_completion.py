@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -82,7 +83,7 @@ class Zsh:
             'builtin compadd "$@"; }\n'
         )
         self.terminal, other_end = pty.openpty()
-        environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(script.parent)}
+        environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(script.parent), "PS1": "ready>"}
         self.process = subprocess.Popen(
             [zsh, "-f", "-i"],
             stdin=other_end,
@@ -93,7 +94,7 @@ class Zsh:
             start_new_session=True,
         )
         os.close(other_end)
-        self._tell(f"source {setup}")
+        self._run(f"source {setup}")
 
     def __enter__(self) -> "Zsh":
         return self
@@ -106,19 +107,17 @@ class Zsh:
     def complete(self, *line: str) -> list[str]:
         self.notes.unlink(missing_ok=True)
         os.write(self.terminal, " ".join(line).encode() + b"\t\x15")  # and the line is thrown away
-        self._tell("")
+        self._run("")
         return self.notes.read_text().split() if self.notes.exists() else []
 
-    def _tell(self, command: str) -> None:
-        """Run a command, and wait until it is done."""
-        done = self.notes.with_name("done")
-        os.write(self.terminal, f"{command}\n: > {done}\n".encode())
-        end = time.monotonic() + 60
-        while not done.exists():
+    def _run(self, command: str) -> None:
+        """Run a command, and wait for the prompt after it: before that, the line would not be zsh's to edit."""
+        os.write(self.terminal, f"{command}\nprint do''ne\n".encode())
+        shown, end = "", time.monotonic() + 60
+        while not re.search("done.*ready>", shown, re.DOTALL):
             if select.select([self.terminal], [], [], 0.01)[0]:
-                os.read(self.terminal, 65536)
-            assert time.monotonic() < end, "zsh does not answer"
-        done.unlink()
+                shown += os.read(self.terminal, 65536).decode(errors="replace")
+            assert time.monotonic() < end, f"zsh does not answer: {shown}"
 
 
 def test_links_between_arguments_are_no_options(known: dict[str, words.Words]) -> None:
