@@ -96,10 +96,10 @@ def said(ended: Ended) -> list[str]:
     ("moment", "ranks", "signum"),
     [
         ("setup", (0,), signal.SIGINT),
-        ("sanity check", (1,), signal.SIGTERM),
+        pytest.param("sanity check", (1,), signal.SIGTERM, marks=pytest.mark.long),
         pytest.param("sanity check", (0, 1), signal.SIGTERM, marks=pytest.mark.long),
         ("validation", (1,), signal.SIGUSR1),
-        ("teardown", (0,), signal.SIGHUP),
+        pytest.param("teardown", (0,), signal.SIGHUP, marks=pytest.mark.long),
     ],
 )
 def test_a_signal_ends_both(

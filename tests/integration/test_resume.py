@@ -137,9 +137,8 @@ WAYS: dict[str, tuple[Callable[[Run], None], ...]] = {
 @pytest.mark.parametrize(
     "model",
     [
-        "classifier",
         "diffenc",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("siblings", "sentence", "language")),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("classifier", "siblings", "sentence", "language")),
     ],
 )
 def test_every_way_of_stopping_continues_exactly(model: str, tmp_path: Path) -> None:

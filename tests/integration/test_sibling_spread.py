@@ -17,7 +17,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", ["stacked", pytest.param("one_after_another", marks=pytest.mark.long)])
 def test_two_ranks_train_what_one_trains(kind: str, tmp_path: Path) -> None:
     base = (
         *("--config", "tests/integration/siblings.yaml", "--model.init_args.spread_over_ranks", "true", *OPTIONS[kind]),

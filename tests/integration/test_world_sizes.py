@@ -22,9 +22,8 @@ MODELS = {
 RANKS = {"classifier": (2, 4), "siblings": (4,), "diffenc": (2,)}  # each start costs seconds
 
 
-@pytest.mark.parametrize(
-    "model", ["classifier", *(pytest.param(name, marks=pytest.mark.long) for name in ("diffenc", "siblings"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["classifier", "diffenc", "siblings"])
 def test_any_number_of_ranks_trains_and_measures_the_same(model: str, tmp_path: Path) -> None:
     found = {}
     for ranks in (1, *RANKS[model]):
