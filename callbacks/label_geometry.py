@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.run.publishing import log_table, publish_figure, publish_table
+from callbacks.run.publishing import log_table, publish_figure
 from callbacks.run.run_files import note
 from callbacks.validation_pass import EMBEDDING, Seen
 from likeness.checks import require_positive
@@ -30,8 +30,8 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
     Logs ``labels/{raw,centred,invariant}``, Spearman's correlation over all pairs of labels between a similarity of
     their vectors and how often both are probable (the mean over siblings): how far one may read the one off the
     other. The pairs that ``similarity`` misjudges most stand in ``label_disagreements.csv`` in the run directory, and
-    in every logger that takes tables. Heat maps of up to 60 labels go to ``figures/label_similarity.{png,csv}`` when
-    training ends. The callback's own cost is ``labels/seconds``.
+    in every logger that takes tables. Heat maps of up to 60 labels go to ``figures/label_similarity.{png,pdf,csv}``
+    when training ends. The callback's own cost is ``labels/seconds``.
 
     Args:
         every_n_validations: how often to measure.
@@ -70,7 +70,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
             [a, b, *(float(matrix[i, j]) for matrix in matrices.values())]
             for (i, a), (j, b) in product(enumerate(names), repeat=2)
         ]
-        publish_table(trainer, "label_similarity", columns, rows)
+        write_csv(note(Path(trainer.default_root_dir, "figures", "label_similarity.csv")), columns, rows)
 
     def rows(self, step: int) -> list[list[Any]]:
         """The table of the largest disagreements measured last: a row for each pair, in the order of ``COLUMNS``."""

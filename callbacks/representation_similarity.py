@@ -1,6 +1,7 @@
 """How alike siblings, or a model and its references, are while they train."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
 from callbacks.run.publishing import publish_figure
+from callbacks.run.run_files import note
 from callbacks.validation_pass import EMBEDDING, Seen
 from lightning_modules.checkpoints import load_embedders, short_names
 from likeness.checks import require_positive
+from likeness.figures.embeddings import COLUMNS
+from likeness.figures.output import write_csv
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import Embedder, SoftmaxModel
 from likeness.similarity.catalogue import MEASURES, Measure, reads_labels, select
@@ -29,7 +33,8 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
     measure is defined, with the number of the others as ``similarity/<measure>/undefined`` and of those whose choice
     of inputs or labels was sampled as ``similarity/<measure>/sampled``, where there are any; and its own cost,
     ``similarity/seconds``. Heat maps and a scatter plot of the representations go to
-    ``figures/`` in the run directory when training ends.
+    ``figures/`` in the run directory when training ends, the plot's coordinates as ``figures/embeddings.csv``: of at
+    most 8 models the first 2,000 f(x) and g(y), these less their mean over labels.
 
     Args:
         measures: Names from ``likeness.similarity.catalogue``.
@@ -143,6 +148,8 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
         if self._metric is not None and self.values and may_write(trainer):
             for name, figure in similarity_figures(self.values, self._metric, self._sample):
                 publish_figure(trainer, figure, name, keep_history=keep_history)
+            if (planes := self._sample.planes(self._metric)) is not None:
+                write_csv(note(Path(trainer.default_root_dir, "figures", "embeddings.csv")), COLUMNS, planes.rows())
 
 
 def _require_labels(measures: Mapping[str, Measure], model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,21 +10,25 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from callbacks.run.run_files import note
-from likeness.figures.output import as_image, save_figure, write_csv
+from likeness.figures.output import as_image, save_formats, write_csv
+from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def publish_figure(trainer: pl.Trainer, figure: Figure, name: str, *, keep_history: bool = False) -> None:
-    """``figures/<name>.png`` in the run directory, and an image in every logger that takes images.
+    """``figures/<name>.{png,pdf}`` in the run directory, and an image in every logger that takes images.
 
     With ``keep_history`` also ``figures/<name>-step=<step>.png``. Call it on rank 0.
     """
     folder = Path(trainer.default_root_dir, "figures")
-    save_figure(figure, note(folder / f"{name}.png"))
+    for kind in ("png", "pdf"):
+        note(folder / f"{name}.{kind}")
+    picture, _ = save_formats(figure, folder, name)
     if keep_history:
-        save_figure(figure, note(folder / f"{name}-step={trainer.global_step:06d}.png"))
+        with replacing(note(folder / f"{name}-step={trainer.global_step:06d}.png")) as temporary:
+            shutil.copyfile(picture, temporary)
     for logger in trainer.loggers:
         log_image: Any = getattr(logger, "log_image", None)
         if log_image is not None:

@@ -156,7 +156,7 @@ class Comparison:
         Answers what was written.
         """
         from likeness.comparisons.tables import model_rows, pair_rows, write_models, write_pairs
-        from likeness.figures.output import save_figure
+        from likeness.figures.output import save_formats
         from likeness.files.writing import replacing
         from likeness.pages.comparison import comparison_parts, write_comparison
 
@@ -165,7 +165,7 @@ class Comparison:
         with replacing(folder / "comparison.json") as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
         written.append(folder / "comparison.json")
-        figures = [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        figures = [path for name, figure in self.figures() for path in save_formats(figure, folder, name)]
         parts = comparison_parts(pair_rows(self), model_rows(self), "comparison")
         about = f"{self.samples:,} samples of {self.data}"
         others = figures if len(self.names) == 2 else [path for path in figures if path.stem == "embeddings"]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from likeness.comparisons.tables import recorded
-from likeness.figures.output import save_figure, write_csv
+from likeness.figures.output import save_formats, write_csv
 from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
@@ -144,13 +144,13 @@ def as_html(found: LanguageComparison) -> str:
 
 
 def save(found: LanguageComparison, folder: Path) -> list[Path]:
-    """``comparison.json``, ``comparison.csv`` and ``comparison.png``."""
+    """``comparison.json``, ``comparison.csv`` and ``comparison.{png,pdf}``, in this order."""
     lines = rows(found)
     with replacing(folder / "comparison.json") as temporary:
         temporary.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
     written = [folder / "comparison.json"]
     written.append(write_csv(folder / "comparison.csv", list(lines[0]), (line.values() for line in lines)))
-    return [*written, save_figure(found.plot(), folder / "comparison.png")]
+    return [*written, *save_formats(found.plot(), folder, "comparison")]
 
 
 def _term_1(found: LanguageComparison) -> tuple[float | None, float | None]:

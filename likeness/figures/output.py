@@ -1,4 +1,4 @@
-"""Files that a reader never sees half of: figures as PNG, their captions in them, and tables as CSV."""
+"""Files that a reader never sees half of: figures, their captions in them, and tables as CSV."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def save_figure(figure: Figure, path: Path) -> Path:
     with replacing(path) as temporary, in_style():
         figure.savefig(temporary, format=kind, metadata=metadata | undated)
     return path
+
+
+def save_formats(figure: Figure, folder: Path, name: str, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """``<name>.<kind>`` of each kind: to look at, and for papers. The places of what is drawn are those of the first.
+
+    Answers what was written. Raises ValueError for a figure without a caption.
+    """
+    written = []
+    for kind in kinds:
+        written.append(save_figure(figure, folder / f"{name}.{kind}"))
+        figure.set_layout_engine("none")  # which would look for the same places again, at length
+    return written
 
 
 def read_caption(png: bytes) -> str:

@@ -162,7 +162,7 @@ class LanguageComparison:
         return comparison_figure(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``comparison.json``, ``.csv`` and ``.png`` and a page, ``index.html``; answers what was written."""
+        """Write ``comparison.{json,csv,png,pdf}`` and a page, ``index.html``; answers what was written."""
         from likeness.comparisons.language_tables import save
         from likeness.pages.comparison import table, write_comparison
 
@@ -170,7 +170,7 @@ class LanguageComparison:
         written = save(self, folder)
         about = f"{self.positions:,} positions of {self.data}"
         quantities = table("quantities", "Quantities", self.rows())
-        return [*written, *write_comparison(folder, " and ".join(self.names), about, [quantities], written[-1:])]
+        return [*written, *write_comparison(folder, " and ".join(self.names), about, [quantities], written[-2:])]
 
     def __str__(self) -> str:
         from likeness.comparisons.language_tables import as_text

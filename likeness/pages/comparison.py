@@ -61,14 +61,19 @@ def table(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Tabl
 def write_comparison(
     folder: Path, title: str, about: str, parts: Sequence[Part], pictures: Sequence[Path] = ()
 ) -> list[Path]:
-    """A page of these parts and of pictures that are there already, ``index.html``; answers what was written."""
+    """A page, ``index.html``, of these parts and of pictures that are there already as PNG and PDF files.
+
+    Answers what was written.
+    """
     from likeness.pages.writing import write_page
 
-    drawn = [
-        Picture(path.stem, path.stem.replace("_", " ").capitalize(), [Frame("", png)], read_caption(png))
-        for path, png in ((path, path.read_bytes()) for path in pictures)
-    ]
+    drawn = [_picture(path) for path in pictures if path.suffix == ".png"]
     return write_page(Page(title, distinct([Section("Comparison", [*parts, *drawn])]), about), folder)
+
+
+def _picture(path: Path) -> Picture:
+    png, title = path.read_bytes(), path.stem.replace("_", " ").capitalize()
+    return Picture(path.stem, title, [Frame("", png)], read_caption(png), path.with_suffix(".pdf").read_bytes())
 
 
 def measures(rows: Sequence[Row]) -> list[str]:

@@ -6,19 +6,24 @@ Which colour a number is depends on light or dark, and is decided where the page
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from likeness.figures.embeddings import MAX_LABELLED, Panel, Planes
 from likeness.figures.style import PALETTE
-from likeness.pages.parts import Curve, Lines, Matrix
+from likeness.pages.parts import Curve, Drawn, Lines, Matrix, Scatter
 
 DARK_PALETTE = ("#5aa9e0", "#f08a4b", "#3dc79b", "#f2bd4a", "#9ad8f7", "#dfa3c7", "#f0f0f0")  # of the same hues
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LEGEND = 12  # curves; of more, the one that is pointed at says its name
 ANNOTATED = 12  # columns of a matrix whose cells show their values
 DASHES = ("solid", "dash", "dot", "dashdot")  # once all colours are taken
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down")  # those of likeness.figures.style.MARKERS
+LOOKS = len(PALETTE) * len(SYMBOLS)  # of more classes some share one
+IN_A_ROW, SIDE, NAMES = 2, 270, 24  # panels; pixels of a panel, and of what stands above and below it
+POINT = "class %{text}<br>model %{meta.model}<br>(%{customdata[0]:.4~g}, %{customdata[1]:.4~g})"
 Plot = dict[str, Any]
 
 
@@ -46,8 +51,10 @@ def _template(ink: str, grid: str, axis: str) -> Plot:
     return {"layout": layout}
 
 
-def plot(figure: Lines | Matrix) -> Plot:
+def plot(figure: Drawn) -> Plot:
     """The figure in plotly's schema."""
+    if isinstance(figure, Scatter):
+        return _of_planes(figure.planes)
     return _of_lines(figure) if isinstance(figure, Lines) else _of_matrix(figure)
 
 
@@ -159,6 +166,85 @@ def _of_matrix(figure: Matrix) -> Plot:
         "height": side,
     }
     return {"data": [trace], "layout": layout}
+
+
+def _of_planes(planes: Planes) -> Plot:
+    """A panel for each model; the legend, of up to 30 classes, shows and hides a class in all of them."""
+    named = len(planes.classes) <= MAX_LABELLED
+    data = [trace for number, panel in enumerate(planes.panels) for trace in _looks(number, panel, planes.classes)]
+    first = {trace["legendgroup"]: trace for trace in reversed(data) if trace["mode"] == "markers"}
+    for trace in data:
+        trace["showlegend"] = named and first.get(trace["legendgroup"]) is trace
+    rows = math.ceil(len(planes.panels) / IN_A_ROW)
+    below = 30 + 21 * math.ceil(len(planes.classes) / 8) if named else 8
+    axes = [_axes(number, panel, rows, len(planes.panels)) for number, panel in enumerate(planes.panels)]
+    layout = {
+        "height": SIDE * rows + below,
+        "margin": {"l": 16, "r": 16, "t": 4, "b": below},
+        "hovermode": "closest",
+        "legend": {"title": {"text": "class"}, "yref": "container", "y": 0, "yanchor": "bottom"},
+        "annotations": [_heading(panel, axis) for panel, axis in zip(planes.panels, axes, strict=True)],
+    }
+    return {"data": data, "layout": layout | {name: axis for pair in axes for name, axis in pair.items()}}
+
+
+def _looks(number: int, panel: Panel, classes: Sequence[str]) -> Iterator[Plot]:
+    """For each colour and symbol the points f(x), and lines and tips of the arrows g(y), as far as there are any."""
+    labels, arrows = np.arange(len(panel.g)), panel.arrows
+    turns = np.degrees(np.arctan2(arrows[:, 0], arrows[:, 1])).round(1)
+    for look in np.unique(np.concatenate([panel.labels, labels]) % LOOKS).tolist():
+        common = {
+            "type": "scatter",
+            "name": escaped(classes[look]),
+            "legendgroup": str(look),
+            "xaxis": _numbered("x", number),
+            "yaxis": _numbered("y", number),
+            "meta": {"colour": look % len(PALETTE), "model": escaped(panel.name)},
+        }
+        own, tips = panel.labels % LOOKS == look, labels % LOOKS == look
+        points = _points(panel.f[own], panel.f[own], [classes[label] for label in panel.labels[own]])
+        marker: Plot = {"size": 5, "opacity": 0.6, "symbol": SYMBOLS[look // len(PALETTE)]}
+        yield common | points | {"mode": "markers", "marker": marker, "hovertemplate": f"{POINT}<extra>f(x)</extra>"}
+        if tips.any():
+            lines = np.stack([0 * arrows[tips], arrows[tips], np.nan * arrows[tips]], axis=1).reshape(-1, 2)
+            yield common | {"mode": "lines", "x": numbers(lines[:, 0]), "y": numbers(lines[:, 1]), "hoverinfo": "skip"}
+            ends = _points(arrows[tips], panel.g[tips], [classes[label] for label in labels[tips]])
+            mode = "markers+text" if len(classes) <= MAX_LABELLED else "markers"
+            marker = {"size": 12, "symbol": "arrow", "angle": turns[tips].tolist()}
+            said = {"hovertemplate": f"{POINT}<extra>g(y), centred</extra>", "textposition": "top center"}
+            yield common | ends | said | {"mode": mode, "marker": marker}
+
+
+def _points(places: np.ndarray, values: np.ndarray, classes: Sequence[str]) -> Plot:
+    """Where points are drawn, [P, 2], and what they say where they are pointed at."""
+    said = [numbers(value) for value in values]
+    names = [escaped(name) for name in classes]
+    return {"x": numbers(places[:, 0]), "y": numbers(places[:, 1]), "customdata": said, "text": names}
+
+
+def _axes(number: int, panel: Panel, rows: int, panels: int) -> dict[str, Plot]:
+    """The two axes of a panel, as long as each other and without numbers: f is known up to a linear map at best."""
+    row, column = divmod(number, IN_A_ROW)
+    columns, gap = min(panels, IN_A_ROW), NAMES / (SIDE * rows)
+    reach = 1.1 * panel.radius
+    x, y = _numbered("x", number), _numbered("y", number)
+    plain: Plot = {"range": [-reach, reach], "constrain": "domain", "showgrid": False, "zeroline": True, "mirror": True}
+    plain |= {"showline": True, "showticklabels": False, "ticks": ""}
+    across: Plot = {"domain": [(column + 0.04) / columns, (column + 0.96) / columns], "anchor": y}
+    up: Plot = {"domain": [1 - (row + 1) / rows + gap, 1 - row / rows - gap], "anchor": x, "scaleanchor": x}
+    for axis, name in zip((across, up), panel.axis_names, strict=False):
+        axis["title"] = {"text": escaped(name), "font": {"size": 10}, "standoff": 2}
+    return {_numbered("xaxis", number): plain | across, _numbered("yaxis", number): plain | up}
+
+
+def _numbered(axis: str, number: int) -> str:
+    return f"{axis}{number + 1}" if number else axis
+
+
+def _heading(panel: Panel, axes: dict[str, Plot]) -> Plot:
+    across, up = axes.values()
+    place = {"x": sum(across["domain"]) / 2, "xref": "paper", "y": up["domain"][1], "yref": "paper"}
+    return place | {"text": escaped(panel.name), "xanchor": "center", "yanchor": "bottom", "showarrow": False}
 
 
 def _told_apart(names: object) -> list[str]:

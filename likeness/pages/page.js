@@ -13,7 +13,7 @@
     const data = figure.data.map((trace) => {
       if (!trace.meta) return trace;
       const colour = palette[trace.meta.colour % palette.length];
-      const visible = trace.meta.line.toLowerCase().includes(wanted);
+      const visible = !trace.meta.line || trace.meta.line.toLowerCase().includes(wanted);
       const look = trace.meta.band ? { fillcolor: colour + "2e", line: { ...trace.line, color: colour } }
         : { line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
       return { ...trace, ...look, visible };

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from likeness.figures.embeddings import Planes
+
 Cell = str | int | float | None
 
 
@@ -61,6 +63,16 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Scatter:
+    """Embeddings of models in the plane, a panel for each model."""
+
+    name: str
+    title: str
+    planes: Planes
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Frame:
     """One picture of a series, as PNG bytes."""
 
@@ -70,12 +82,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was drawn already, or several of them as they followed each other."""
+    """A picture that was drawn already, or several of them as they followed each other.
+
+    ``pdf`` has the last of them for papers, as bytes that are offered and never shown; none where it is empty.
+    """
 
     name: str
     title: str
     frames: Sequence[Frame]
     caption: str = ""
+    pdf: bytes = field(default=b"", repr=False)
+
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """The files of the last frame, by their kind."""
+        return {"png": self.frames[-1].png} | ({"pdf": self.pdf} if self.pdf else {})
 
 
 @dataclass(frozen=True)
@@ -99,7 +120,8 @@ class Listing:
     text: str
 
 
-Figure = Lines | Matrix | Picture
+Drawn = Lines | Matrix | Scatter  # by the page itself
+Figure = Drawn | Picture
 Part = Figure | Table | Listing
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likeness.figures.output import save_figure
+from likeness.figures.embeddings import planes_figure
+from likeness.figures.output import save_formats
 from likeness.figures.style import COLUMN, PALETTE, TINY, blank, in_style, ink_on, without_frame
 from likeness.files.writing import replacing
-from likeness.pages.parts import Curve, Figure, Lines, Matrix, Picture, slug
+from likeness.pages.parts import Curve, Drawn, Figure, Lines, Matrix, Picture, Scatter, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawn
+    from matplotlib.figure import Figure as Static
 
 LEGEND = 12  # curves
 ANNOTATED = 12  # columns of a matrix whose cells show their values
@@ -25,30 +27,38 @@ LETTERS = 40  # of a name in a figure
 
 
 def write_figure(figure: Figure, folder: Path) -> list[Path]:
-    """``<name>.png`` and, of all but pictures, ``<name>.svg``; answers what was written.
+    """``<name>.png`` and ``<name>.svg``, of a picture ``<name>.pdf`` where it has one; answers what was written.
 
     Of a picture with several frames, the last one.
     """
-    target = folder / f"{slug(figure.name)}.png"
+    name = slug(figure.name)
     if isinstance(figure, Picture):
-        with replacing(target) as temporary:
-            temporary.write_bytes(figure.frames[-1].png)
-        return [target]
-    drawn = draw(figure)
+        return [_copy(content, folder / f"{name}.{kind}") for kind, content in figure.contents.items()]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name may be in any script
-        save_figure(drawn, target)
-        drawn.set_layout_engine("none")  # what the first file found room for stays where it is in the second
-        return [target, save_figure(drawn, target.with_suffix(".svg"))]
+        return save_formats(draw(figure), folder, name, ("png", "svg"))
 
 
-def draw(figure: Lines | Matrix) -> Drawn:
+def _copy(content: bytes, path: Path) -> Path:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def draw(figure: Drawn) -> Static:
     """The figure as matplotlib draws it."""
+    if isinstance(figure, Scatter):
+        return _of_scatter(figure)
     return _of_lines(figure) if isinstance(figure, Lines) else _of_matrix(figure)
 
 
+def _of_scatter(figure: Scatter) -> Static:
+    panels = [replace(panel, name=plain(panel.name)) for panel in figure.planes.panels]
+    return planes_figure(replace(figure.planes, panels=panels, classes=[plain(name) for name in figure.planes.classes]))
+
+
 @in_style()
-def _of_lines(figure: Lines) -> Drawn:
+def _of_lines(figure: Lines) -> Static:
     drawn = blank(COLUMN, 2.5, figure.caption or figure.title)
     axes = drawn.add_subplot()
     for curve in figure.curves:
@@ -79,7 +89,7 @@ def _add(axes: Axes, curve: Curve, width: float) -> None:
 
 
 @in_style()
-def _of_matrix(figure: Matrix) -> Drawn:
+def _of_matrix(figure: Matrix) -> Static:
     rows, columns = figure.values.shape
     size = (1.6 + min(0.32 * columns, 5.3), 1.2 + min(0.28 * rows, 5.3))
     drawn = blank(*size, figure.caption or figure.title)

@@ -1,4 +1,4 @@
-"""A page as one HTML file, with plotly and everything it shows inside, and its figures as PNG and SVG files beside it.
+"""A page as one HTML file, with plotly and everything it shows inside, and its figures as files beside it.
 
 What a page shows may come from anybody: texts are escaped by jinja2, figures stand in the page as JSON, and the policy
 in its head lets no script run but the two that belong to it, and nothing reach a network.
@@ -15,7 +15,7 @@ from typing import Any
 
 from likeness.files.writing import replacing
 from likeness.pages.interactive import plot, themes
-from likeness.pages.parts import Lines, Matrix, Page, Picture, shown, slug
+from likeness.pages.parts import Drawn, Figure, Page, shown, slug
 from likeness.pages.static import write_figure
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ def write_page(page: Page, folder: Path) -> list[Path]:
 
     Raises ValueError where two figures of the page would be one file.
     """
-    figures = [part for part in page.parts() if isinstance(part, Lines | Matrix | Picture)]
+    figures = [part for part in page.parts() if isinstance(part, Figure)]
     _require_distinct(figure.name for figure in figures)
     written = [path for figure in figures for path in write_figure(figure, folder / FIGURES)]
     with replacing(folder / INDEX) as temporary:
@@ -74,14 +74,16 @@ def as_json(content: Any) -> str:
 
 
 def _figures(page: Page) -> dict[str, Any]:
-    drawn = {part.name: plot(part) for part in page.parts() if isinstance(part, Lines | Matrix)}
+    drawn = {part.name: plot(part) for part in page.parts() if isinstance(part, Drawn)}
     return {"themes": themes(), "figures": drawn}
 
 
 def _links(name: str, kinds: Iterable[str]) -> Any:
     from markupsafe import Markup
 
-    links = (Markup('<a href="{}/{}.{}">{}</a>').format(FIGURES, slug(name), kind, kind.upper()) for kind in kinds)
+    links = (
+        Markup('<a href="{}/{}.{}" download>{}</a>').format(FIGURES, slug(name), kind, kind.upper()) for kind in kinds
+    )
     return Markup(" ").join(links)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,15 @@ def table(
     return Table(name, title, [*(["run"] if several else []), *columns], lines, caption, folded)
 
 
+def figure_rows(study: Study, name: str, limit: int) -> Iterator[tuple[Run, Rows, str]]:
+    """``figures/<name>.csv`` of one run of each group, of six groups at most, with an end for titles."""
+    for group in study.groups[:PICTURED]:
+        for run in group.runs:
+            if rows := read_rows(run.path / "figures" / f"{name}.csv", limit):
+                yield run, rows, f": {run.name}" if len(study.runs) > 1 else ""
+                break
+
+
 def pictures(study: Study, wanted: re.Pattern[str], order: Sequence[str]) -> list[Picture]:
     """What callbacks drew under names that fit, of one run of each group, of six groups at most.
 
@@ -100,8 +109,17 @@ def _of_run(run: Run, wanted: re.Pattern[str], *, several: bool) -> Iterable[Pic
         frames = _frames(files)
         if frames:
             title = stem.replace("_", " ").capitalize()
-            said = read_caption(frames[-1].png)
-            yield Picture(f"{run.name}/{stem}", f"{title}: {run.name}" if several else title, frames, said)
+            said, pdf = read_caption(frames[-1].png), _pdf(run.path / "figures" / f"{stem}.pdf")
+            yield Picture(f"{run.name}/{stem}", f"{title}: {run.name}" if several else title, frames, said, pdf)
+
+
+def _pdf(path: Path) -> bytes:
+    """The same picture for papers; nothing where there is none, as in runs from before, or no PDF of usual size."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+    except OSError:
+        return b""
+    return content if content.startswith(b"%PDF-") else b""
 
 
 def _frames(files: Sequence[tuple[int | None, Path]]) -> list[Frame]:

@@ -71,7 +71,8 @@ def test_writes_metrics_table_and_figure_into_the_run_directory(tmp_path: Path) 
     assert {row["step"] for row in table} == {"12"}
     gaps = [abs(float(row["gap"])) for row in table]
     assert gaps == sorted(gaps, reverse=True)
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"label_similarity.png", "label_similarity.csv"}
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {f"label_similarity.{kind}" for kind in ("png", "pdf", "csv")}
     with (tmp_path / "figures" / "label_similarity.csv").open() as file:
         drawn = list(csv.DictReader(file))
     assert [float(row["invariant"]) for row in drawn] == callback.values["invariant"][0].flatten().tolist()

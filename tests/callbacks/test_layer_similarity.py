@@ -73,7 +73,8 @@ def test_each_layer_against_its_start_is_what_the_weights_say(tmp_path: Path) ->
     assert logged == {"layers/seconds", *(f"layers/unbiased_linear_cka/{name}" for name in LAYERS)}
     assert len(callback.curves["unbiased_linear_cka"]["network.0"]) == 2 == len(callback.steps)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {"layers_unbiased_linear_cka.png", "layers_unbiased_linear_cka_curves.png"}
+    drawn = ("layers_unbiased_linear_cka", "layers_unbiased_linear_cka_curves")
+    assert names == {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
 
 
 def test_validation_runs_the_model_once_a_batch(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_logs_the_measures_of_the_final_weights(tmp_path: Path) -> None:
     assert 0 < values["similarity/m_cca_g/max"] <= 1
     assert values["similarity/seconds"] > 0
     torch.testing.assert_close(callback.values["kl"], divergences, rtol=1e-11, atol=0)
+    with (tmp_path / "figures" / "embeddings.csv").open() as file:
+        table = list(csv.DictReader(file))
+    centred = [g - g.mean(0) for g in unembeddings]
+    for vector, expected, classes in (("f", embeddings, data.val.y.tolist()), ("g", centred, range(4))):
+        rows = [row for row in table if row["vector"] == vector]
+        assert [(row["model"], row["class"]) for row in rows] == [(m, str(y)) for m in "012" for y in classes]
+        drawn = np.array([[float(row["x"]), float(row["y"])] for row in rows])
+        np.testing.assert_allclose(drawn, torch.cat(expected).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -57,7 +65,8 @@ def test_writes_metrics_and_figures_into_the_run_directory(tmp_path: Path, bias:
     assert all(0 < float(row["similarity/kl/mean"]) < math.inf for row in rows)
     names = ["embeddings", "similarity_kl", "similarity_m_cca_f", "similarity_m_cca_g"]
     written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert written == {f"{name}{step}.png" for name in names for step in ("", "-step=000008")}
+    drawn = {f"{name}{end}" for name in names for end in (".png", ".pdf", "-step=000008.png")}
+    assert written == drawn | {"embeddings.csv"}
 
 
 def test_validation_alone_measures_too(tmp_path: Path) -> None:
@@ -82,7 +91,9 @@ def test_distances_are_of_all_inputs_and_their_input_side_of_those_that_are_kept
 
 def test_a_validation_without_measurement_leaves_what_was_measured(tmp_path: Path) -> None:
     fit(tmp_path, RepresentationSimilarity(["kl"], every_n_validations=2), max_epochs=3)
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"embeddings.png", "similarity_kl.png"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        *("embeddings.png", "embeddings.pdf", "embeddings.csv", "similarity_kl.png", "similarity_kl.pdf"),
+    }
 
 
 @pytest.mark.parametrize("first", [True, False])

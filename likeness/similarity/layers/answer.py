@@ -120,7 +120,7 @@ class LayerComparison:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``layers.csv``, ``layers.json``, all figures and a page, ``index.html``; answers what was written."""
-        from likeness.figures.output import save_figure, write_csv
+        from likeness.figures.output import save_formats, write_csv
         from likeness.files.writing import replacing
         from likeness.pages.comparison import layer_parts, write_comparison
 
@@ -129,11 +129,10 @@ class LayerComparison:
         with replacing(folder / "layers.json") as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
         written.append(folder / "layers.json")
-        figures = [save_figure(figure, folder / f"{name}.png") for name, figure in self.figures()]
+        figures = [path for name, figure in self.figures() for path in save_formats(figure, folder, name)]
         title, about = f"Layers of {' and '.join(dict.fromkeys(self.names))}", f"{self.kept} samples"
-        page = write_comparison(
-            folder, title, about, layer_parts([*self.rows()], "layers"), figures[len(self.values) :]
-        )
+        trend = [path for path in figures if path.stem == "layers_trend"]
+        page = write_comparison(folder, title, about, layer_parts([*self.rows()], "layers"), trend)
         return [*written, *figures, *page]
 
     def table(self) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from likeness.pages.parts import Part
@@ -68,12 +68,12 @@ def metric_parts(study: Study, shown: Shown) -> list[Part]:
     return figures if table is None else [*figures, table]
 
 
-def picture_parts(study: Study, shown: Shown) -> list[Part]:
-    """What callbacks drew of a family."""
+def picture_parts(study: Study, shown: Shown, drawn: Collection[str] = ()) -> list[Part]:
+    """What callbacks drew of a family, without those pictures, by name, whose values the page draws itself."""
     names = (name for name in PICTURES if name != shown.family)
     before = [PICTURES[name] for name in names if shown.family == "other" and PICTURES[name]]
     pattern = f"(?!{'|'.join(before)})" if before else PICTURES[shown.family]
-    return [*pictures(study, re.compile(pattern), shown.pictures)]
+    return [part for part in pictures(study, re.compile(pattern), shown.pictures) if part.name not in drawn]
 
 
 def family_of(key: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from likeness.figures.labels import TITLES
 from likeness.pages.parts import Matrix, Section
-from scripts.report.files import PICTURED, Rows, column, read_rows, table
+from scripts.report.files import Rows, column, figure_rows, read_rows, table
 from scripts.report.groups import Study
 from scripts.report.metric_figures import Metric
 from scripts.report.sections.families import Shown, metric_parts, metrics_of, picture_parts
@@ -30,23 +30,17 @@ def label_geometry(study: Study) -> Section | None:
     shown = Shown("labels", first)
     rows = [(run.name, read_rows(run.path / "label_disagreements.csv", SHOWN)) for run in study.runs]
     found = table("label_disagreements", "Labels that similarity misjudges most", rows)
-    maps, pictured = _label_maps(study), picture_parts(study, shown)
-    if maps:  # the same values can be pointed at
-        pictured = [part for part in pictured if not part.name.endswith("/label_similarity")]
+    maps = _label_maps(study)
+    drawn = {f"{part.name.rpartition('/')[0]}/label_similarity" for part in maps}
+    pictured = picture_parts(study, shown, drawn)
     parts = [*metric_parts(study, shown), *maps, *pictured, *([found] if found else [])]
     return Section("Label geometry", parts) if parts else None
 
 
 def _label_maps(study: Study) -> list[Matrix]:
     """Each similarity of all pairs of labels, of one run of each group."""
-    maps: list[Matrix] = []
-    for group in study.groups[:PICTURED]:
-        for run in group.runs:
-            if rows := read_rows(run.path / "figures" / "label_similarity.csv", LABELS**2):
-                where = f": {run.name}" if len(study.runs) > 1 else ""
-                maps += [_label_map(rows, name, f"{run.name}/label_{name}", where) for name in TITLES]
-                break
-    return maps
+    found = figure_rows(study, "label_similarity", LABELS**2)
+    return [_label_map(rows, name, f"{run.name}/label_{name}", where) for run, rows, where in found for name in TITLES]
 
 
 def _label_map(rows: Rows, similarity: str, name: str, where: str) -> Matrix:

@@ -119,7 +119,8 @@ def test_the_answer_in_all_its_forms(tmp_path: Path) -> None:
     assert json.loads(json.dumps(content)) == content
     written = {path.name for path in found.save(tmp_path / "out")}
     assert {"models.csv", "comparison.csv", "comparison.json", "similarity_kl.png", "embeddings.png"} <= written
-    assert {"index.html", "comparison-kl.svg"} <= written
+    assert {"index.html", "comparison-kl.svg", "embeddings.pdf"} <= written
+    assert (tmp_path / "out" / "figures" / "embeddings.pdf").read_bytes().startswith(b"%PDF-")
     assert "Each point is an input, coloured by its label" in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == content
     assert [axes.get_title() for axes in found.plot().axes][:3] == ["kl", "js", "agreement"]

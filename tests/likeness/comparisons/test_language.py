@@ -112,9 +112,10 @@ def test_a_model_and_itself_are_alike_and_its_copies_in_order(tmp_path: Path) ->
     for name in ("kl_12", "kl_21", "js", "total_variation", "term_1", "d_svd_typical", "d_logit_weighted"):
         assert getattr(same, name) < getattr(rounded, name) < getattr(perturbed, name), name
     written = perturbed.save(tmp_path / "out")
-    files = ["comparison.json", "comparison.csv", "comparison.png", "index.html", "figures/comparison.png"]
+    files = [*(f"comparison.{kind}" for kind in ("json", "csv", "png", "pdf")), "index.html"]
+    files += ["figures/comparison.png", "figures/comparison.pdf"]
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == files
-    assert "largest d_SVD(f)" in written[3].read_text()
+    assert "largest d_SVD(f)" in written[4].read_text()
     assert json.loads(written[0].read_text())["kl_12"] == perturbed.kl_12
     rows = {row["quantity"]: row for row in perturbed.rows()}
     assert (rows["term_1"]["kind"], rows["max_d_svd"]["kind"], rows["kl_12"]["unit"]) == ("exact", "found", "nats")

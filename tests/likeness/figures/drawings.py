@@ -18,10 +18,11 @@ from PIL import Image
 
 from likeness.diffusion.diagnostics.bound_profiles import DepthPoint, GammaProfile
 from likeness.figures.diffusion import depth_figure, heat_maps, loss_figure
+from likeness.figures.embeddings import embedding_scatter
 from likeness.figures.hubness import k_occurrence_figure
 from likeness.figures.labels import label_heatmaps
 from likeness.figures.output import as_image
-from likeness.figures.similarity import embedding_scatter, similarity_heatmap
+from likeness.figures.similarity import similarity_heatmap
 from likeness.hubness.analysis import analyse_hubness
 from likeness.pages.parts import Curve, Lines
 from likeness.pages.static import draw

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from likeness.figures.similarity import embedding_scatter, label_places, principal_axes
+from likeness.figures.embeddings import embedding_scatter, label_places, principal_axes
 from likeness.figures.style import PALETTE
 
 
@@ -79,6 +79,14 @@ def test_only_planes_that_were_chosen_are_named() -> None:
     plane, space = scatter([2, 5]).axes
     assert plane.get_xlabel() == ""
     assert "of variance" in space.get_xlabel()
+
+
+def test_points_of_a_model_without_label_vectors_have_their_classes() -> None:
+    """As diffusion models are: f, and two vectors of zeros in place of g."""
+    labels = np.arange(10)
+    figure = embedding_scatter([np.random.default_rng(0).normal(size=(10, 2))], labels, [np.zeros((2, 2))], ["run"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [str(label) for label in labels]
+    assert list(figure.axes[0].texts) == []
 
 
 def test_collapsed_embeddings_are_drawn_too() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from likeness.figures.similarity import MAX_POINTS, EmbeddingSample, similarity_figures
+from likeness.figures.embeddings import MAX_POINTS, planes_figure
+from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.similarity.catalogue import select
 from likeness.similarity.metric import PairwiseSimilarity
 
@@ -37,18 +38,20 @@ def measured(dims: list[int], samples: int = 60, dtype: torch.dtype = torch.floa
 )
 def test_models_with_a_plane_are_drawn(dims: list[int], panels: list[int] | None, named: list[int]) -> None:
     metric, sample = measured(dims)
-    figure = sample.figure(metric)
-    if figure is None:
+    planes = sample.planes(metric)
+    if planes is None:
         assert panels is None
         return
+    figure = planes_figure(planes)
     assert [axes.get_title() for axes in figure.axes] == [f"run/{model}" for model in panels or ()]
     assert [axes.get_title() for axes in figure.axes if axes.get_xlabel()] == [f"run/{model}" for model in named]
 
 
 def test_at_most_the_first_points_and_models_are_kept() -> None:
     metric, sample = measured([3] * 10, samples=MAX_POINTS + 100)
-    figure = sample.figure(metric)
-    assert figure is not None
+    planes = sample.planes(metric)
+    assert planes is not None
+    figure = planes_figure(planes)
     assert len(figure.axes) == 8
     assert "the first 8 of 10 models" in figure.texts[0].get_text()
     assert len(figure.axes[0].collections[0].get_offsets()) == MAX_POINTS
@@ -56,12 +59,14 @@ def test_at_most_the_first_points_and_models_are_kept() -> None:
 
 def test_half_precision_is_drawn() -> None:
     metric, sample = measured([2, 3], dtype=torch.bfloat16)
-    assert sample.figure(metric) is not None
+    planes = sample.planes(metric)
+    assert planes is not None
+    assert {panel.f.dtype for panel in planes.panels} == {np.dtype("float32"), np.dtype("float64")}
 
 
 def test_an_empty_sample_draws_nothing() -> None:
     metric, _ = measured([2, 2])
-    assert EmbeddingSample().figure(metric) is None
+    assert EmbeddingSample().planes(metric) is None
 
 
 def test_drawing_leaves_random_numbers_as_they_are() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from likeness.figures.output import read_caption, save_figure
+from likeness.figures.output import read_caption, save_figure, save_formats
 from likeness.figures.style import PALETTE, STYLE, blank, in_style
 from tests.likeness.figures.drawings import MAIN
 from tests.scripts.report.run_folders import PNG
@@ -57,6 +58,21 @@ def test_a_caption_is_in_the_file(figure: Figure, tmp_path: Path) -> None:
     text = save_figure(figure, tmp_path / "figure.svg").read_text(encoding="utf-8")
     assert "of &quot;most&quot; &amp; &lt;b&gt;" in text or 'of "most" &amp; &lt;b&gt;' in text
     assert "<dc:date>" not in text
+
+
+def test_formats_of_one_figure_have_it_in_the_same_place(tmp_path: Path) -> None:
+    """Constrained layout finds the place once, and what is many points is no heavy file."""
+    figure = blank(3, 2, SAID)
+    axes = figure.add_subplot(title="above")
+    axes.scatter(*np.random.default_rng(0).normal(size=(2, 5000)), rasterized=True)
+    picture, paper = save_formats(figure, tmp_path, "0.5", ("png", "pdf"))
+    place = axes.get_position().bounds
+    assert [picture.name, paper.name] == ["0.5.png", "0.5.pdf"]
+    assert paper.read_bytes().startswith(b"%PDF-")
+    assert paper.stat().st_size < 300_000
+    axes.set_title("above\nand above")
+    figure.draw_without_rendering()
+    assert axes.get_position().bounds == place
 
 
 def test_a_figure_without_a_caption_is_refused(tmp_path: Path) -> None:

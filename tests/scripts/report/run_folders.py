@@ -67,6 +67,14 @@ def write_labels(run: Path) -> None:
     (run / "figures" / "label_similarity.csv").write_text(head + rows)
 
 
+def write_embeddings(run: Path) -> None:
+    """Two models, of which the second has principal axes, two classes with label vectors and one without."""
+    rows = ["model,vector,class,x,y,x_share,y_share", "0,f,cat,1,2,,", "0,f,dog,-1,0.5,,", "0,f,cow,0,-2,,"]
+    rows += ["0,g,cat,3,4,,", "0,g,dog,-3,-4,,", "1,f,cat,10,0,0.75,0.2", "1,f,dog,,0,0.75,0.2", "1,f,dog,1e300,0,,"]
+    rows += ["1,g,cat,0,1,0.75,0.2", "1,g,dog,0,-1,0.75,0.2", "1,h,dog,0,0,0.75,0.2"]
+    (run / "figures" / "embeddings.csv").write_text("\n".join(rows))
+
+
 def write_comparison(run: Path) -> None:
     """Three siblings and two measures, one of which has directions, a null and p values."""
     folder = run / "comparison"

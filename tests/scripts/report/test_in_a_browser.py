@@ -7,7 +7,7 @@ import pytest
 
 from scripts.report import report
 from tests.browser import Browser, needs_chromium
-from tests.scripts.report.run_folders import write_comparison, write_labels, write_metrics, write_run
+from tests.scripts.report.run_folders import write_comparison, write_embeddings, write_labels, write_metrics, write_run
 
 pytestmark = needs_chromium
 DRAWN = "[...document.querySelectorAll('.plot')].filter((plot) => plot.querySelector('.main-svg')).length"
@@ -32,6 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.append(write_run(folder / HOSTILE.replace("/", "_"), lr=1.0))
     write_comparison(runs[0])
     write_labels(runs[0])
+    write_embeddings(runs[0])
     write_metrics(runs[-1], ("step", f"val/{HOSTILE}", "train/loss"), [(0, 1.0, 3.0), (1, 2.0, "nan")])
     return report([*map(str, runs)], folder / "out", title=HOSTILE)[0]
 
@@ -41,7 +42,7 @@ def test_a_page_draws_all_figures_and_complains_of_nothing(
     browser: Browser, page: Path, width: int, dark: bool
 ) -> None:
     browser.open(page, width=width, dark=dark)
-    assert browser.evaluate(DRAWN) == browser.evaluate("document.querySelectorAll('.plot').length") == 10
+    assert browser.evaluate(DRAWN) == browser.evaluate("document.querySelectorAll('.plot').length") == 11
     assert browser.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert browser.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
@@ -87,6 +88,15 @@ def test_a_cell_that_is_pointed_at_says_its_value(browser: Browser, page: Path) 
     browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
     assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == "row catcolumn dog0.50000"
     assert browser.errors == []
+
+
+def test_a_point_that_is_pointed_at_says_its_class(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    plot = "document.querySelector('[data-figure$=embeddings]')"
+    browser.evaluate(f"Plotly.Fx.hover({plot}, {{xval: -1, yval: 0.5}}, 'xy')")
+    browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
+    assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == "f(x)class dogmodel 0(-1, 0.5)"
+    assert (browser.errors, browser.requests) == ([], [])
 
 
 def test_the_slider_goes_back_to_earlier_pictures(browser: Browser, page: Path) -> None:

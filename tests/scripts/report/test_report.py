@@ -8,14 +8,24 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
-from likeness.figures.output import save_figure
+from likeness.figures.output import save_figure, save_formats
 from likeness.figures.style import blank
 from likeness.pages.interactive import numbers
+from likeness.pages.parts import Picture
+from likeness.pages.static import write_figure
 from likeness.pages.writing import INDEX, as_json, policy, rendered
 from scripts.report import main, page_of, report
 from scripts.report.groups import Study
 from scripts.report.runs import read_runs
-from tests.scripts.report.run_folders import PNG, SEGMENT, write_comparison, write_labels, write_metrics, write_run
+from tests.scripts.report.run_folders import (
+    PNG,
+    SEGMENT,
+    write_comparison,
+    write_embeddings,
+    write_labels,
+    write_metrics,
+    write_run,
+)
 
 HOSTILE = "<script>alert(1)</script>$x_{$ & {{ 7 * 7 }} \N{SNOWMAN}"
 
@@ -74,6 +84,23 @@ def test_pictures_say_what_to_see(tmp_path: Path) -> None:
     assert "The first." not in html
 
 
+def test_pictures_have_the_pdf_that_a_run_left(tmp_path: Path) -> None:
+    """As a file beside the page, and never within it; what only calls itself one is left where it is."""
+    run = write_run(tmp_path / "run")
+    figure = blank(1, 1, "Draws.")
+    content = save_formats(figure, run / "figures", "samples")[1].read_bytes()
+    (run / "figures" / "hubness.png").write_bytes(PNG)
+    (run / "figures" / "hubness.pdf").write_bytes(b"<script>alert(1)</script>")
+    found = page_of(Study(read_runs([str(run)])))
+    html, _, _ = rendered(found).partition('<script type="application/json"')
+    assert '<a href="figures/run-samples.pdf" download>PDF</a>' in html
+    assert html.count(".pdf") == 1
+    assert "data:application" not in html
+    written = [path for part in found.parts() if isinstance(part, Picture) for path in write_figure(part, tmp_path)]
+    assert sorted(path.name for path in written) == ["run-hubness.png", "run-samples.pdf", "run-samples.png"]
+    assert (tmp_path / "run-samples.pdf").read_bytes() == content
+
+
 def test_figures_are_of_plotlys_schema(whole: Path) -> None:
     for figure in (found := content(page(whole)))["figures"].values():
         Figure(figure)  # raises for a property that plotly does not know
@@ -120,6 +147,32 @@ def test_similarities_of_labels_can_be_pointed_at(tmp_path: Path) -> None:
     assert maps["centred"]["z"] == [[1, None], [None, 1]]
     assert {(of["zmin"], of["zmax"], of["x"][1]) for of in maps.values()} == {(-1, 1, "dog")}
     Figure(figures["run-label_together"])
+
+
+def test_embeddings_can_be_pointed_at(tmp_path: Path) -> None:
+    """In the place of the picture, as far as the table makes sense, each arrow as it is turned and rescaled."""
+    run, before = write_run(tmp_path / "run"), write_run(tmp_path / "before", lr=1.0)
+    for own in (run, before):
+        (own / "figures" / "embeddings.png").write_bytes(PNG)
+    write_embeddings(run)
+    html = shown(run, before)
+    assert re.findall(r"<h3>(Embeddings.*)</h3>", html) == ["Embeddings: run", "Embeddings: before"]
+    drawn, picture = (html.split(f"<h3>Embeddings: {name}")[1].split("</figure>")[0] for name in ("run", "before"))
+    assert ("<img" in drawn, "<img" in picture) == (False, True)
+    figure = content(html)["figures"]["run-embeddings"]
+    Figure(figure)
+    points = [trace for trace in figure["data"] if trace["mode"] == "markers"]
+    assert [(trace["name"], trace["meta"]["model"], trace["x"], trace["y"]) for trace in points] == [
+        *(("cat", "0", [1], [2]), ("dog", "0", [-1], [0.5]), ("cow", "0", [0], [-2])),
+        *(("cat", "1", [10], [0]), ("dog", "1", [], [])),
+    ]
+    assert [trace["name"] for trace in figure["data"] if trace["showlegend"]] == ["cat", "dog", "cow"]
+    cat = next(trace for trace in figure["data"] if trace["mode"] == "markers+text")
+    assert cat["customdata"] == [[3, 4]]
+    assert (cat["x"], cat["y"]) == (pytest.approx([1.02]), pytest.approx([1.36]))  # 0.85 of the longest coordinate, 2
+    assert cat["marker"]["angle"] == [36.9]  # clockwise from upright
+    titles = [figure["layout"][axis].get("title", {}).get("text") for axis in ("xaxis", "yaxis", "xaxis2", "yaxis2")]
+    assert titles == [None, None, "1st axis: 75 % of variance", "2nd axis: 20 % of variance"]
 
 
 def test_a_band_over_seeds_is_said_and_drawn(tmp_path: Path) -> None:

@@ -271,9 +271,8 @@ def test_tables_and_files_say_what_was_found(tmp_path: Path) -> None:
         convolutions(), convolutions(7, seed=2), IMAGES, layers=["0", "3.1"], permutations=19, bootstrap=10
     )
     written = [path.name for path in found.save(tmp_path)]
-    assert written[:5] == [
-        *("layers.csv", "layers.json", "layers_unbiased_linear_cka.png", "layers_trend.png", "index.html"),
-    ]
+    figures = [f"{name}.{kind}" for name in ("layers_unbiased_linear_cka", "layers_trend") for kind in ("png", "pdf")]
+    assert written[:7] == ["layers.csv", "layers.json", *figures, "index.html"]
     assert "layers-unbiased_linear_cka.svg" in written
     frame, plain = pandas.read_csv(tmp_path / "layers.csv"), json.loads((tmp_path / "layers.json").read_text())
     values = found["unbiased_linear_cka"]
