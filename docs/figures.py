@@ -24,7 +24,7 @@ from likeness.similarity.options import ComparisonOptions
 from likeness.similarity.representations.cca import m_cca
 from likeness.similarity.representations.permutation_null import null_distribution
 
-BLUE, VERMILION, GREEN, ORANGE, SKY, PINK, BLACK = PALETTE
+BLUE, VERMILION, GREEN, ORANGE, SKY, PINK, BLACK = PALETTE[:7]
 CLASS_COLOURS = [BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, REFERENCE]
 ORDER = [5, 0, 2, 4, 6, 1, 3]  # of the seven clusters in the second model of Table 1
 

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and both
-# Okabe and Ito's colours (2008), told apart under colour-vision deficiencies too; their yellow is too faint on white.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#000000")
+# Okabe and Ito's colours (2008), told apart under colour-vision deficiencies too. In the place of their yellow, which
+# is too faint on white, Tol's indigo, wine and sand make ten: ten classes have a colour each.
+PALETTE = (
+    "#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#000000", "#332288", "#882255", "#ddcc77",
+)  # fmt: skip
 MARKERS = "os^Dv"
 REFERENCE, FAINT = "#777777", "#cccccc"  # of what curves are held against: nulls, limits, zero
 UNKNOWN = "#dddddd"  # of a cell without a value

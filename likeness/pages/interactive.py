@@ -15,7 +15,9 @@ from likeness.figures.embeddings import MAX_LABELLED, Panel, Planes
 from likeness.figures.style import PALETTE
 from likeness.pages.parts import Curve, Drawn, Lines, Matrix, Scatter
 
-DARK_PALETTE = ("#5aa9e0", "#f08a4b", "#3dc79b", "#f2bd4a", "#9ad8f7", "#dfa3c7", "#f0f0f0")  # of the same hues
+DARK_PALETTE = (  # of the same hues
+    "#5aa9e0", "#f08a4b", "#3dc79b", "#f2bd4a", "#9ad8f7", "#dfa3c7", "#f0f0f0", "#a79bf0", "#d96a9b", "#ece0a8",
+)  # fmt: skip
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 LEGEND = 12  # curves; of more, the one that is pointed at says its name
 ANNOTATED = 12  # columns of a matrix whose cells show their values

@@ -12,9 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from scipy.spatial.distance import pdist
 
 from likeness.figures.output import read_caption, save_figure, save_formats
 from likeness.figures.style import PALETTE, STYLE, blank, in_style
+from likeness.pages.interactive import DARK_PALETTE
 from tests.likeness.figures.drawings import MAIN
 from tests.scripts.report.run_folders import PNG
 
@@ -95,10 +97,34 @@ def test_the_style_is_left_behind(figure: Figure) -> None:
     assert matplotlib.rcParams["font.size"] == before
 
 
-def test_colours_are_okabe_and_itos() -> None:
-    """As in Wong (2011), Nature Methods 8, 441, without the yellow."""
-    rgb = {(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167)}
-    assert {tuple(bytes.fromhex(colour[1:])) for colour in PALETTE} == rgb
+def test_colours_are_published_ones_that_are_told_apart() -> None:
+    """Seven as in Wong (2011), Nature Methods 8, 441, without the yellow; what is added is as far from them."""
+    rgb = [tuple(bytes.fromhex(colour[1:])) for colour in PALETTE]
+    seven = {(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167)}
+    assert {*rgb[:7]} == seven
+    assert len(PALETTE) == len(DARK_PALETTE) == 10
+    assert min(closest(rgb, vision) for vision in VISIONS) >= min(closest(rgb[:7], vision) for vision in VISIONS) - 1e-9
+
+
+# What is seen of linear RGB with all cones, and without the one for long or for medium waves (Machado et al. 2009).
+VISIONS = (
+    np.eye(3),
+    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+)
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+)
+
+
+def closest(rgb: list[tuple[int, ...]], vision: np.ndarray) -> float:
+    """The least distance in CIELAB between two of these colours of sRGB."""
+    shares = np.array(rgb) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    xyz = (linear @ vision.T).clip(0, 1) @ TO_XYZ.T / TO_XYZ.sum(1)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    return float(pdist(lab).min())
 
 
 def _words(figure: Figure) -> list[Text]:
