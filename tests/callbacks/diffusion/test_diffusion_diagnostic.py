@@ -17,7 +17,7 @@ from callbacks.diffusion.samples import SampleFigures
 from callbacks.loggers import RunCSVLogger
 from likeness.diffusion import MonotoneSchedule
 from likeness.protocols import Diffuser
-from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, fit
+from tests.callbacks.diffusion.toy_diffusion import LIMITS, ToyDiffuser, fit, not_drawn
 
 
 def all_of_them(every: int | None = 1) -> list[pl.Callback]:
@@ -57,7 +57,7 @@ def test_training_does_not_notice(
     tmp_path: Path, every: int | None, num_steps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights and losses are the same bit for bit, modes of layers and the random state too."""
-    monkeypatch.setattr("callbacks.run.publishing.save_figure", lambda figure, path: path)  # half a second each
+    monkeypatch.setattr("callbacks.run.publishing.save_formats", not_drawn)  # half a second each
 
     def train(*callbacks: pl.Callback) -> tuple[ToyDiffuser, torch.Tensor]:
         schedule = MonotoneSchedule(*LIMITS, width=8)

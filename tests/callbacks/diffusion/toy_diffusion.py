@@ -121,12 +121,21 @@ def keep_figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The figures that would be written, by file name without suffix: to draw one takes half a second."""
     figures: dict[str, Any] = {}
 
-    def keep(figure: Any, path: Path) -> Path:
-        figures[path.stem] = figure
-        return path
+    def keep(figure: Any, folder: Path, name: str) -> list[Path]:
+        figures[name] = figure
+        return not_drawn(figure, folder, name)
 
-    monkeypatch.setattr("callbacks.run.publishing.save_figure", keep)
+    monkeypatch.setattr("callbacks.run.publishing.save_formats", keep)
     return figures
+
+
+def not_drawn(figure: Any, folder: Path, name: str) -> list[Path]:
+    """In the place of ``save_formats``: empty files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
+    for file in files:
+        file.touch()
+    return files
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:

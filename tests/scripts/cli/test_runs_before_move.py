@@ -22,6 +22,7 @@ from scripts.compare import main as compare
 from scripts.evaluate import main as evaluate
 from scripts.sample import main as sample
 from scripts.train import main as train
+from tests.callbacks.diffusion.toy_diffusion import not_drawn
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "runs_before_move"
 STEPS = {"diffenc": 5, "siblings": 10}  # of the one epoch that they were trained for
@@ -57,7 +58,7 @@ def on(folder: Path, *options: str) -> tuple[str, ...]:
 def test_a_run_is_continued_and_its_configuration_has_the_new_names(
     name: str, run_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("callbacks.run.publishing.save_figure", lambda figure, path: path)  # half a second each
+    monkeypatch.setattr("callbacks.run.publishing.save_formats", not_drawn)  # half a second each
     folder = run_of(name)
     before = (folder / "config.yaml").read_text()
     assert ended(train, "fit", *on(folder, "--auto_resume", "--trainer.max_epochs", "2")) == 0
