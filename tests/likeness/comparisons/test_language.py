@@ -95,7 +95,9 @@ def test_of_models_with_a_soft_cap_predictions_are_compared_and_the_rest_is_name
     assert found.undefined["term_1"] == "the logits of one are capped at 4, and are no inner products"
     said = " ".join(str(found).split())
     assert "capped at 4, and are no inner products: without d_LLV, term 1: labels, d_LLV, term 3" in said
-    assert len(found.save(tmp_path)) == 5
+    written = {path.relative_to(tmp_path).as_posix() for path in found.save(tmp_path)}
+    pictures = {f"{folder}comparison.{kind}" for folder in ("", "figures/") for kind in ("png", "pdf")}
+    assert written == {"comparison.json", "comparison.csv", "index.html", *pictures}
     last = logit_lens(scorer(first), TEXTS)[-1].row()
     assert float(last["kl"]) < 1e-9
     assert float(last["nll"]) == pytest.approx(found.nll_1, rel=1e-6)
