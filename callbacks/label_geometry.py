@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.run.publishing import log_table, publish_figure
+from callbacks.run.publishing import log_table, publish_figure, write_table
 from callbacks.run.run_files import note
 from callbacks.validation_pass import EMBEDDING, Seen
 from likeness.checks import require_positive
@@ -70,7 +70,7 @@ class LabelGeometry(MeasureAtValidation[LabelSimilarity]):
             [a, b, *(float(matrix[i, j]) for matrix in matrices.values())]
             for (i, a), (j, b) in product(enumerate(names), repeat=2)
         ]
-        write_csv(note(Path(trainer.default_root_dir, "figures", "label_similarity.csv")), columns, rows)
+        write_table(trainer, "label_similarity", columns, rows)
 
     def rows(self, step: int) -> list[list[Any]]:
         """The table of the largest disagreements measured last: a row for each pair, in the order of ``COLUMNS``."""

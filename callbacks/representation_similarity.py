@@ -1,7 +1,6 @@
 """How alike siblings, or a model and its references, are while they train."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,13 +9,11 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from callbacks.measure_at_validation import MeasureAtValidation, may_write, members
-from callbacks.run.publishing import publish_figure
-from callbacks.run.run_files import note
+from callbacks.run.publishing import publish_figure, write_table
 from callbacks.validation_pass import EMBEDDING, Seen
 from lightning_modules.checkpoints import load_embedders, short_names
 from likeness.checks import require_positive
 from likeness.figures.embeddings import COLUMNS
-from likeness.figures.output import write_csv
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.protocols import Embedder, SoftmaxModel
 from likeness.similarity.catalogue import MEASURES, Measure, reads_labels, select
@@ -149,7 +146,7 @@ class RepresentationSimilarity(MeasureAtValidation[PairwiseSimilarity]):
             for name, figure in similarity_figures(self.values, self._metric, self._sample):
                 publish_figure(trainer, figure, name, keep_history=keep_history)
             if (planes := self._sample.planes(self._metric)) is not None:
-                write_csv(note(Path(trainer.default_root_dir, "figures", "embeddings.csv")), COLUMNS, planes.rows())
+                write_table(trainer, "embeddings", COLUMNS, planes.rows())
 
 
 def _require_labels(measures: Mapping[str, Measure], model: Any) -> None:

@@ -174,7 +174,7 @@ def _change_rate(group: dict[str, Any], own: dict[str, Any], rates: Mapping[floa
     now = own.get("initial_lr", own["lr"])
     before = group.get("initial_lr", rates.get(now, now))
     if before != now:
-        group["lr"] = now if before in (0, group["lr"]) else group["lr"] * now / before
+        group["lr"] = now if before in (None, 0, group["lr"]) else group["lr"] * now / before
     if "initial_lr" in group:
         group["initial_lr"] = now
 

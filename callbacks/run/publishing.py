@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,13 @@ def publish_figure(trainer: pl.Trainer, figure: Figure, name: str, *, keep_histo
 
 def publish_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """``figures/<name>.csv`` in the run directory, and a table in every logger that takes tables. Call it on rank 0."""
-    write_csv(note(Path(trainer.default_root_dir, "figures", f"{name}.csv")), columns, rows)
+    write_table(trainer, name, columns, rows)
     log_table(trainer, f"tables/{name}", columns, rows)
+
+
+def write_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """The file alone, of what is too long for a logger."""
+    write_csv(note(Path(trainer.default_root_dir, "figures", f"{name}.csv")), columns, rows)
 
 
 def log_table(trainer: pl.Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

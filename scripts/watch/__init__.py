@@ -41,7 +41,6 @@ def build_parser() -> ArgumentParser:
             "Show how runs are getting on: state, steps, pace, time left, losses, measures, checkpoints. Ends when all "
             "have finished, and by Ctrl-C."
         ),
-        epilog="--debug shows the traceback of an error.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="Run directories, also of runs that have not begun.")
     parser.add_argument("--every", type=PositiveFloat, default=2.0, help="Seconds between two looks.")

@@ -11,23 +11,13 @@ import numpy as np
 from scripts.report.runs import KILLED as KILLED_STATE
 from scripts.report.runs import Run, holder_is_alive, modified, moment
 
-RUNNING, STARTING, FINISHED, STOPPED, FAILED, KILLED, WAITING = (
-    *("running", "starting", "finished", "stopped", "failed", "killed"),
-    "not begun",
-)
+RUNNING, STARTING, FINISHED, STOPPED = "running", "starting", "finished", "stopped"
+FAILED, KILLED, WAITING = "failed", "killed", "not begun"
 ELSEWHERE = "running?"  # on another machine, which alone knows
 FAULTS = (FAILED, KILLED)
 ACTIVE = (RUNNING, ELSEWHERE)
-URGENCY = (
-    RUNNING,
-    ELSEWHERE,
-    STARTING,
-    FAILED,
-    KILLED,
-    STOPPED,
-    WAITING,
-    FINISHED,
-)  # what is shown where room is scarce
+# What is shown where room is scarce.
+URGENCY = (RUNNING, ELSEWHERE, STARTING, FAILED, KILLED, STOPPED, WAITING, FINISHED)
 
 
 @dataclass(frozen=True)

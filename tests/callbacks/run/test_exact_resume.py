@@ -88,6 +88,15 @@ def test_a_rate_that_was_lowered_without_a_schedule_keeps_its_factor(tmp_path: P
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-4, 7e-4])
 
 
+def test_a_part_that_had_no_rate_of_its_own_gets_one(tmp_path: Path) -> None:
+    trained(tmp_path, module(scheduler=None), 2)
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["ratio_lr"] = None
+    torch.save(content, tmp_path / "without.ckpt")
+    groups = trained(tmp_path, module(ratio_lr=3e-3, scheduler=None), 3, tmp_path / "without.ckpt")
+    assert groups[-1]["lr"] == pytest.approx(3e-3)
+
+
 def test_settings_that_stay_are_restored_whatever_a_schedule_made_of_them(tmp_path: Path) -> None:
     """As OneCycleLR moves betas: they are the checkpoint's, though the configuration asks for others to begin with."""
     trained(tmp_path, module(), 2)

@@ -81,21 +81,19 @@ def test_tables_are_sorted_and_filtered_and_curves_chosen(browser: Browser, page
     ]
 
 
-def test_a_cell_that_is_pointed_at_says_its_value(browser: Browser, page: Path) -> None:
+@pytest.mark.parametrize(
+    ("figure", "place", "said"),
+    [
+        ("label_raw", "{xval: 1, yval: 0}", "row catcolumn dog0.50000"),
+        ("embeddings", "{xval: -1, yval: 0.5}", "f(x)class dogmodel 0(-1, 0.5)"),
+    ],
+)
+def test_what_is_pointed_at_says_its_value(browser: Browser, page: Path, figure: str, place: str, said: str) -> None:
     browser.open(page)
-    plot = "document.querySelector('[data-figure$=label_raw]')"
-    browser.evaluate(f"Plotly.Fx.hover({plot}, {{xval: 1, yval: 0}}, 'xy')")
+    plot = f"document.querySelector('[data-figure$={figure}]')"
+    browser.evaluate(f"Plotly.Fx.hover({plot}, {place}, 'xy')")
     browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
-    assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == "row catcolumn dog0.50000"
-    assert browser.errors == []
-
-
-def test_a_point_that_is_pointed_at_says_its_class(browser: Browser, page: Path) -> None:
-    browser.open(page)
-    plot = "document.querySelector('[data-figure$=embeddings]')"
-    browser.evaluate(f"Plotly.Fx.hover({plot}, {{xval: -1, yval: 0.5}}, 'xy')")
-    browser.wait_for(f"{plot}.querySelector('.hovertext') !== null")
-    assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == "f(x)class dogmodel 0(-1, 0.5)"
+    assert browser.evaluate(f"{plot}.querySelector('.hovertext').textContent") == said
     assert (browser.errors, browser.requests) == ([], [])
 
 
