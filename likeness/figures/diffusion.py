@@ -68,9 +68,9 @@ def schedule_figure(gamma: np.ndarray, slope: np.ndarray) -> Figure:
     if bent:
         level.plot(t[[0, -1]], gamma[[0, -1]], **LIMIT)
     level.set(ylabel=rf"$\gamma(t)$, from ${gamma[0]:.2f}$ to ${gamma[-1]:.2f}$")
-    mixture.plot(t, 1 / (1 + np.exp(gamma)), color=PALETTE[0], label=r"signal $\alpha_t^2$")
-    mixture.plot(t, 1 / (1 + np.exp(-gamma)), color=PALETTE[1], label=r"noise $\sigma_t^2$")
-    mixture.legend()
+    mixture.plot(t, 1 / (1 + np.exp(gamma)), color=PALETTE[0], label="signal")
+    mixture.plot(t, 1 / (1 + np.exp(-gamma)), color=PALETTE[1], label="noise")
+    mixture.legend(loc="center left", handlelength=0.9)
     mixture.set(ylabel="share of the variance")
     snr.plot(t, np.exp(-gamma), color=PALETTE[0])
     snr.set(yscale="log", ylabel=r"SNR$(t) = \alpha_t^2 / \sigma_t^2$")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likeness.figures.embeddings import MAX_PANELS, MAX_POINTS, Planes, in_planes, planes_figure
-from likeness.figures.style import PAGE, TINY, blank, in_style, ink_on, without_frame
+from likeness.figures.style import PAGE, TINY, blank, cell_text, in_style, ink_on, without_frame
 from likeness.similarity.catalogue import Measure
 from likeness.similarity.metric import PairwiseSimilarity
 
@@ -168,5 +168,4 @@ def _write_values(axes: Axes, values: np.ndarray, image: AxesImage) -> None:
     ink = ink_on(image, values)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            text = f"{value:.2f}" if 0.095 <= abs(value) < 10 else f"{value:.1e}" if value else "0"
-            axes.text(column, row, text, ha="center", va="center", fontsize=TINY, color=ink[row, column])
+            axes.text(column, row, cell_text(value), ha="center", va="center", fontsize=TINY, color=ink[row, column])

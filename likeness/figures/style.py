@@ -86,6 +86,11 @@ def caption_of(figure: Figure) -> str:
     return caption
 
 
+def cell_text(value: float) -> str:
+    """A number short enough for a cell of a heat map."""
+    return f"{value:.2f}" if 0.095 <= abs(value) < 10 else f"{value:.1e}" if value else "0"
+
+
 def without_frame(*panels: Axes) -> None:
     """Neither grid nor spines nor marks at ticks, and grey where there is no value: for panels of cells."""
     for axes in panels:

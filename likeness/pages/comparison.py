@@ -15,6 +15,7 @@ Row = Mapping[str, Cell]
 COMPANIONS = ("_null", "_p", "_search", "_informative", "_null_ab", "_null_ba", "_p_ab", "_p_ba")
 OTHER = {"model_a", "model_b", "undefined", "kept_inputs"}
 PAIRS = ("model_a", "model_b")
+LARGER, SMALLER = "Larger is more alike.", "Smaller is more alike."
 MATRIX_FROM = 3  # models; two are one pair, which is a table
 
 
@@ -49,7 +50,10 @@ def _layers(rows: Sequence[Row], measure: str, name: str, where: str) -> Matrix:
         remarks[i][j] = "; ".join(f"{key}: {shown(cell)}" for key, cell in told.items() if cell is not None)
     label, alike = called(measure)
     caption = f"{alike} Rows: layers of the first model, columns: of the second. A cell pointed at says what is known."
-    return Matrix(f"{name}/{measure}", f"{label}, layers{where}", own, others, values, measure, caption, remarks)
+    return Matrix(
+        *(f"{name}/{measure}", f"{label}, layers{where}", own, others, values, measure, caption, remarks),
+        smaller_is_alike=alike == SMALLER,
+    )
 
 
 def table(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Table:
@@ -91,7 +95,7 @@ def called(measure: str) -> tuple[str, str]:
     if measure not in MEASURES:
         return measure, ""
     known = MEASURES[measure]
-    return known.label, f"{'Larger' if known.larger_is_more_alike else 'Smaller'} is more alike."
+    return known.label, LARGER if known.larger_is_more_alike else SMALLER
 
 
 def _root(column: str, columns: Sequence[str]) -> str:
@@ -121,7 +125,10 @@ def _matrix(rows: Sequence[Row], names: list[str], measure: str, name: str, wher
     )
     if any(map(any, remarks)):
         caption += " Point at a cell for what unrelated models would score, and for bounds."
-    return Matrix(f"{name}/{measure}", f"{label}{where}", names, names, values, measure, caption, remarks)
+    return Matrix(
+        *(f"{name}/{measure}", f"{label}{where}", names, names, values, measure, caption, remarks),
+        smaller_is_alike=alike == SMALLER,
+    )
 
 
 def _remark(row: Row, measure: str, direction: str) -> str:

@@ -148,6 +148,7 @@ def _of_matrix(figure: Matrix) -> Plot:
         "y": [escaped(name) for name in _told_apart(figure.rows)],
         "z": [numbers(row) for row in figure.values],
         "colorscale": "Viridis",
+        "reversescale": figure.smaller_is_alike,
         "colorbar": {"title": {"text": escaped(figure.value_label), "side": "right"}, "thickness": 12},
         "hoverongaps": False,
         "xgap": 1,

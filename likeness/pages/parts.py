@@ -47,8 +47,8 @@ class Lines:
 class Matrix:
     """A value for each pair (row, column), [P, Q], NaN where there is none.
 
-    ``remarks``, [P][Q], say more of each pair where it is pointed at. The colours of ``signed`` values go from blue at
-    -1 to red at 1.
+    ``remarks``, [P][Q], say more of each pair where it is pointed at. Bright is alike: large, or small where
+    ``smaller_is_alike``. The colours of ``signed`` values go from blue at -1 to red at 1.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Matrix:
     caption: str = ""
     remarks: Sequence[Sequence[str]] | None = None
     signed: bool = False
+    smaller_is_alike: bool = False
 
 
 @dataclass(frozen=True)

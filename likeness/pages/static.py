@@ -12,7 +12,7 @@ import numpy as np
 
 from likeness.figures.embeddings import planes_figure
 from likeness.figures.output import save_formats
-from likeness.figures.style import COLUMN, PALETTE, TINY, blank, in_style, ink_on, without_frame
+from likeness.figures.style import COLUMN, PALETTE, TINY, blank, cell_text, in_style, ink_on, without_frame
 from likeness.files.writing import replacing
 from likeness.pages.parts import Curve, Drawn, Figure, Lines, Matrix, Picture, Scatter, slug
 
@@ -94,7 +94,9 @@ def _of_matrix(figure: Matrix) -> Static:
     size = (1.6 + min(0.32 * columns, 5.3), 1.2 + min(0.28 * rows, 5.3))
     drawn = blank(*size, figure.caption or figure.title)
     axes = drawn.add_subplot()
-    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if figure.signed else {"cmap": "viridis"}
+    colours: dict[str, Any] = {"cmap": "viridis_r" if figure.smaller_is_alike else "viridis"}
+    if figure.signed:
+        colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
     image = axes.imshow(np.ma.masked_invalid(figure.values), aspect="auto", **colours)
     without_frame(axes)
     drawn.colorbar(image, ax=axes, label=plain(figure.value_label))
@@ -104,7 +106,7 @@ def _of_matrix(figure: Matrix) -> Static:
     axes.set_title(plain(figure.title))
     ink = ink_on(image, figure.values)
     for i, j, value in _cells(figure.values) if columns <= ANNOTATED else ():
-        axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=TINY, color=ink[i, j])
+        axes.text(j, i, cell_text(value), ha="center", va="center", fontsize=TINY, color=ink[i, j])
     return drawn
 
 

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 from scipy.spatial.distance import pdist
 
+from likeness.figures.diffusion import schedule_figure
 from likeness.figures.output import read_caption, save_figure, save_formats
 from likeness.figures.style import PALETTE, STYLE, blank, in_style
 from likeness.pages.interactive import DARK_PALETTE
@@ -148,6 +149,12 @@ def _cut(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("name", MAIN)
 def test_no_word_leaves_the_figure(name: str) -> None:
     assert _cut(MAIN[name]()) == []
+
+
+def test_no_word_leaves_a_schedule() -> None:
+    t = np.linspace(0, 1, 101)[:, None]
+    assert _cut(schedule_figure(12.9 * t - 7.9, 0 * t + 12.9)) == []
+    assert _cut(schedule_figure(12.9 * t**2 - 7.9, 25.8 * t)) == []
 
 
 def test_a_label_that_is_too_long_is_seen(figure: Figure) -> None:

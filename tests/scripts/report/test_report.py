@@ -10,9 +10,10 @@ from plotly.graph_objects import Figure
 
 from likeness.figures.output import save_figure, save_formats
 from likeness.figures.style import blank
-from likeness.pages.interactive import numbers
-from likeness.pages.parts import Picture
-from likeness.pages.static import write_figure
+from likeness.pages.comparison import comparison_parts
+from likeness.pages.interactive import numbers, plot
+from likeness.pages.parts import Matrix, Picture
+from likeness.pages.static import draw, write_figure
 from likeness.pages.writing import INDEX, as_json, policy, rendered
 from scripts.report import main, page_of, report
 from scripts.report.groups import Study
@@ -267,3 +268,15 @@ def test_json_ends_no_script_and_knows_no_nan() -> None:
     assert not set("<>&") & set(text)
     assert json.loads(text) == {"a": "</script><!--&"}
     assert numbers([1.23456789, float("nan"), float("-inf")]) == [1.23457, None, None]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("measure", "small"), [("kl", True), ("m_cca_f", False)])
+def test_pages_show_what_is_alike_as_bright_too(measure: str, small: bool) -> None:
+    """The heat map of a page runs in the direction of the other one, drawn by the page and as a file."""
+    pairs = [("a", "b", 0.1), ("a", "c", 0.5), ("b", "c", 0.9)]
+    rows: list[dict[str, Any]] = [{"model_a": a, "model_b": b, measure: value} for a, b, value in pairs]
+    matrix = next(part for part in comparison_parts(rows, [], "comparison") if isinstance(part, Matrix))
+    (trace,) = plot(matrix)["data"]
+    assert (trace["colorscale"], trace["reversescale"]) == ("Viridis", small)
+    (image,) = draw(matrix).axes[0].images
+    assert image.get_cmap().name == ("viridis_r" if small else "viridis")
