@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from likeness.batch import Batch, PairBatch
+from likeness.checks import require_probability
 from likeness.files.errors import DataError
 from likeness.seeding import generator
 
@@ -16,6 +17,14 @@ SplitName = Literal["train", "val", "test"]
 PARTS: tuple[SplitName, ...] = get_args(SplitName)
 _HELD_OUT = 0x5EED
 _STRATIFIED = 0x57A7
+
+
+def require_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raise ValueError unless both are shares in [0, 1) that leave something to train on."""
+    require_probability("val_fraction", val_fraction)
+    require_probability("test_fraction", test_fraction)
+    if val_fraction + test_fraction >= 1:
+        raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
 
 
 class Split(Dataset[Any]):

@@ -1,6 +1,8 @@
 """Refusals of values that cannot be meant: each raises ValueError with the name and the value received."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,13 @@ def require_probability(name: str, value: float) -> None:
     """Raise ValueError unless 0 <= value < 1."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def require_default(function: Callable[..., Any], why: str, **options: object) -> None:
+    """Raise ValueError naming the options of a function that were given where they would say nothing."""
+    defaults = signature(function).parameters
+    if given := [name for name, value in options.items() if value != defaults[name].default]:
+        raise ValueError(f"{', '.join(given)} cannot be given here: {why}")
 
 
 def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:

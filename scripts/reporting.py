@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from likeness.figures.output import save_figure, write_csv
+from likeness.figures.output import save_formats, write_csv
 from likeness.files.writing import replacing
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
 def publish(
     folder: Path, *, tables: Mapping[str, Sequence[Row]] | None = None, figures: Mapping[str, Figure] | None = None
 ) -> None:
-    """Write tables (``.csv``) and figures (``.png``) under their names into a folder, and say so."""
+    """Write tables (``.csv``) and figures (``.png`` and ``.pdf``) under their names into a folder, and say so."""
     written = [_write(folder / f"{name}.csv", rows) for name, rows in (tables or {}).items()]
-    written += [save_figure(figure, folder / f"{name}.png") for name, figure in (figures or {}).items()]
+    written += chain.from_iterable(save_formats(figure, folder, name) for name, figure in (figures or {}).items())
     for path in written:
         print(f"likeness: wrote {path}")
 

@@ -160,10 +160,12 @@ class RunMLFlowLogger(ContinuedLogger):
 def _address_kept() -> Iterator[None]:
     """What is logged here becomes MLflow's address for the process and those it starts: it would be the next run's."""
     before = os.environ.get(ADDRESS)
-    yield
-    os.environ.pop(ADDRESS, None)
-    if before is not None:
-        os.environ[ADDRESS] = before
+    try:
+        yield
+    finally:
+        os.environ.pop(ADDRESS, None)
+        if before is not None:
+            os.environ[ADDRESS] = before
 
 
 def _own_store(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from datamodules.docstrings import standard_library_docstrings
 from datamodules.own.datamodule import SPELLINGS
-from datamodules.own.huggingface import open_dataset, split_names
+from datamodules.own.huggingface import is_saved_dataset, may_be_hub_name, open_dataset, split_names
 from datamodules.splits import SplitName
 from likeness.checks import require_one_of
 from likeness.files.columns import TEXTS
@@ -80,11 +80,11 @@ def open_documents(source: str, reading: Reading) -> Mapping[SplitName, Reader]:
     path = Path(source).expanduser()
     if path.is_file():
         return {"train": partial(_of_files, [path], reading)}
-    if path.is_dir() and not _is_dataset(path):
+    if path.is_dir() and not is_saved_dataset(path):
         parts = _parts_of(path, reading)
     elif source == DOCSTRINGS:
         return {"train": _docstrings}
-    elif path.is_dir() or not (path.is_absolute() or path.suffix):
+    elif path.is_dir() or may_be_hub_name(source):
         parts = _parts_of_dataset(source, reading)
     else:
         raise missing(path, "name a file or a folder of texts")
@@ -96,10 +96,6 @@ def open_documents(source: str, reading: Reading) -> Mapping[SplitName, Reader]:
 def _docstrings() -> Iterator[Document]:
     for docstring in standard_library_docstrings():
         yield Document(docstring.text, f"the docstring of {docstring.module}")
-
-
-def _is_dataset(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
 def _parts_of(folder: Path, reading: Reading) -> dict[SplitName, Reader]:

@@ -34,8 +34,7 @@ from datamodules.language.token_files import (
     head_digest,
     read_summary,
 )
-from datamodules.splits import SplitName
-from likeness.checks import require_probability
+from datamodules.splits import SplitName, require_fractions
 from likeness.files.errors import DataError
 from likeness.language.text_tokenizer import TextTokenizer, byte_tokenizer, learn_byte_pairs, read_text_tokenizer
 from likeness.networks.pretrained_text import text_library
@@ -62,10 +61,7 @@ class Division:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        require_probability("val_fraction", self.val_fraction)
-        require_probability("test_fraction", self.test_fraction)
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing")
+        require_fractions(self.val_fraction, self.test_fraction)
 
     def held_out(self, there: Iterable[SplitName]) -> dict[SplitName, float]:
         """The shares of the parts that are taken from the training documents."""

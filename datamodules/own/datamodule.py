@@ -18,8 +18,7 @@ from datamodules.own.labels import class_order, classes
 from datamodules.own.pictures import Fit
 from datamodules.own.samples import Preparation, SampleError, Selected, Source, StoredSplit, unreadable
 from datamodules.samplers import TrainOrder
-from datamodules.splits import PARTS, SplitName, TensorSplit, remaining_rows, stratified_rows
-from likeness.checks import require_probability
+from datamodules.splits import PARTS, SplitName, TensorSplit, remaining_rows, require_fractions, stratified_rows
 from likeness.files.errors import DataError
 
 SPELLINGS: dict[SplitName, tuple[str, ...]] = {
@@ -80,10 +79,7 @@ class OwnDataModule(TensorDataModule):
             dataset_name: What metrics and tables call the data.
         """
         super().__init__(**kwargs)
-        require_probability("val_fraction", val_fraction)
-        require_probability("test_fraction", test_fraction)
-        if val_fraction + test_fraction >= 1:
-            raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
+        require_fractions(val_fraction, test_fraction)
         if wrong := sorted({*(part_names or {})} - {*PARTS}):
             raise ValueError(f"part_names may name train, val and test, got {wrong[0]!r}")
         if image_size is not None and transform is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,21 @@ class HuggingFaceDataset(OwnDataModule):
                     "data without labels"
                 )
         return torch.tensor(cells, dtype=torch.long), tuple(names)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder: a data set, or one of several splits."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def may_be_hub_name(name: str) -> bool:
+    """Whether this may be a data set of the hub: ``name`` or ``owner/name``, whose end is none of a kind of file."""
+    path = Path(name)
+    return (
+        re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) is not None
+        and re.fullmatch(r"\.[A-Za-z]\w*", path.suffix) is None
+        and not (path.parent.name and path.parent.exists())
+    )
 
 
 def split_names(

@@ -20,7 +20,7 @@ from likeness.adapters.modules import Measurable, ModelError
 from likeness.adapters.sources import adapted
 from likeness.adapters.texts import Texts
 from likeness.adapters.unnoticed import unnoticed
-from likeness.checks import require_positive
+from likeness.checks import require_default, require_positive
 from likeness.comparisons.bounds import PairwiseBound, bounds_on, sources
 from likeness.figures.similarity import EmbeddingSample, similarity_figures
 from likeness.language.text_tokenizer import TextTokenizer
@@ -296,11 +296,11 @@ def compare(
     if (texts := Texts.of(data)) is not None:
         from likeness.comparisons.language import compare_on_texts
 
-        if tuple(measures) != MEASURED or permutations:
-            raise ValueError(
-                "language models on texts have all of their measures: measures and permutations are of others"
-            )
+        others = {"measures": tuple(measures), "head": head, "pooling": pooling, "batch_size": batch_size}
+        others |= {"max_stored": max_stored, "permutations": permutations}
+        require_default(compare, "language models on texts have all their measures, and Texts its options", **others)
         return compare_on_texts(given, texts, names, budget, progress)
+    require_default(compare, "it is of language models, which are compared on texts", budget=budget)
     heads = [head] * len(given) if isinstance(head, str | bool) else head
     models = adapted(given, names, heads, pooling)
     with unnoticed(chain.from_iterable(model.modules for model in models)):

@@ -54,6 +54,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,  # TrueType: conferences and journals refuse the Type 3 of matplotlib's default
     "svg.hashsalt": "likeness",  # equal figures are equal files
 }
 

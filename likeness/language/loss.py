@@ -124,13 +124,14 @@ def _loss_and_gradients(
         None if value is None or of is None else value.to(of.dtype)
         for value, of in zip((df, dg, db), given, strict=True)
     ]
-    return (nll * weights).sum(-1), gradients
+    return nll.where(counts, 0).sum(-1) / counts.sum(-1), gradients
 
 
 def _blocks(f: Tensor, g: Tensor, bias: Tensor | None, rows: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Consecutive positions and their logits [..., n, V], in a buffer that each block overwrites."""
     positions, labels = f.shape[-2], g.shape[:-1]
-    rows = min(positions, rows or max(_ROWS, _ELEMENTS.get(f.device.type, 2**25) // labels.numel()))
+    rows = rows or max(_ROWS, _ELEMENTS.get(f.device.type, 2**25) // labels.numel())
+    rows = max(1, min(positions, rows))
     buffer = f.new_empty(rows * labels.numel())
     for start in range(0, positions, rows):
         block = slice(start, min(start + rows, positions))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import Parser, UsageError
 from scripts.compare import language
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from likeness.similarity.catalogue import Measure
 
 
+OF_DATA = ("data", "split", "measures", "max_stored", "nulls")  # what says nothing of texts
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, evaluate, print, save; raises what went wrong."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
     if arguments.texts is not None:
+        _require_default(parser, arguments, OF_DATA, "cannot be given with --texts")
         language.run(arguments)
         return 0
+    _require_default(parser, arguments, language.OPTIONS, "cannot be given without --texts")
     if named := [path for path in arguments.models if language.names_a_language_model(path)]:
         raise UsageError(f"{named[0]} is a language model: name texts to compare it on with --texts")
     from likeness.similarity.catalogue import select
@@ -62,6 +68,12 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
     language.add_arguments(parser)
     return parser
+
+
+def _require_default(parser: ArgumentParser, arguments: Namespace, names: Sequence[str], why: str) -> None:
+    """Raise UsageError where options were given that would say nothing."""
+    if given := [f"--{name}" for name in names if arguments[name] != parser.get_default(name)]:
+        raise UsageError(f"{' and '.join(given)} {why}")
 
 
 def require_nulls(permutations: int, measures: Mapping[str, Measure]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from scripts.cli.entry_point import UsageError
 from scripts.inputs import choose_device, default_data, load_data, names_a_library_model, names_a_model
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 
 LENS = 2048  # positions that are looked at through the lens: each costs all logits once for each block
 MEASURES = ("kl", "m_cca")  # of models on other data, where none are named
+OPTIONS = (  # which say nothing without texts
+    *("column", "positions", "prefix", "rows", "length", "stride"),
+    *("batch_size", "shared_tokens", "budget", "lens", "seed"),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,10 +62,6 @@ def _texts(options: Namespace) -> Texts:
     from scripts.hubness.files import Source
     from scripts.hubness.points import texts_of
 
-    if options.data is not None:
-        raise UsageError("--data and --texts are both named: language models are compared on one of them")
-    if options.measures != list(MEASURES) or options.nulls:
-        raise UsageError("--texts has all measures of language models: --measures and --nulls are of others")
     return Texts(
         texts_of(Source(options.texts, texts=options.column)),
         positions=options.positions,

@@ -12,6 +12,7 @@ import yaml
 
 from datamodules.own.array_files import SUFFIXES, StoredArray, keys
 from datamodules.own.datamodule import SPELLINGS, OwnDataModule
+from datamodules.own.huggingface import is_saved_dataset, may_be_hub_name
 from likeness.files.columns import LABELS, TEXTS
 from likeness.files.errors import DataError, missing
 from likeness.files.text_files import is_parquet, open_parquet
@@ -86,7 +87,7 @@ def _proposed(name: str, dataset_name: str | None) -> Proposal:
     path = Path(name).expanduser()
     called = {"dataset_name": dataset_name or re.sub(r"\W+", "_", path.stem).strip("_").lower() or "own"}
     if path.is_dir():
-        if any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        if is_saved_dataset(path):
             return _of_hugging_face(name, called)
         if arrays := sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES):
             raise DataError(f"{path} holds files of arrays: name one of them, {arrays[0]} perhaps")
@@ -101,7 +102,7 @@ def _proposed(name: str, dataset_name: str | None) -> Proposal:
                 f"{path} is a table of texts, which datamodules.Sentences reads: configs/data/sentences.yaml"
             )
         raise DataError(f"{path} is none of {', '.join(SUFFIXES)}, and no folder")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.parent.exists():
+    if "/" in name and may_be_hub_name(name):
         return _of_hugging_face(name, called)
     raise missing(path, "name a folder or a file of data")
 

@@ -130,7 +130,7 @@ def _language_arguments(command: Parser) -> None:
 def analyse(options: Namespace) -> None:
     """Every index beside its null, the k-occurrences drawn, and the largest hubs."""
     from likeness.figures.hubness import k_occurrence_figure
-    from likeness.figures.output import save_figure
+    from likeness.figures.output import save_formats
     from scripts.hubness import tables
     from scripts.hubness.analysis import analyse
 
@@ -140,7 +140,7 @@ def analyse(options: Namespace) -> None:
     folder = Path(options.out)
     name = Path(points.source).name
     figure = k_occurrence_figure({tables.with_recall(name, analysis.report): analysis.report})
-    written = [*tables.write_all(analysis, folder, options.top), save_figure(figure, folder / "k_occurrence.png")]
+    written = [*tables.write_all(analysis, folder, options.top), *save_formats(figure, folder, "k_occurrence")]
     shown = [tables.index_table(analysis), tables.shortened(tables.hub_table(analysis, options.top))]
     _publish(analysis.warnings, shown, written)
 
@@ -161,7 +161,7 @@ def reduce(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Methods side by side."""
-    from likeness.figures.output import save_figure
+    from likeness.figures.output import save_formats
     from scripts.hubness import comparison_tables as tables
     from scripts.hubness.comparison import compare_methods
 
@@ -170,7 +170,7 @@ def compare(options: Namespace) -> None:
     folder = Path(options.out)
     written = [
         tables.file_table(comparison).write(folder / "comparison.csv"),
-        save_figure(tables.comparison_figure(comparison), folder / "comparison.png"),
+        *save_formats(tables.comparison_figure(comparison), folder, "comparison"),
     ]
     shown = [tables.hubness_table(comparison)]
     if comparison.outcomes[0].score is not None:

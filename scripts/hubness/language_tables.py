@@ -154,13 +154,13 @@ def figures(found: LanguageHubs) -> dict[str, Figure]:
 
 def write_all(found: LanguageHubs, folder: Path, top: int) -> list[Path]:
     """Every table as CSV, every number in report.json, and the figures; answers the files."""
-    from likeness.figures.output import save_figure
+    from likeness.figures.output import save_formats
 
     tables = {"indices": index_table(found), "hubs": hub_table(found, top), "points": point_table(found)}
     tables |= {"accuracy": accuracy_table(found), "reductions": reduction_table(found)}
     written = [table.write(folder / f"{name}.csv") for name, table in tables.items() if table.rows]
     written.append(write_json(folder / "report.json", as_json(found)))
-    return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures(found).items()]
+    return written + [path for name, figure in figures(found).items() for path in save_formats(figure, folder, name)]
 
 
 def as_json(found: LanguageHubs) -> dict[str, Any]:

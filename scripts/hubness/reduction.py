@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from likeness.figures.hubness import k_occurrence_figure
-from likeness.figures.output import save_figure
+from likeness.figures.output import save_formats
 from likeness.files.writing import replacing
 from likeness.hubness.analysis import HubnessReport
 from likeness.hubness.reduction_base import HubnessReduction
@@ -184,7 +184,7 @@ def reduce_points(
         write_neighbours(folder / "neighbours.npz", found),
         *write_vectors(folder, method, points, queries),
         reduction_file(text, before.report, after).write(folder / "reduction.csv"),
-        save_figure(figure, folder / "k_occurrence.png"),
+        *save_formats(figure, folder, "k_occurrence"),
     ]
     warnings, notes = [*before.warnings, *method.notes], list[str]()
     if engine is not None:

@@ -17,7 +17,7 @@ from likeness.adapters.modules import Measurable, ModelError
 from likeness.adapters.sources import adapted
 from likeness.adapters.texts import Texts
 from likeness.adapters.unnoticed import unnoticed
-from likeness.checks import require_one_of, require_positive
+from likeness.checks import require_default, require_one_of, require_positive
 from likeness.progress import tracked
 from likeness.similarity.catalogue import RepresentationMeasure
 from likeness.similarity.layers.answer import LayerComparison
@@ -117,6 +117,7 @@ def compare_layers(
     if (texts := Texts.of(data)) is not None:
         from likeness.comparisons.language_layers import POOLING, token_sides
 
+        require_default(compare_layers, "Texts has options of its own", pooling=pooling, batch_size=batch_size)
         few = texts if estimator == "minibatch" else replace(texts, positions=min(texts.positions, max_stored))
         sides, tokens = token_sides(first, second, few, names, (layers, layers_of_second), estimator)
         stream: Iterator[Inputs] = iter(tracked(tokens, "comparing layers", shown=progress))

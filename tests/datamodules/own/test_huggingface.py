@@ -11,7 +11,7 @@ import torch
 
 from datamodules import DataError, HuggingFaceDataset
 from datamodules.language.documents import Reading, open_documents
-from datamodules.own.huggingface import open_dataset
+from datamodules.own.huggingface import may_be_hub_name, open_dataset
 from datamodules.own.samples import SampleError
 from tests.datamodules.own.toys import picture, png, write_dataset
 
@@ -142,6 +142,14 @@ def test_a_name_of_the_hub_without_a_network_is_one_line_at_once() -> None:
         open_dataset("nobody/nothing")
     assert time.perf_counter() - start < 10
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_names_of_the_hub_are_told_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    names = ["mnist", "ylecun/mnist", "owner/corpus-v1.5", "a.b/c_d"]
+    paths = ["texts/part", "corpus.txt", "absent/corpus.txt", "./mnist", "../a/mnist", "/mnist", "a/b/c", "~/mnist", ""]
+    assert [name for name in names + paths if may_be_hub_name(name)] == names
 
 
 def test_a_name_of_the_hub_is_found_in_the_local_cache(

@@ -167,6 +167,11 @@ def test_a_model_beside_a_list_of_models_is_refused() -> None:
         compare([network(0), network(1)], network(2), X)
 
 
+def test_the_budget_of_language_models_is_refused_elsewhere() -> None:
+    with pytest.raises(ValueError, match="budget cannot be given here: it is of language models"):
+        compare(network(0), network(1), X, budget=5)
+
+
 def test_arrays_of_any_strides_are_models() -> None:
     f, g = (part.numpy() for part in arrays(network(0)))
     backwards = np.ascontiguousarray(f[::-1])[::-1]

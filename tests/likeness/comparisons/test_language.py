@@ -4,6 +4,7 @@ import json
 import math
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -279,8 +280,11 @@ def test_what_cannot_be_compared_is_named_in_one_line(tmp_path: Path) -> None:
     assert "rows must be one of" in refusal_of_texts(rows="some")
     assert "positions must be" in refusal_of_texts(positions=0)
     assert "none.txt" in refusal(model, model, "none.txt")
-    with pytest.raises(ValueError, match="language models on texts have all of their measures"):
-        compare(model, model, Texts(TEXTS), measures=["kl"])
+    options: dict[str, Any] = {"measures": ["kl"], "head": False, "pooling": "last"}
+    options |= {"batch_size": 2, "max_stored": 9, "permutations": 1}
+    for name, value in options.items():
+        with pytest.raises(ValueError, match=f"^{name} cannot be given here: language models on texts"):
+            compare(model, model, Texts(TEXTS), **{name: value})
     unmasked = network()
     for layer in unmasked.model.layers:
         layer.self_attn.is_causal = False

@@ -72,6 +72,7 @@ def test_formats_of_one_figure_have_it_in_the_same_place(tmp_path: Path) -> None
     place = axes.get_position().bounds
     assert [picture.name, paper.name] == ["0.5.png", "0.5.pdf"]
     assert paper.read_bytes().startswith(b"%PDF-")
+    assert b"/Type3" not in paper.read_bytes()  # fonts that conferences refuse
     assert paper.stat().st_size < 300_000
     axes.set_title("above\nand above")
     figure.draw_without_rendering()

@@ -97,6 +97,8 @@ def test_logits_of_any_size_and_labels_that_are_all_alike() -> None:
 def test_where_nothing_is_predicted_there_is_no_mean() -> None:
     f, g, _, targets = drawn(torch.float32)
     assert next_token_loss(f, g, torch.full_like(targets, -1)).isnan()
+    assert next_token_loss(f[:0], g, targets[:0]).isnan()
+    assert [len(part) for part in token_scores(f[:0], g, targets[:0])] == [0, 0]
 
 
 def test_bfloat16_and_autocast_keep_products_in_float32() -> None:

@@ -83,8 +83,9 @@ def test_a_run_of_this_project_reads_texts_by_its_own_tokenizer(
     ("command", "message"),
     [
         ("one two", "one is a language model: name texts to compare it on with --texts"),
-        ("one two --texts texts.txt --data data.yaml", "--data and --texts are both named"),
-        ("one two --texts texts.txt --measures kl", "--measures and --nulls are of others"),
+        ("one two --texts texts.txt --data data.yaml", "--data cannot be given with --texts"),
+        ("one two --texts texts.txt --measures kl --split val", "--split and --measures cannot be given with --texts"),
+        ("a b --data d.yaml --positions 9 --lens", "--positions and --lens cannot be given without --texts"),
         ("one --texts texts.txt", "two language models or more are compared on texts, got 1: one"),
         ("one absent/model --texts texts.txt", "absent/model cannot be read as a causal language model"),
         ("one two --texts none.txt", "none.txt"),

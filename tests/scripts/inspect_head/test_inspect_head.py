@@ -64,7 +64,7 @@ def test_the_whole_report(matrix: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert text in printed
     files = {path.name for path in folder.iterdir()}
     tables = {"head.csv", "pairs.csv", "equivalent_heads.csv", "neighbours.csv", "patterns.csv", "labels.csv"}
-    assert files == tables | {"similarity.png"}
+    assert files == tables | {"similarity.png", "similarity.pdf"}
 
     g, f = weights().double().numpy(), np.load(tmp_path / "f.npy").astype(np.float64)
     rows = table(folder / "pairs.csv")
