@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from scripts.cli.entry_point import Parser, UsageError
+from scripts.cli.given import require_default
 from scripts.compare import language
 from scripts.inputs import choose_device, default_data, load_data, load_models
 
@@ -29,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.texts is not None:
-        _require_default(parser, arguments, OF_DATA, "cannot be given with --texts")
+        require_default(parser, arguments, OF_DATA, "with --texts")
         language.run(arguments)
         return 0
-    _require_default(parser, arguments, language.OPTIONS, "cannot be given without --texts")
+    require_default(parser, arguments, language.OPTIONS, "without --texts")
     if named := [path for path in arguments.models if language.names_a_language_model(path)]:
         raise UsageError(f"{named[0]} is a language model: name texts to compare it on with --texts")
     from likeness.similarity.catalogue import select
@@ -68,12 +69,6 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--nulls", type=int, default=0, help="Permutations for what unrelated models would score.")
     language.add_arguments(parser)
     return parser
-
-
-def _require_default(parser: ArgumentParser, arguments: Namespace, names: Sequence[str], why: str) -> None:
-    """Raise UsageError where options were given that would say nothing."""
-    if given := [f"--{name}" for name in names if arguments[name] != parser.get_default(name)]:
-        raise UsageError(f"{' and '.join(given)} {why}")
 
 
 def require_nulls(permutations: int, measures: Mapping[str, Measure]) -> None:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 DRAWS = 5
 DEQUANTISATION_STEPS = 1000
+FIT_SAMPLES = 1024  # each of which is seen at all T steps
+FITTED = {"ratio": "fitted", "volatility": "fitted", "dequantisation": "learned"}
 # Options that say something about models or samples of one kind only.
 OF_CELLS = ("ode_samples", "dequantisation", "dequantisation_steps")  # of the bound without a decoder
-OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "importance", "ode", *OF_CELLS)
+OF_DIFFUSION = ("steps", "draws", "ratio", "volatility", "fit_samples", "importance", "ode", *OF_CELLS)
 OF_SAMPLES = ("features",)
 COUNTS = ("draws", "importance", "ode_samples", "dequantisation_steps", "fit_samples", "batch_size", "limit")
 
@@ -54,7 +56,7 @@ def build_parser() -> ArgumentParser:
     add(
         "--volatility", type=Literal["one", "learned", "fitted"] | None, help="Volatility of noise; fitted is on train."
     )
-    add("--fit_samples", type=int, default=1024, help="Samples of train for what is fitted, each at all T steps.")
+    add("--fit_samples", type=int | None, help=f"Samples of train for what is fitted; {FIT_SAMPLES} by default.")
     add("--draws", type=int | None, help=f"Draws of the noise for each sample; {DRAWS} by default.")
     add("--importance", type=int | None, help="Also the bound of so many weighted paths a sample, in finite depth.")
     add("--ode", type=Literal["exact", "hutchinson"] | None, help="Also the probability flow's bounds: their trace.")
@@ -116,7 +118,7 @@ def evaluate_diffusion(arguments: Namespace, module: VariationalDiffusion) -> Re
     split = _open(arguments)
     require_fit(module, arguments.model, split)
     train = open_split(split.data, "train", split.device, arguments.batch_size)
-    fitted_on = replace(train, size=min(train.size, arguments.fit_samples))
+    fitted_on = replace(train, size=min(train.size, arguments.fit_samples or FIT_SAMPLES))
     draws = DRAWS if arguments.draws is None else arguments.draws
     seed = module.seed if arguments.seed is None else arguments.seed
     evaluation = BoundEvaluation(module.to(split.device), split, fitted_on, draws, seed)
@@ -136,6 +138,9 @@ def _choose_bounds(arguments: Namespace, module: VariationalDiffusion) -> list[D
     steps = [model.num_steps] if arguments.steps is None else parse_steps(arguments.steps)
     if arguments.importance and None in steps:
         raise ValueError("--importance needs finite --steps: at T = inf no path can be followed")
+    if arguments.fit_samples and not any(arguments[option] == value for option, value in FITTED.items()):
+        fits = " or ".join(f"--{option} {value}" for option, value in FITTED.items())
+        raise ValueError(f"--fit_samples needs something to fit: {fits}")
     if not arguments.ode and (given := [name for name in OF_CELLS if arguments[name] is not None]):
         raise ValueError(f"--{given[0]} needs --ode: it is of the probability flow's bound")
     if arguments.dequantisation_steps and arguments.dequantisation != "learned":

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 
 from likeness.checks import require_positive
 from scripts.cli.entry_point import Parser
+from scripts.cli.given import require_default, require_needed
 from scripts.hubness.methods import METHODS
 from scripts.inputs import choose_device
 
@@ -25,6 +26,7 @@ FILE = (
     "Embeddings (.npy, .npz, .safetensors, .parquet), texts (.txt, .csv, .tsv, .parquet), a data config (.yaml), or "
     "docstrings: those of Python's standard library."
 )
+NEEDS = {"queries": ("query_key", "query_labels", "query_texts"), "augment": ("engine",)}
 METHOD = "base, the name of a reduction, NAME:option=value,option=value, or several joined by +, features first"
 
 
@@ -32,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, measure, print, save; raises what went wrong."""
     arguments = build_parser().parse_args(argv)
     options = arguments[arguments.command]
+    _require_meant(_command(arguments.command), options)
     COMMANDS[arguments.command](options)
     return 0
 
@@ -43,12 +46,26 @@ def build_parser() -> Parser:
         description="Hubs are points that are the nearest neighbours of very many others, and crowd out the rest.",
     )
     commands = parser.add_subcommands(dest="command")
-    for name, (summary, add) in SUMMARIES.items():
-        command = Parser(description=summary)
-        add(command)
-        command.add_argument("--out", type=str, default=f"runs/hubness/{name}", help="Where everything is written.")
-        commands.add_subcommand(name, command, help=summary)
+    for name, (summary, _) in SUMMARIES.items():
+        commands.add_subcommand(name, _command(name), help=summary)
     return parser
+
+
+def _command(name: str) -> Parser:
+    summary, add = SUMMARIES[name]
+    command = Parser(description=summary)
+    add(command)
+    command.add_argument("--out", type=str, default=f"runs/hubness/{name}", help="Where everything is written.")
+    return command
+
+
+def _require_meant(command: Parser, options: Namespace) -> None:
+    """Refuse options that would say nothing, before anything is read."""
+    require_needed(command, options, NEEDS)
+    if not any(str(options.get(file)).endswith(".yaml") for file in ("file", "queries", "bank")):
+        require_default(command, options, ["split"], "without a data config")
+    if options.get("hub_count") is not None:
+        require_default(command, options, ["hub_multiple"], "with --hub_count")
 
 
 def _add_points(command: Parser) -> None:
@@ -206,8 +223,6 @@ def open_sources(options: Namespace) -> tuple[Points, Points | None, Points | No
     if options.queries is not None:
         named = (options.query_key, options.query_labels, options.query_texts)
         sources["queries"] = Source(options.queries, *named, role="query_")
-    elif options.query_key or options.query_labels or options.query_texts:
-        raise ValueError("--query_key, --query_labels and --query_texts are of --queries, which names no file")
     if options.get("bank") is not None:
         sources["bank"] = Source(options.bank, role="bank_")
     device = choose_device(options.device)

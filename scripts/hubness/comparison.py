@@ -103,6 +103,8 @@ def compare_methods(
     if repeated:
         raise ValueError(f"--methods names {repeated[0]} twice")
     built = {method: build_method(method, search.methods_metric) for method in methods}
+    if bank is not None and not any(method.takes_bank for method in built.values()):
+        raise ValueError(f"--bank: none of the methods {', '.join(methods)} takes a bank of queries")
     folds, notes = possible_folds(points, folds)
     task = Task(points, queries, search, folds, bank)
     steps: list[tuple[str, HubnessReduction]] = []

@@ -57,6 +57,8 @@ def open_points(sources: Sequence[Source], encoding: Encoding) -> list[Points]:
     rows = [_read(source, encoding) for source in sources]
     texts = [text for part in rows if part.vectors is None for text in part.texts or ()]
     if not texts:
+        if encoding.dim is not None:
+            raise ValueError(f"--dim {encoding.dim} is of TF-IDF embeddings, but {sources[0].file} holds no texts")
         if encoding.encoder is not None and all(_is_file(source) for source in sources):
             raise ValueError(f"--encoder {encoding.encoder} has nothing to embed: {sources[0].file} holds no texts")
         return [_points(part, part.vectors) for part in rows if part.vectors is not None]

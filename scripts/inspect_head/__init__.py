@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import Parser
+from scripts.cli.given import require_needed
 from scripts.inputs import choose_device
 
 if TYPE_CHECKING:
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from scripts.inspect_head.inspection import Inspection
 
 WEIGHTS = "A run, a .ckpt, .pt, .npy, .safetensors or .gguf file, a Hugging Face model directory, or hf:NAME"
+NEEDS = {"pair": ("cosine", "save_equivalent"), "neighbours": ("top",), "data": ("split",)}
 MAX_DRAWN = 60  # labels of which all pairs are drawn; of more, a histogram
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, measure, print, save; raises what went wrong."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
     _check(arguments)
+    require_needed(parser, arguments, NEEDS)
     from scripts.inspect_head.heads import find_pair, open_head
     from scripts.inspect_head.inspection import inspect_head
 
@@ -87,11 +91,8 @@ def _check(arguments: Namespace) -> None:
             raise ValueError(f"--cosine names {cosine} twice")
     if arguments.features and arguments.data:
         raise ValueError("--features and --data both name the features: give one of them")
-    if arguments.save_equivalent:
-        if not arguments.pair:
-            raise ValueError("--save_equivalent needs --pair: equivalent heads are made for two labels")
-        if Path(arguments.save_equivalent).suffix not in (".npy", ".safetensors"):
-            raise ValueError(f"--save_equivalent writes .npy or .safetensors, got {arguments.save_equivalent}")
+    if arguments.save_equivalent and Path(arguments.save_equivalent).suffix not in (".npy", ".safetensors"):
+        raise ValueError(f"--save_equivalent writes .npy or .safetensors, got {arguments.save_equivalent}")
 
 
 def read_features(head: Head, arguments: Namespace, device: torch.device) -> Features | None:

@@ -173,6 +173,8 @@ def read_head(path: Path, key: str | None = None) -> Head:
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint or file of weights {path}")
     if path.suffix == ".npy":
+        if key is not None:
+            raise ValueError(f"--key {key}: {path} holds one matrix, without a name")
         array = NumpyRows(read_numpy(path))
         _require_head(str(path), array.shape, None)
         return Head(array, None, Labels(array.shape[0]), str(path), array.dtype)

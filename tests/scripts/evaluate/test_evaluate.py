@@ -176,11 +176,12 @@ def test_a_learned_ratio_is_used_in_finite_depth_alone() -> None:
 @pytest.mark.parametrize("steps", ["inf", "4"])
 def test_the_volatility(steps: str) -> None:
     """Fitted it lowers the bound of an encoder and leaves VDM's as it is; a learned one is used unless refused."""
-    common = ("--data", "digits.yaml", "--steps", steps, "--limit", 40, "--fit_samples", 100)
-    one, fitted = (rows("diffenc.ckpt", *common, "--volatility", name)[0] for name in ("one", "fitted"))
+    common = ("--data", "digits.yaml", "--steps", steps, "--limit", 40)
+    each = (("one",), ("fitted", "--fit_samples", 100))
+    one, fitted = (rows("diffenc.ckpt", *common, "--volatility", *how)[0] for how in each)
     assert fitted["volatility"] == "fitted"
     assert float(fitted["bpd"]) < float(one["bpd"])
-    of_vdm = [float(rows("run", *common, "--volatility", name)[0]["bpd"]) for name in ("one", "fitted")]
+    of_vdm = [float(rows("run", *common, "--volatility", *how)[0]["bpd"]) for how in each]
     assert of_vdm[0] == pytest.approx(of_vdm[1], rel=1e-6)
     found = rows("volatile.ckpt", *common)
     assert found[0]["volatility"] == "learned"
@@ -303,6 +304,7 @@ def test_one_member_of_siblings() -> None:
         (("run", "--steps", "10", "--ratio", "learned"), 1, "the model has no ratio"),
         (("run", "--ratio", "fitted"), 1, "at T = inf any variance ratio but 1 costs infinity"),
         (("run", "--ode_samples", "2"), 1, "--ode_samples needs --ode"),
+        (("run", "--fit_samples", "9", "--ratio", "one"), 1, "--fit_samples needs something to fit: --ratio fitted or"),
         (("run", "--dequantisation", "learned"), 1, "--dequantisation needs --ode"),
         (("run", "--ode", "exact", "--dequantisation_steps", "2"), 1, "steps needs --dequantisation learned"),
         (("run", "--volatility", "learned"), 1, "the model has none, it was trained with 1; fitted takes no training"),

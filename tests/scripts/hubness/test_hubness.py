@@ -65,7 +65,7 @@ def test_the_tables_of_an_analysis(points: Path, tmp_path: Path, capsys: pytest.
     for part in ("k-skewness", "by chance", f"{expected.robin_hood:.4f}", "largest hubs"):
         assert part in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "indices.csv", "hubs.csv", "report.json", "k_occurrence.npy", "k_occurrence.png",
+        "indices.csv", "hubs.csv", "report.json", "k_occurrence.npy", "k_occurrence.png", "k_occurrence.pdf",
     }  # fmt: skip
     rows = {row["index"]: row for row in table(tmp_path / "out" / "indices.csv")}
     null = expected.null.indices()

@@ -68,7 +68,8 @@ def test_counts_and_likelihoods_are_those_of_the_librarys_logits(capsys: pytest.
     names = {path.name for path in Path("out").iterdir()}
     assert names == {
         *(f"{name}.csv" for name in ("indices", "hubs", "points", "accuracy", "reductions")),
-        *("report.json", "k_occurrence.png", "reductions.png"),
+        *(f"{name}.{kind}" for name in ("k_occurrence", "reductions") for kind in ("png", "pdf")),
+        "report.json",
     }
     shown = capsys.readouterr().out
     assert "each text after '<eos>' (separator)" in shown

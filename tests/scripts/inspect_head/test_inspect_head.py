@@ -305,7 +305,7 @@ def test_unknown_labels_list_what_is_near(matrix: Path, capsys: pytest.CaptureFi
         (["--cosine", "nan"], "Got value: nan"),
         (["--top", "0"], "--top must be at least 1, got 0"),
         (["--winners", "-1"], "--winners must be at least 0, got -1"),
-        (["--save_equivalent", "x.npy"], "--save_equivalent needs --pair"),
+        (["--save_equivalent", "x.npy"], "--save_equivalent cannot be given without --pair"),
         (["--save_equivalent", "x.txt", "--pair", "0", "1"], "writes .npy or .safetensors, got x.txt"),
         (["--features", "missing.npy"], "there is no file of features missing.npy"),
         (["--labels", "missing.txt"], "there is no file of labels missing.txt"),
