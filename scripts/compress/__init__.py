@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.cli.entry_point import Parser
+from scripts.cli.given import require_default
 from scripts.inputs import choose_device, default_data, load_data
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ OUTSIDE = 1e-4  # share of the latent variables; below it nothing is seen in the
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compress, print, save; raises what went wrong."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if "fitted" not in (arguments.ratio, arguments.volatility):
+        require_default(parser, arguments, ["data", "fit_samples"], "where neither ratio nor volatility is fitted")
     report = compress(arguments)
     report.show()
     print(f"likeness: wrote {arguments.out}: likeness decompress {arguments.model} {arguments.out} IMAGES.npy reads it")

@@ -13,6 +13,7 @@ from datamodules.language.documents import Reading, Unit, open_documents
 from likeness.files.errors import DataError
 from scripts.cli.entry_point import Parser
 from scripts.cli.functions import add_options
+from scripts.cli.given import require_default
 
 if TYPE_CHECKING:
     from datamodules.language.token_files import TokenFolder
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Make the files, print what is in them and the configuration to use them; raises what went wrong."""
-    options = build_parser().parse_args(argv).as_dict()
-    tokenize(options.pop("source"), **options)
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.tokenizer != "bpe":
+        require_default(parser, options, ["vocab_size"], f"with --tokenizer {options.tokenizer}")
+    if options.tokenizer in ("bpe", "bytes"):
+        require_default(parser, options, ["separator"], f"with --tokenizer {options.tokenizer}, which has its own")
+    given = options.as_dict()
+    tokenize(given.pop("source"), **given)
     return 0
 
 
