@@ -101,7 +101,7 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
     measured, plain = weights(callback, folder="measured"), weights(folder="plain")
     assert all(torch.equal(measured[name], plain[name]) for name in plain)
     assert callback.state_dict() == {"validations": 3}  # not the sanity check
-    assert (tmp_path / "measured" / "figures" / "hubness.png").stat().st_size > 10_000
+    assert (tmp_path / "measured" / "figures" / "hubness.png").stat().st_size > 2_000
 
 
 def test_what_is_logged(tmp_path: Path) -> None:
