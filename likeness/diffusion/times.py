@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from likeness.checks import require_positive
-from likeness.diffusion.schedules import GAMMA_MAX, GAMMA_MIN, NoiseSchedule
+from likeness.diffusion.schedules import LinearSchedule, NoiseSchedule
 from likeness.distributed import gather_rows, num_ranks
 
 DECAY = 0.99  # of what a bin remembers, for each observation in it
+BINS, LEAST = 128, 0.01  # of alpha^2 along a path that is no line, and the share of the uniform density in it
 MINIMUM = 20  # observations in every bin before a density departs from the uniform one
 
 
@@ -48,35 +49,50 @@ class TimeDensity(nn.Module):
 
 
 class SignalDensity(TimeDensity):
-    """gamma has the density sigmoid(log variance - gamma), for variance 1 alpha^2, where gamma(t) is a line.
+    """gamma has the density sigmoid(log variance - gamma), for variance 1 alpha^2, along the path of a schedule.
 
-    Under any other schedule t has the same density: a good one as long as the schedule is near the line.
+    Where each dimension has a gamma, p(t) is the mean of sigmoid(log variance - gamma_i) dgamma_i/dt over dimensions,
+    to which the loss of white data is proportional. Of a schedule that is no line it is taken in 128 equal bins of t,
+    as the schedule is at that moment, and mixed with a hundredth of the uniform density; with a context, along the
+    mean path.
 
     Args:
         variance: of the data in (-1, 1) at which the density is the best.
-
-    The line runs between the limits of the schedule that it is told of.
     """
 
     def __init__(self, variance: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(variance) and variance > 0):
             raise ValueError(f"variance must be a positive number, got {variance}")
-        self.gamma_min, self.gamma_max = GAMMA_MIN, GAMMA_MAX
         self.shift = math.log(variance)
+        self._schedules: list[NoiseSchedule] = [LinearSchedule()]  # in a list: it is the model's, and saved as such
 
     @override
     def for_schedule(self, schedule: NoiseSchedule) -> None:
-        self.gamma_min, self.gamma_max = schedule.gamma_min, schedule.gamma_max
+        self._schedules = [schedule]
 
     @override
     def forward(self, u: Tensor) -> Times:
-        width = self.gamma_max - self.gamma_min
-        low, high = (_softplus(self.shift - end) for end in (self.gamma_min, self.gamma_max))
+        (schedule,) = self._schedules
+        if isinstance(schedule, LinearSchedule):
+            return self._along_line(u, schedule.gamma_min, schedule.gamma_max)
+        return _of_bins(u, self._binned(schedule.of_no_sample(), u))
+
+    @torch.no_grad()
+    def _binned(self, schedule: NoiseSchedule, like: Tensor) -> Tensor:
+        """p in each bin, [BINS] in float64; its mean is 1."""
+        t = torch.linspace(0, 1, BINS + 1, dtype=like.dtype, device=like.device)
+        above = F.softplus(self.shift - schedule(t).double()).reshape(len(t), -1).mean(1)
+        mass = -above.diff()
+        return (1 - LEAST) * mass / mass.mean() + LEAST
+
+    def _along_line(self, u: Tensor, gamma_min: float, gamma_max: float) -> Times:
+        width = gamma_max - gamma_min
+        low, high = (_softplus(self.shift - end) for end in (gamma_min, gamma_max))
         y = high + (low - high) * (1 - u)  # softplus(shift - gamma): from its small end, which float32 would lose
         density = -torch.expm1(-y)  # sigmoid(shift - gamma)
         gamma = self.shift - y - torch.log(density)
-        return Times(((gamma - self.gamma_min) / width).clamp(0, 1), (low - high) / (width * density))
+        return Times(((gamma - gamma_min) / width).clamp(0, 1), (low - high) / (width * density))
 
 
 class AdaptiveDensity(TimeDensity):
@@ -120,13 +136,7 @@ class AdaptiveDensity(TimeDensity):
 
     @override
     def forward(self, u: Tensor) -> Times:
-        density = self.density
-        filled = F.pad((density / self.num_bins).cumsum(0), (1, 0))  # F at the bins' edges
-        own = u.to(filled)
-        bins = torch.bucketize(own, filled[1:-1], right=True)
-        within = (own - filled[bins]) / density[bins]
-        t = (bins / self.num_bins + within).clamp(0, 1)
-        return Times(t.to(u), (1 / density[bins]).to(u))
+        return _of_bins(u, self.density)
 
     @override
     @torch.no_grad()
@@ -141,6 +151,16 @@ class AdaptiveDensity(TimeDensity):
         new = torch.stack([torch.ones_like(rate), rate, rate.square()]) @ chosen
         self.sums.mul_(DECAY ** new[0]).add_(new)
         self.seen.add_(new[0])
+
+
+def _of_bins(u: Tensor, density: Tensor) -> Times:
+    """The inverse of a density that is constant in equal bins of t, of mean 1."""
+    filled = F.pad((density / len(density)).cumsum(0), (1, 0))  # F at the bins' edges
+    own = u.to(filled)
+    bins = torch.bucketize(own, filled[1:-1], right=True)
+    within = (own - filled[bins]) / density[bins]
+    t = (bins / len(density) + within).clamp(0, 1)
+    return Times(t.to(u), (1 / density[bins]).to(u))
 
 
 def _softplus(x: float) -> float:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 
+from likeness.diffusion.multivariate import MultivariatePolynomial
 from likeness.diffusion.process import Noise, stratified
-from likeness.diffusion.schedules import LinearSchedule
+from likeness.diffusion.schedules import LinearSchedule, NoiseSchedule, PolynomialSchedule
 from likeness.diffusion.times import DECAY, MINIMUM, AdaptiveDensity, SignalDensity, TimeDensity
 from tests.likeness.diffusion.exact_models import GAMMA_0, GAMMA_1, four_signs, gaussian_model, legendre
 
@@ -27,9 +28,28 @@ def learned(num_bins: int = 8, floor: float = 0.2) -> AdaptiveDensity:
     return density
 
 
+def along(schedule: NoiseSchedule) -> SignalDensity:
+    """Alpha^2 along the path of a schedule."""
+    density = SignalDensity()
+    density.for_schedule(schedule)
+    return density
+
+
+def paths() -> MultivariatePolynomial:
+    """Of six dimensions, far from each other: at t = 1/2 their gammas differ by up to 8."""
+    schedule = MultivariatePolynomial(dims=[2, 3]).double()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (schedule.a, schedule.b, schedule.raw):
+            parameter.copy_(3 * torch.randn(2, 3, generator=source, dtype=torch.float64))
+    return schedule
+
+
 MAKE: dict[str, Callable[[], TimeDensity]] = {
     "signal": SignalDensity,
     "signal of small data": lambda: SignalDensity(0.1),
+    "signal along a curve": lambda: along(PolynomialSchedule().double()),
+    "signal along many": lambda: along(paths()),
     "adaptive, new": AdaptiveDensity,
     "adaptive": learned,
 }
@@ -182,6 +202,36 @@ def test_the_line_runs_between_the_schedule_s_limits() -> None:
     below = torch.sigmoid(-torch.linspace(-7.9, gamma[1].item(), 10_001, dtype=torch.float64))
     above = torch.sigmoid(-torch.linspace(gamma[1].item(), 5.0, 10_001, dtype=torch.float64))
     assert (below.mean() * (gamma[1] + 7.9)).item() == pytest.approx((above.mean() * (5 - gamma[1])).item(), rel=1e-3)
+
+
+def test_along_many_paths_white_data_lose_the_same_at_all_times() -> None:
+    """p(t) is their rate, sum_i alpha_i^2 dgamma_i/dt / 2, but for the hundredth that is uniform: 3 % in a bin."""
+    schedule = paths()
+    middle = schedule(torch.tensor([0.5]).double()).detach()
+    assert float(middle.max() - middle.min()) > 8
+    t, weight = along(schedule)((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    gamma, speed = (part.detach() for part in schedule.with_derivative(t))
+    rate = (torch.sigmoid(-gamma) * speed).flatten(1).mean(1) / 2
+    weighted = weight * rate
+    assert weighted.mean().item() == pytest.approx(MEAN / 2, rel=1e-3)
+    assert float(weighted.std() / weighted.mean()) < 0.03
+    of_line = SignalDensity()((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    gamma, speed = (part.detach() for part in schedule.with_derivative(of_line.t))
+    as_before = of_line.weight * (torch.sigmoid(-gamma) * speed).flatten(1).mean(1) / 2
+    assert float(as_before.std() / as_before.mean()) > 2  # the density of a line is none of these paths
+
+
+def test_what_a_schedule_has_learned_is_followed_and_saved_once() -> None:
+    schedule = MultivariatePolynomial(dims=[3])
+    density = along(schedule)
+    u = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    line = SignalDensity()(u)
+    torch.testing.assert_close(density(u).t, line.t, rtol=0, atol=1 / 128)  # at first it is one
+    with torch.no_grad():
+        schedule.a.fill_(2.0)
+    assert (density(u).t - line.t).abs().max() > 0.05
+    assert density.state_dict() == {}
+    assert not any(part.requires_grad for part in density(u))
 
 
 def test_casts_leave_the_sums_alone_and_losses_that_are_no_numbers_are_left_out() -> None:
