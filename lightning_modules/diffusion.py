@@ -104,7 +104,7 @@ class VariationalDiffusion(pl.LightningModule):
         scheduler: LRSchedulerCallable | None = LinearWarmup,
         ratio_lr: float = 1e-3,
         volatility_lr: float = 1e-3,
-        schedule_lr: float = 4e-3,
+        schedule_lr: float = 2e-4,
         eval_draws: int = 1,
         compiled: bool = False,
         channels_last: bool = True,

@@ -41,7 +41,7 @@ def fit(folder: Path, resume: Path | None = None) -> VariationalDiffusion:
     callbacks = [EMAWeightAveraging(decay=0.5, use_buffers=False), SaveEach()]
     limits = {"max_steps": 4, "limit_val_batches": 0, "use_distributed_sampler": False}
     trainer = pl.Trainer(default_root_dir=folder, callbacks=callbacks, **limits, **QUIET)
-    trained = module(seed=2)
+    trained = module(seed=2, schedule_lr=4e-3)
     trainer.fit(trained, Digits(batch_size=20, seed=2), ckpt_path=resume)
     return trained
 
