@@ -174,7 +174,7 @@ def test_the_report_is_written_and_drawn(tmp_path: Path, capsys: pytest.CaptureF
     assert "i - h = -0.0200 ± " in text
     assert {path.name for path in tmp_path.iterdir()} == {
         *(f"{name}.csv" for name in ("arms", "pairs", "runs")),
-        *("claims.txt", "claims.json", "differences.png"),
+        *("claims.txt", "claims.json", "differences.png", "differences.pdf"),
     }
     first, second = draw_differences(results).axes
     assert [tick.get_text() for tick in first.get_xticklabels()][:3] == ["h - a", "i - h", "i - a"]
