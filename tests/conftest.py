@@ -53,7 +53,7 @@ def look() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_figures(look: Mapping[str, Any]) -> Iterator[None]:
-    """A tenth of all tests' time went into the pixels and fonts of figures that only have to be there."""
+    """Most of the time of tests that draw went into the pixels and fonts of figures that only have to be there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STYLE, "savefig.dpi", look["savefig.dpi"] / 6)
         patch.setitem(STYLE, "pdf.fonttype", 3)

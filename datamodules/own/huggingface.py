@@ -154,7 +154,7 @@ def may_be_hub_name(name: str) -> bool:
     path = Path(name)
     return (
         re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) is not None
-        and re.fullmatch(r"\.[A-Za-z]\w*", path.suffix) is None
+        and re.fullmatch(r"\.[A-Za-z]{2}\w*", path.suffix) is None
         and not (path.parent.name and path.parent.exists())
     )
 

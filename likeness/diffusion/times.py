@@ -23,7 +23,8 @@ from likeness.diffusion.schedules import LinearSchedule, NoiseSchedule
 from likeness.distributed import gather_rows, num_ranks
 
 DECAY = 0.99  # of what a bin remembers, for each observation in it
-BINS, LEAST = 128, 0.01  # of alpha^2 along a path that is no line, and the share of the uniform density in it
+BINS = 128  # of alpha^2 along a path that is no line
+LEAST = 0.01  # share of the uniform density in it
 MINIMUM = 20  # observations in every bin before a density departs from the uniform one
 
 

@@ -147,7 +147,7 @@ def test_a_name_of_the_hub_without_a_network_is_one_line_at_once() -> None:
 def test_names_of_the_hub_are_told_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("texts").mkdir()
-    names = ["mnist", "ylecun/mnist", "owner/corpus-v1.5", "a.b/c_d"]
+    names = ["mnist", "ylecun/mnist", "owner/corpus-v1.5", "owner/corpus.v2", "a.b/c_d"]
     paths = ["texts/part", "corpus.txt", "absent/corpus.txt", "./mnist", "../a/mnist", "/mnist", "a/b/c", "~/mnist", ""]
     assert [name for name in names + paths if may_be_hub_name(name)] == names
 
