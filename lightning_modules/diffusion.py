@@ -19,7 +19,7 @@ from lightning_modules.optimization import (
     without_decay_of_biases,
 )
 from likeness.batch import Batch
-from likeness.checks import require_positive
+from likeness.checks import require_labels, require_positive
 from likeness.diffusion.elbo import AnyTerms, Prediction, bits_per_dim, mapped
 from likeness.diffusion.encoders import DepthEncoder, IdentityEncoder, ParameterFreeEncoder, TrainableEncoder
 from likeness.diffusion.model import Basis, Context, DiffusionModel
@@ -74,7 +74,8 @@ class VariationalDiffusion(pl.LightningModule):
             and the decay of the networks.
         eval_draws: how many times the noise of each evaluated sample is drawn; from two on there is a standard error
             over draws.
-        compiled: compile the loss.
+        compiled: compile the loss, as one piece; as several with a schedule of ``minimise_variance``. On the CPU masks
+            of dropout are then of the compiler's own.
         channels_last: keep images and weights with the channels innermost, which is faster on most machines.
         seed: decides the first weights, times, noise, dropout and, unless ``order_seed`` does, the order of the data.
         order_seed: decides the order of the data.
@@ -137,6 +138,7 @@ class VariationalDiffusion(pl.LightningModule):
         _require_one_density(self.times, noise, num_steps)
         self.ratio_lr, self.volatility_lr, self.schedule_lr = ratio_lr, volatility_lr, schedule_lr
         self.class_conditional, self.eval_draws, self.compiled = class_conditional, eval_draws, compiled
+        self.num_labels = num_classes if class_conditional else None
         self.seed = seed
         self.order_seeds: Sequence[int] = (seed if order_seed is None else order_seed,)
         self.val_bound, self.test_bound = (BoundMetric(eval_draws, model.terms_kind) for _ in range(2))
@@ -199,6 +201,8 @@ class VariationalDiffusion(pl.LightningModule):
         torch.manual_seed(step_seed(self, self.seed))  # dropout
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        if self.num_labels is not None:  # compiled code could not say which
+            require_labels(batch.y, self.num_labels, wait=batch_idx == 0)
         step = self.trainer.fit_loop.total_batch_idx
         like = self._like(batch.x)
         place = (self.seed, step, self.global_rank, self.trainer.world_size)

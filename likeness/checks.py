@@ -39,9 +39,10 @@ def require_default(function: Callable[..., Any], why: str, **options: object) -
 def require_labels(y: Tensor, num_classes: int, *, wait: bool = True) -> None:
     """Raise ValueError naming a label outside {0 .. K-1}.
 
-    Reading a label makes a GPU's queue run empty, so off the CPU it happens only where ``wait`` allows it.
+    Reading a label makes a GPU's queue run empty, so off the CPU it happens only where ``wait`` allows it; compiled
+    code cannot read one.
     """
-    if y.numel() == 0 or not (wait or y.device.type == "cpu"):
+    if y.numel() == 0 or not (wait or y.device.type == "cpu") or torch.compiler.is_compiling():
         return
     lowest, highest = (int(end) for end in torch.aminmax(y))
     if lowest < 0 or highest >= num_classes:

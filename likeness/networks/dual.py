@@ -225,7 +225,7 @@ class DualDropout(nn.Dropout):
 
 def scaled_mask(like: Tensor, p: float) -> Tensor:
     """0 where an entry is dropped, 1 over the probability to stay elsewhere; p counts in steps of 2^-16 on the CPU."""
-    if like.device.type != "cpu":
+    if like.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler has no random_ and draws its own way
         return F.dropout(torch.ones_like(like), p)
     # torch draws one number an entry here, which costs more than the group norm beside it. 16 bits an entry are enough.
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

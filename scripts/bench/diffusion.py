@@ -29,6 +29,7 @@ FREE, PLUGGED = "VDM-v, volatility and density of times", "DiffEnc, plug-in drif
 MANY = "VDM-v, a gamma of each dimension"
 PASSES, CODED = "the coder's network passes", "the coder"
 MEBI = 2**20
+VARIANTS = 64  # of compiled code: six models, with and without gradients
 NEAR = 1e-3  # bits per dimension that a loss in lower precision, or compiled, may differ by
 
 
@@ -206,7 +207,9 @@ def _coding(model: DiffusionModel, images: Tensor) -> dict[str, Callable[[], Non
 
 @functools.cache
 def _compiled(model: nn.Module) -> Callable[..., Any]:
-    return torch.compile(model.elbo_terms)  # type: ignore[arg-type]
+    # The models share their code, of which dynamo keeps 8 variants unless told: beyond, parts would run uncompiled.
+    torch._dynamo.config.recompile_limit = VARIANTS
+    return torch.compile(model.elbo_terms, fullgraph=True)  # type: ignore[arg-type]
 
 
 def _faster_name(bfloat16: bool, compiled: bool) -> str:

@@ -1,5 +1,6 @@
 """What training and evaluating diffusion models adds to the mathematics in ``likeness.diffusion``."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,28 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch._dynamo.testing import CompileCounter
 
 from datamodules import Digits
 from lightning_modules.checkpoints import load_module
 from lightning_modules.diffusion import VariationalDiffusion
 from likeness.batch import Batch
-from likeness.diffusion import AdaptiveDensity, LearnedRatio, LearnedVolatility, MonotoneSchedule, SignalDensity
+from likeness.diffusion import (
+    AdaptiveDensity,
+    AffineSchedule,
+    CascadeSchedule,
+    ContextPolynomial,
+    GaussianContext,
+    Haar,
+    LearnedRatio,
+    LearnedVolatility,
+    MonotoneSchedule,
+    MultivariatePolynomial,
+    SignalDensity,
+)
 from likeness.diffusion.elbo import bits_per_dim
 from likeness.diffusion.process import evaluation_noise, training_noise
-from tests.lightning_modules.tiny_diffusion import LEVELS, SHAPE, awake, batch, diffenc, vdm
+from tests.lightning_modules.tiny_diffusion import ENCODER, LEVELS, SCORE, SHAPE, awake, batch, diffenc, vdm
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 DIMS = 64
@@ -203,6 +217,65 @@ def test_the_compiled_loss_is_the_loss(build: partial, monkeypatch: pytest.Monke
         module._training_terms()(batch(4).x, **noise, labels=None, lean=False).total.mean().backward()
     for (name, a), (_, b) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-4 * a.grad.abs().max().item() + 1e-4, msg=name)
+
+
+TOLD = partial(SCORE, gamma_map=True)
+CONTEXT = {
+    "context": partial(GaussianContext, size=4),
+    "network": partial(TOLD, context_size=4),
+    "schedule": partial(ContextPolynomial, context_size=4),
+}
+ALL = {
+    "network": TOLD,
+    "volatility": LearnedVolatility,
+    "times": SignalDensity,
+    "schedule": MultivariatePolynomial,
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        (vdm, {"class_conditional": True, "num_classes": 10}),
+        *(
+            pytest.param(build, options, marks=pytest.mark.long)
+            for build, options in [
+                (diffenc, {"class_conditional": True, "num_classes": 10}),
+                (diffenc, {"lean": True}),
+                (diffenc, {"flow_head": True}),
+                (diffenc, {"plug_in": True}),
+                (diffenc, {"basis": Haar}),
+                (diffenc, ALL),
+                (diffenc, {"num_steps": 10}),
+                (vdm, {"num_steps": 10, "ratio": LearnedRatio}),
+                (vdm, {"network": TOLD, "basis": Haar, "schedule": CascadeSchedule}),
+                (vdm, CONTEXT),
+                (vdm, {"schedule": AffineSchedule}),
+            ]
+        ),
+    ],
+)
+def test_the_loss_is_compiled_in_one_piece(build: partial, options: dict[str, Any]) -> None:
+    """With dropout: pieces would run between uncompiled ones, and the many blocks of a network pass dynamo's limit."""
+    networks = {"network": SCORE, **({"encoder": ENCODER} if build is diffenc else {})} | options
+    dropped = {name: partial(networks[name], dropout=0.1) for name in ("network", "encoder") if name in networks}
+    module, compiler = build(compiled=True, **options | dropped), CompileCounter()
+    torch.compiler.reset()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_modules.diffusion.torch.compile", partial(torch.compile, backend=compiler))
+        terms = module._training_terms()
+    for size in (4, 4, 3, 2):
+        data = batch(size)
+        drawn = training_noise(module._like(data.x), 0, 0, 0, 1, context_size=module.diffusion.context_size)
+        noise = drawn.at_times_of(module.times)._asdict()
+        terms(data.x, **noise, labels=module._labels(data), lean=module.lean).total.mean().backward()
+    assert compiler.frame_count == 2, "one of a fixed number of images, one of any"
+
+
+def test_a_wrong_label_is_named_where_the_loss_is_compiled() -> None:
+    module = vdm(class_conditional=True, num_classes=4, compiled=True)
+    with pytest.raises(ValueError, match=re.escape("label 9 lies outside 0..3 (num_classes=4)")):
+        module.training_step(batch(10), 0)
 
 
 def test_labels_reach_the_networks_where_they_are_wanted() -> None:

@@ -21,6 +21,15 @@ def test_keeps_the_share_that_it_should_and_divides_by_it(p: float, seed: int) -
     )
 
 
+def test_compiled_it_keeps_the_share_too() -> None:
+    torch.manual_seed(0)
+    compiled = torch.compile(scaled_mask, backend="eager", fullgraph=True)
+    mask = compiled(torch.empty(100_000, dtype=torch.float64), 0.3)
+    kept = (mask > 0).double().mean().item()
+    assert abs(kept - 0.7) < 5 * (0.21 / mask.numel()) ** 0.5
+    torch.testing.assert_close(mask.unique(), torch.tensor([0, 1 / 0.7], dtype=torch.float64))
+
+
 def test_entries_are_independent_of_their_neighbours() -> None:
     torch.manual_seed(0)
     mask = (scaled_mask(torch.empty(100_000), 0.3) > 0).double() - 0.7
