@@ -19,16 +19,17 @@ def note_process(job: str, folder: Path) -> None:
 
 def fail_or_wait(job: str, folder: Path) -> None:
     """``a`` fails as soon as ``b`` has begun, which waits for a signal; ``c`` must not begin."""
-    (folder / f"{job} begins").touch()
-    if job == "a":
-        wait_for(folder / "b begins")
-        raise ValueError("a failed")
 
     def end(number: int, frame: object) -> None:
         (folder / "b saved").touch()
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, end)
+    if job == "b":
+        signal.signal(signal.SIGTERM, end)
+    (folder / f"{job} begins").touch()
+    if job == "a":
+        wait_for(folder / "b begins")
+        raise ValueError("a failed")
     time.sleep(60)
 
 
